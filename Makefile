@@ -1,0 +1,80 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+# Needs python3 (3.10 or newer, with venv), make, cmake and a C compiler; the rest goes into .venv
+# on first use. `make setup GPU=1` takes the CUDA build of torch instead of the CPU one.
+# ROS 2 comes from wheels too (a C++ compiler builds the messages): ROS=jazzy takes that release,
+# ROS=0 none. Another release wants another folder: `make test VENV=.venv-jazzy ROS=jazzy`.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+OUT := out
+STAMP := $(VENV)/.setup-$(if $(GPU),gpu,cpu)
+ROS ?= kilted
+ROS_STAMP := $(if $(filter-out 0,$(ROS)),$(VENV)/.ros-$(ROS))
+
+# Where pip installs to is decided here; where it downloads from stays the user's choice.
+export PIP_USER := 0
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+unexport PIP_TARGET PIP_PREFIX PIP_ROOT PIP_PYTHON PIP_DRY_RUN PIP_NO_DEPS PIP_REPORT
+unexport PIP_IGNORE_INSTALLED PIP_FORCE_REINSTALL PIP_EDITABLE PIP_REQUIREMENT PIP_LOG
+unexport PIP_QUIET PIP_VERBOSE PIP_UPGRADE PIP_NO_BINARY PIP_REQUIRE_HASHES PYTHONHOME
+
+.DEFAULT_GOAL := help
+.PHONY: help setup ros lint format test test-fast demo bench clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*##/  make \1 \t/p' $(MAKEFILE_LIST) | expand -t 20
+
+setup: $(STAMP) $(ROS_STAMP)  ## set up .venv (GPU=1: with CUDA; ROS=0: without ROS)
+
+$(STAMP): setup.py setup.cfg pyproject.toml tools/install_torch.py
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 10) and \
+	  f"error: Python 3.10 or newer is needed, {sys.executable} is {v[0]}.{v[1]}; make PYTHON=...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet "pip>=25.3" "setuptools>=68" "wheel>=0.40"
+	$(BIN)/python tools/install_torch.py $(if $(GPU),--gpu)
+	$(BIN)/python -m pip install --quiet --no-build-isolation -e ".[test]"
+	touch $@
+
+ros: $(ROS_STAMP)  ## only the ROS part of setup: wheels and our messages
+
+$(VENV)/.ros-%: tools/install_ros.py ros_wheels/%.txt CMakeLists.txt \
+		$(wildcard msg/*.msg ros_wheels/tf2_msgs/*.* ros_wheels/tf2_msgs/*/*) | $(STAMP)
+	$(BIN)/python tools/install_ros.py --distro $* --stamp $@
+
+lint: $(STAMP)  ## style and layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+format: $(STAMP)  ## rewrite the sources in the house style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test: lint $(ROS_STAMP)  ## everything that CI runs
+	$(BIN)/python -m pytest -q
+
+test-fast: $(STAMP)  ## the tests that need no data, a minute or two
+	$(BIN)/python -m pytest -q -m "not slow and not golden and not system and not ros"
+
+# A small bag of six synthetic cameras, and the smallest network on it, untrained.
+demo: $(STAMP)  ## make a small bag and run a network on it
+	mkdir -p $(OUT)
+	$(BIN)/python -m alocc_ros.bags.sample $(OUT)/sample.mcap
+	$(BIN)/alocc run $(OUT)/sample.mcap -o $(OUT)/occupancy.mcap --overlay $(OUT)/pictures \
+	  --model alocc_2d_mini --random-weights --restart
+	@printf '%s\n' '' \
+	  'What there is now:' \
+	  '  $(OUT)/sample.mcap      a drawn street, six cameras, as a ROS 2 bag' \
+	  '  $(OUT)/occupancy.mcap   the voxels of every frame: open it in Foxglove, or in RViz with' \
+	  '                        ros2 bag play $(OUT)/occupancy.mcap (topic /alocc/occupancy)' \
+	  '  $(OUT)/pictures/        the same voxels drawn into the six images, one PNG a frame' \
+	  'The weights are random, so the voxels mean nothing: this shows the way, not the network.' \
+	  'For the real thing: .venv/bin/alocc models fetch alocc_2d_mini, then alocc run without' \
+	  '--random-weights.'
+
+bench: $(STAMP)  ## time the networks on this machine
+	$(BIN)/alocc benchmark
+
+clean:  ## remove what the commands above made, .venv too
+	rm -rf $(VENV) $(OUT) build dist alocc_ros.egg-info .pytest_cache .ruff_cache .import_linter_cache
