@@ -1,0 +1,103 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""Camera geometry as the network wants it: small float64 matrices, made on the host.
+
+Everything derives from ``CameraGeometry``; nothing here touches an image.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+from alocc_ros.network.variants import Variant
+from alocc_ros.ops.splat import Frustum
+
+
+@dataclass(frozen=True)
+class CameraGeometry:
+    """One set of N cameras, float64 on the CPU.
+
+    Attributes:
+        grid_T_camera: [N, 4, 4] camera at its own stamp -> grid frame at the set's stamp.
+        intrinsics: [N, 3, 3] of the full image.
+        post_rotation, post_translation: [N, 3, 3], [N, 3]; full-image pixel p ->
+            network-input pixel: R p + t (resize and crop).
+        previous_T_camera: [N, 4, 4] camera now -> the same camera at the previous key frame.
+        augmentation: [3, 3] rotation/flip/scale of the grid in training; identity otherwise.
+    """
+
+    grid_T_camera: Tensor
+    intrinsics: Tensor
+    post_rotation: Tensor
+    post_translation: Tensor
+    previous_T_camera: Tensor
+    augmentation: Tensor
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = torch.as_tensor(getattr(self, field.name), dtype=torch.float64, device="cpu")
+            object.__setattr__(self, field.name, value)
+
+    def at_rest(self) -> CameraGeometry:
+        """The same cameras as their own predecessors (first frame of a sequence)."""
+        return replace(self, previous_T_camera=torch.eye(4).expand(len(self.intrinsics), 4, 4))
+
+    def camera_vector(self) -> Tensor:  # [N, 27] float32
+        """What the depth network is told of each camera (spec section 5, item 1)."""
+        k, r, t = self.intrinsics, self.post_rotation, self.post_translation
+        a = self.augmentation.expand(len(k), 3, 3)
+        columns = [k[:, 0, 0], k[:, 1, 1], k[:, 0, 2], k[:, 1, 2]]
+        columns += [r[:, 0, 0], r[:, 0, 1], t[:, 0], r[:, 1, 0], r[:, 1, 1], t[:, 1]]
+        columns += [a[:, 0, 0], a[:, 0, 1], a[:, 1, 0], a[:, 1, 1], a[:, 2, 2]]
+        pose = self.grid_T_camera[:, :3].flatten(1)
+        return torch.cat([torch.stack(columns, 1), pose], 1).float()
+
+    def _ray(self) -> Tensor:  # [N, 3, 3]
+        """Network-input pixel (u, v, 1) -> direction in the camera, z = 1."""
+        undo = torch.linalg.inv(self.post_rotation)
+        # (u, v, d) loses its crop and resize before it is multiplied by d: an affine map of (u, v).
+        affine = undo.clone()
+        affine[:, :, 2] = -(undo @ self.post_translation[..., None])[..., 0]
+        affine[:, 2] = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
+        return torch.linalg.inv(self.intrinsics) @ affine
+
+    def frustum(self, variant: Variant) -> Frustum:
+        """Pixels and depths that are lifted, and where they lie (spec section 6.3).
+
+        Feature columns map to evenly spread input pixels, first to first and last to last
+        (not to the centres of 16-pixel blocks); a depth bin stands at its lower edge.
+        """
+        height, width = variant.input_size
+        rows, columns = variant.feature_size
+        ray = self.augmentation @ self.grid_T_camera[:, :3, :3] @ self._ray()
+        origin = self.grid_T_camera[:, :3, 3] @ self.augmentation.T
+        us, vs = (
+            torch.linspace(0, size - 1, count, dtype=torch.float64)
+            for size, count in ((width, columns), (height, rows))
+        )
+        return Frustum(us, vs, depth_bins(variant), ray, origin)
+
+    def stereo_homography(self, variant: Variant) -> tuple[Tensor, Tensor]:
+        """H [N, 3, 3], offset [N, 3]: pixel (x, y) of the quarter-size feature at depth d lies
+        at d * H (x, y, 1) + offset (homogeneous) in the previous one (spec section 4).
+        """
+        height, width = variant.input_size
+        rows, columns = height // 4, width // 4
+        to_image = torch.diag(
+            torch.tensor([(width - 1) / (columns - 1), (height - 1) / (rows - 1), 1.0])
+        ).double()
+        rotation, translation = self.previous_T_camera[:, :3, :3], self.previous_T_camera[:, :3, 3]
+        # Full-image pixel -> network-input pixel, for homogeneous (x, y, 1).
+        post = torch.eye(3, dtype=torch.float64).repeat(len(self.intrinsics), 1, 1)
+        post[:, :2, :2] = self.post_rotation[:, :2, :2]
+        post[:, :2, 2] = self.post_translation[:, :2]
+        back = torch.linalg.inv(to_image) @ post @ self.intrinsics
+        return back @ rotation @ self._ray() @ to_image, (back @ translation[..., None])[..., 0]
+
+
+def depth_bins(variant: Variant) -> Tensor:  # [D] float64 metres
+    """Lower edges of the depth bins."""
+    start, step = variant.depth_range[0], variant.depth_step
+    return start + step * torch.arange(variant.depth_bins, dtype=torch.float64)

@@ -1,0 +1,203 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""Depth network: where the surfaces are along each pixel's ray, and what they look like
+(paper section 3.2; spec sections 4 and 5).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from alocc_ros.network.observe import observe
+from alocc_ros.network.variants import Variant
+from alocc_ros.ops.conv import conv_bn
+
+_ASPP_DILATIONS = (1, 6, 12, 18)
+_ASPP_CHANNELS = 96
+# Side offsets: the network's numbers times this, clamped to these, are input-image pixels.
+_OFFSET_SCALE, _OFFSET_LIMIT = 4.0, 8.0
+
+
+class Lifted(NamedTuple):
+    """What the depth network says of every pixel of the stride-16 feature.
+
+    Attributes:
+        depth: [N, D, h, w] probability of the surface at each bin.
+        fill: [N, L, h, w] in [0, 1], share of a surface's mass that each bin behind inherits.
+        context: [N, C, h, w] what is there.
+        side_weight, side_offset: [N, 27, h, w] in [0, 1], [N, 18, h, w] pixels; None for variants
+            without inter-object lifting.
+    """
+
+    depth: Tensor
+    fill: Tensor
+    context: Tensor
+    side_weight: Tensor | None
+    side_offset: Tensor | None
+
+
+class CameraMlp(nn.Module):
+    """27 numbers of a camera -> a channel vector."""
+
+    def __init__(self, channels: int, inputs: int = 27) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(inputs, channels)
+        self.fc2 = nn.Linear(channels, channels)
+
+    def forward(self, camera: Tensor) -> Tensor:  # [N, 27] -> [N, C]
+        return self.fc2(F.relu(self.fc1(camera)))
+
+
+class SqueezeExcite(nn.Module):
+    """Channel gates computed from the camera instead of the image."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv_reduce = nn.Conv2d(channels, channels, 1)
+        self.conv_expand = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor, camera: Tensor) -> Tensor:  # [N, C, h, w], [N, C]
+        gate = self.conv_expand(F.relu(self.conv_reduce(camera[..., None, None])))
+        return x * torch.sigmoid(gate)
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a skip; the skip's convolution, if any, is handed in."""
+
+    def __init__(self, inputs: int, channels: int, downsample: nn.Module | None = None) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, channels, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.downsample = downsample
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        y = conv_bn(x, self.conv1, self.bn1, relu=True)
+        return conv_bn(y, self.conv2, self.bn2, relu=True, residual=skip)
+
+
+class _AsppBranch(nn.Module):
+    def __init__(self, channels: int, dilation: int) -> None:
+        super().__init__()
+        kernel, padding = (1, 0) if dilation == 1 else (3, dilation)
+        self.atrous_conv = nn.Conv2d(
+            channels, _ASPP_CHANNELS, kernel, padding=padding, dilation=dilation, bias=False
+        )
+        self.bn = nn.BatchNorm2d(_ASPP_CHANNELS)
+
+
+class Aspp(nn.Module):
+    """Parallel dilated convolutions and a global average, concatenated."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        for i, dilation in enumerate(_ASPP_DILATIONS):
+            self.add_module(f"aspp{i + 1}", _AsppBranch(channels, dilation))
+        self.global_avg_pool = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1),
+            nn.Conv2d(channels, _ASPP_CHANNELS, 1, bias=False),
+            nn.BatchNorm2d(_ASPP_CHANNELS),
+        )
+        width = _ASPP_CHANNELS * (len(_ASPP_DILATIONS) + 1)
+        self.conv1 = nn.Conv2d(width, channels, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, x: Tensor) -> Tensor:  # [N, C, h, w]
+        branches = (self.aspp1, self.aspp2, self.aspp3, self.aspp4)
+        parts = [conv_bn(x, b.atrous_conv, b.bn, relu=True) for b in branches]
+        pool = self.global_avg_pool
+        mean = conv_bn(pool[0](x), pool[1], pool[2], relu=True)
+        parts.append(mean.expand(-1, -1, *x.shape[2:]))
+        return self.dropout(conv_bn(torch.cat(parts, 1), self.conv1, self.bn1, relu=True))
+
+
+class DepthNet(nn.Module):
+    """Camera-aware depth distribution, occlusion lengths, context and side copies."""
+
+    def __init__(self, variant: Variant) -> None:
+        super().__init__()
+        mid, bins = variant.image_channels, variant.depth_bins
+        self.bn = nn.BatchNorm1d(27)
+        self.reduce_conv = nn.Sequential(nn.Conv2d(mid, mid, 3, padding=1), nn.BatchNorm2d(mid))
+        self.depth_mlp, self.context_mlp = CameraMlp(mid), CameraMlp(mid)
+        self.depth_se, self.context_se = SqueezeExcite(mid), SqueezeExcite(mid)
+        self.context_conv = nn.Conv2d(mid, variant.context_channels, 1)
+        inputs, skip = mid, None
+        if variant.stereo:
+            # "volumn" is how the official state_dict spells it.
+            self.cost_volumn_net = nn.Sequential(
+                nn.Conv2d(bins, bins, 3, 2, 1),
+                nn.BatchNorm2d(bins),
+                nn.Conv2d(bins, bins, 3, 2, 1),
+                nn.BatchNorm2d(bins),
+            )
+            inputs = mid + bins
+            # BUG-COMPAT: ONE skip convolution serves both branches and stands twice in the
+            # state_dict; tied here so that training keeps it one.
+            skip = nn.Conv2d(inputs, mid, 1)
+        if variant.inter_object:
+            self.depth2occ_inter_weight_net = nn.Conv2d(mid, 27, 1)
+            self.depth2occ_inter_bias_net = nn.Conv2d(mid, 18, 1)
+        self.depth_conv = nn.Sequential(
+            BasicBlock(inputs, mid, skip),
+            BasicBlock(mid, mid),
+            BasicBlock(mid, mid),
+            Aspp(mid),
+            nn.Conv2d(mid, bins, 1),
+        )
+        self.occ_conv = nn.Sequential(
+            BasicBlock(inputs, mid, skip),
+            BasicBlock(mid, mid),
+            BasicBlock(mid, mid),
+            nn.Conv2d(mid, variant.intra_length, 1),
+        )
+
+    def forward(
+        self,
+        feature: Tensor,  # [N, 256, h, w] stride-16 image feature
+        camera: Tensor,  # [N, 27] see geometry.camera_vector
+        cost: Tensor | None,  # [N, D, H/4, W/4] stereo cost volume
+    ) -> Lifted:
+        observe("depth_net/mlp_input", camera[None])
+        # BatchNorm carries the scale of raw focal lengths and crops.
+        camera = self.bn(camera)
+        reduced = conv_bn(feature, *self.reduce_conv, relu=True)
+        observe("depth_net/reduce_conv", reduced)
+        seen = self.context_se(reduced, self.context_mlp(camera))
+        observe("depth_net/context_se", seen)
+        context = conv_bn(seen, self.context_conv)
+        where = self.depth_se(reduced, self.depth_mlp(camera))
+        observe("depth_net/depth_se", where)
+
+        side_weight = side_offset = None
+        if hasattr(self, "depth2occ_inter_weight_net"):
+            side_weight = torch.sigmoid(conv_bn(where, self.depth2occ_inter_weight_net))
+            offset = conv_bn(where, self.depth2occ_inter_bias_net) * _OFFSET_SCALE
+            side_offset = offset.clamp(-_OFFSET_LIMIT, _OFFSET_LIMIT)
+            observe("depth_net/inter_weight", lambda: side_weight.unflatten(1, (3, 3, 3)))
+            observe("depth_net/inter_offset", lambda: side_offset.unflatten(1, (3, 3, 2)))
+        if cost is not None:
+            matched = conv_bn(cost, *self.cost_volumn_net[:2])
+            matched = conv_bn(matched, *self.cost_volumn_net[2:])
+            observe("stereo/cost_volume_net", matched)
+            where = torch.cat([where, matched], 1)
+
+        shared = self.depth_conv[0].downsample
+        skip = where if shared is None else conv_bn(where, shared)
+        depth, fill = self.depth_conv[0](where, skip), self.occ_conv[0](where, skip)
+        for block in (1, 2):
+            depth = self.depth_conv[block](depth, depth)
+            fill = self.occ_conv[block](fill, fill)
+        logits = conv_bn(self.depth_conv[3](depth), self.depth_conv[4])
+        observe("depth_net/depth_logits", logits)
+        fill = conv_bn(fill, self.occ_conv[3])
+        observe("depth_net/occ_weight_logits", fill)
+        probability = torch.softmax(logits, 1)
+        observe("depth_net/depth_prob", probability)
+        observe("depth_net/context", context[None])
+        return Lifted(probability, torch.sigmoid(fill), context, side_weight, side_offset)
