@@ -1,0 +1,94 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""ROS messages into our values, by the names of their fields.
+
+Messages of rclpy and of a bag library have the same fields, so the node and the bag reader
+share this file and it imports neither. Pixels are never copied.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from alocc_ros.errors import PoseError, StampError
+from alocc_ros.geometry import pose_matrix
+from alocc_ros.types import CameraImage
+
+
+class StampedPose(NamedTuple):
+    """Where ``child`` was in ``parent`` at ``stamp`` (ns)."""
+
+    stamp: int
+    parent: str
+    child: str
+    parent_T_child: np.ndarray
+
+
+def stamp_ns(stamp: Any) -> int:
+    """A builtin_interfaces/Time in nanoseconds.
+
+    Raises:
+        StampError: it is negative, or its nanoseconds exceed a second.
+    """
+    if stamp.sec < 0 or not 0 <= stamp.nanosec < 1_000_000_000:
+        raise StampError(f"stamp with {stamp.sec} s and {stamp.nanosec} ns is no time")
+    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+
+
+def camera_image(message: Any, camera: str, stamp: int, assume_8uc3: str) -> CameraImage:
+    """A sensor_msgs/Image or CompressedImage of ``camera``; ``stamp`` in ns.
+
+    ``8UC3`` says three bytes a pixel but not which: ``assume_8uc3`` does. A compressed image's
+    ``format`` is free text that many writers get wrong; its first bytes tell the truth.
+    """
+    data = memoryview(message.data)
+    if hasattr(message, "format"):
+        return CameraImage(camera, stamp, data, "compressed")
+    encoding = assume_8uc3 if message.encoding == "8UC3" else message.encoding
+    return CameraImage(
+        camera, stamp, data, encoding, int(message.height), int(message.width), int(message.step)
+    )
+
+
+def transform(entry: Any) -> StampedPose:
+    """A geometry_msgs/TransformStamped, such as the entries of a tf2_msgs/TFMessage.
+
+    Raises:
+        PoseError, StampError: naming the two frames.
+    """
+    parent, child = frame_name(entry.header.frame_id), frame_name(entry.child_frame_id)
+    translation, rotation = entry.transform.translation, entry.transform.rotation
+    try:
+        stamp = stamp_ns(entry.header.stamp)
+        matrix = pose_matrix(
+            (translation.x, translation.y, translation.z),
+            (rotation.x, rotation.y, rotation.z, rotation.w),
+        )
+    except (PoseError, StampError) as error:
+        raise type(error)(f"transform of {child} in {parent}: {error}") from error
+    return StampedPose(stamp, parent, child, matrix)
+
+
+def pose(message: Any) -> StampedPose:
+    """A nav_msgs/Odometry, or geometry_msgs PoseStamped or PoseWithCovarianceStamped.
+
+    Raises:
+        PoseError, StampError: the pose or the stamp cannot be used.
+    """
+    inner = message.pose.pose if hasattr(message.pose, "pose") else message.pose
+    position, orientation = inner.position, inner.orientation
+    return StampedPose(
+        stamp_ns(message.header.stamp),
+        frame_name(message.header.frame_id),
+        frame_name(getattr(message, "child_frame_id", "")),
+        pose_matrix(
+            (position.x, position.y, position.z),
+            (orientation.x, orientation.y, orientation.z, orientation.w),
+        ),
+    )
+
+
+def frame_name(frame: str) -> str:
+    """TF frames lost their leading slash in ROS 2; old recordings still have it."""
+    return frame.lstrip("/")

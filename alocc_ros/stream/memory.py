@@ -1,0 +1,312 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""When the network's temporal memory is used, renewed, or thrown away.
+
+The networks were trained on key frames half a second apart: each step of their history means
+one interval, whatever the true time. So a stream of any rate is thinned: frames between key
+frames look at the memory of the last key frame but do not push themselves into it. And a
+memory is only as good as the motion since it was made is known, hence the reset rules.
+
+What a memory is stays opaque here; the network makes it and understands it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from alocc_ros.errors import CalibrationError, ParameterError, TemporalMemoryError
+from alocc_ros.geometry import check_rigid, inverse, rotation_angle
+from alocc_ros.types import CAMERAS, Calibration, FrameSet
+
+# Why there is no memory. External monitors match on these words: keep them.
+FIRST_FRAME = "first frame"
+BACKWARD_STAMP = "stamp went back"
+GAP = "gap in time"
+TELEPORT = "pose jumped"
+CALIBRATION = "calibration changed"
+FRAMES = "frame names changed"
+MANUAL = "reset on request"
+RESET_REASONS = (FIRST_FRAME, BACKWARD_STAMP, GAP, TELEPORT, CALIBRATION, FRAMES, MANUAL)
+
+
+@dataclass(frozen=True)
+class MemoryPolicy:
+    """When to push and when to reset.
+
+    Attributes:
+        interval_ns: spacing of the key frames that the model expects.
+        tolerance: how far below the interval a key frame may lie, as a fraction of it. Within
+            that, the frame nearest to the interval is taken: one at least ``interval`` minus
+            half a frame period after the last key frame. nuScenes' own key frames are 0.4 to
+            0.6 s apart, which 0.3 lets pass; at 10 Hz and more half a period is what counts.
+        max_gap_ns: an older memory is thrown away. Four intervals: after three lost key
+            frames the age that the network assumes is wrong by 1.5 s, moving objects are
+            elsewhere, and the stereo baseline is far outside of what was trained.
+        max_speed: m/s. A larger apparent speed is a jump of the localisation or of the bag.
+        position_margin: m that a pose may jump at any rate (corrections of a localisation).
+        max_turn_rate: rad/s, likewise for the heading.
+        turn_margin: rad, likewise.
+        pixel_tolerance: px that intrinsics may change without being another camera.
+        mount_tolerance: m that a camera may move on the vehicle.
+        mount_turn_tolerance: rad, likewise.
+    """
+
+    interval_ns: int = 500_000_000
+    tolerance: float = 0.3
+    max_gap_ns: int = 2_000_000_000
+    max_speed: float = 60.0
+    position_margin: float = 2.0
+    max_turn_rate: float = 3.2
+    turn_margin: float = 0.2
+    pixel_tolerance: float = 0.1
+    mount_tolerance: float = 0.005
+    mount_turn_tolerance: float = 0.001
+
+    def __post_init__(self) -> None:
+        problems = []
+        if self.interval_ns <= 0:
+            problems.append(f"interval_ns must be positive, is {self.interval_ns}")
+        if not 0.0 <= self.tolerance < 1.0:
+            problems.append(f"tolerance must be in [0, 1), is {self.tolerance}")
+        if self.max_gap_ns < self.interval_ns:
+            problems.append(f"max_gap_ns must be at least interval_ns, is {self.max_gap_ns}")
+        for name in ("max_speed", "max_turn_rate"):
+            if not getattr(self, name) > 0:
+                problems.append(f"{name} must be positive, is {getattr(self, name)}")
+        for name in (
+            "position_margin",
+            "turn_margin",
+            "pixel_tolerance",
+            "mount_tolerance",
+            "mount_turn_tolerance",
+        ):
+            if not getattr(self, name) >= 0:
+                problems.append(f"{name} must not be negative, is {getattr(self, name)}")
+        if problems:
+            raise ParameterError("memory: " + "; ".join(problems))
+
+
+@dataclass(frozen=True)
+class KeyFrame:
+    """A memory and where it was made.
+
+    Attributes:
+        memory: what the network returned; opaque here.
+        stamp: ns.
+        map_T_base: [4, 4] ego pose at ``stamp``.
+        map_T_camera: [N, 4, 4] pose of each camera at its own stamp, in the rig's order; a
+            missing camera is where it was at ``stamp``.
+        missing: cameras whose image was absent.
+        fingerprint: the calibrations, by camera name.
+        frames: names of the map and the base frame.
+    """
+
+    memory: object
+    stamp: int
+    map_T_base: np.ndarray
+    map_T_camera: np.ndarray
+    missing: frozenset[str]
+    fingerprint: Mapping[str, Calibration]
+    frames: tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Recall:
+    """What the network is to do with one frame.
+
+    Attributes:
+        keyframe: the memory to use, or None: the frame begins a sequence.
+        push: whether the memory that comes out becomes the next key frame.
+        reset: why there is no memory (one of ``RESET_REASONS``), or "".
+        elapsed_ns: time since the key frame, 0 without one.
+    """
+
+    keyframe: KeyFrame | None
+    push: bool
+    reset: str
+    elapsed_ns: int
+
+
+class _Seen(NamedTuple):
+    stamp: int
+    map_T_base: np.ndarray
+
+
+class TemporalMemory:
+    """Holds the last key frame and decides, frame by frame, what becomes of it.
+
+    ``recall`` before the network runs, ``commit`` after it. A frame that is never committed
+    (the network failed) leaves the key frame as it was.
+
+    Attributes:
+        resets: how often the memory was found unfit or empty, by reason.
+    """
+
+    def __init__(
+        self, policy: MemoryPolicy | None = None, cameras: tuple[str, ...] = CAMERAS
+    ) -> None:
+        self.policy = policy or MemoryPolicy()
+        self.cameras = cameras
+        self.resets: Counter[str] = Counter()
+        self._empty_because = ""
+        self._forget()
+
+    @property
+    def keyframe(self) -> KeyFrame | None:
+        """The last key frame, or None."""
+        return self._keyframe
+
+    def recall(self, frame: FrameSet) -> Recall:
+        """Decides whether the memory fits ``frame`` and whether it is to be renewed by it.
+
+        Raises:
+            PoseError: the pose of the frame is not a rigid transform.
+        """
+        check_rigid(frame.map_T_base, f"pose of {frame.base_frame} in {frame.map_frame}")
+        reason = self._reset_reason(frame)
+        if reason:
+            self.reset(reason)
+        self._see(frame)
+        key = self._keyframe
+        if key is None:
+            recall = Recall(None, push=True, reset=self._empty_because, elapsed_ns=0)
+        else:
+            elapsed = frame.stamp - key.stamp
+            recall = Recall(key, elapsed >= self._push_after(), reset="", elapsed_ns=elapsed)
+        self._recalled = (frame, recall.push)
+        return recall
+
+    def commit(self, frame: FrameSet, memory: object) -> None:
+        """Takes the memory that the network made of ``frame``; kept if it was to be pushed.
+
+        Raises:
+            TemporalMemoryError: ``frame`` is not the one that was recalled last.
+        """
+        if self._recalled is None or self._recalled[0] is not frame:
+            raise TemporalMemoryError(
+                f"commit of the frame at {frame.stamp} ns, which was not the last one recalled"
+            )
+        push = self._recalled[1]
+        self._recalled = None
+        if push:
+            self._keyframe = KeyFrame(
+                memory=memory,
+                stamp=frame.stamp,
+                map_T_base=frame.map_T_base,
+                map_T_camera=map_T_camera(frame, self.cameras),
+                missing=frozenset(c for c in self.cameras if c not in frame.images),
+                fingerprint=dict(frame.calibration),
+                frames=(frame.map_frame, frame.base_frame),
+            )
+
+    def reset(self, reason: str = MANUAL) -> None:
+        """Throws the memory away; the next frame begins a sequence.
+
+        Raises:
+            ParameterError: the reason is none of ``RESET_REASONS``.
+        """
+        if reason not in RESET_REASONS:
+            raise ParameterError(
+                f"memory: {reason!r} is no reason for a reset; reasons: {', '.join(RESET_REASONS)}"
+            )
+        self.resets[reason] += 1
+        self._empty_because = reason
+        self._forget()
+
+    def _forget(self) -> None:
+        self._keyframe: KeyFrame | None = None
+        self._seen: _Seen | None = None
+        self._periods: deque[int] = deque(maxlen=2)
+        self._recalled: tuple[FrameSet, bool] | None = None
+
+    def _reset_reason(self, frame: FrameSet) -> str:
+        """Why there is no memory that fits the frame, or ""."""
+        key, seen = self._keyframe, self._seen
+        if not self._empty_because:
+            return FIRST_FRAME
+        if seen is not None and frame.stamp < seen.stamp:
+            return BACKWARD_STAMP
+        if key is None:
+            return ""
+        if frame.stamp - key.stamp > self.policy.max_gap_ns:
+            return GAP
+        if (frame.map_frame, frame.base_frame) != key.frames:
+            return FRAMES
+        if not same_rig(frame.calibration, key.fingerprint, self.policy):
+            return CALIBRATION
+        # From frame to frame, also over those that were never committed: the shorter the time,
+        # the smaller the jump that is noticed.
+        if seen is not None and frame.stamp > seen.stamp and self._is_teleport(seen, frame):
+            return TELEPORT
+        return ""
+
+    def _is_teleport(self, seen: _Seen, frame: FrameSet) -> bool:
+        policy = self.policy
+        seconds = (frame.stamp - seen.stamp) * 1e-9
+        motion = inverse(seen.map_T_base) @ frame.map_T_base
+        distance = float(np.linalg.norm(motion[:3, 3]))
+        return (
+            distance > policy.max_speed * seconds + policy.position_margin
+            or rotation_angle(motion) > policy.max_turn_rate * seconds + policy.turn_margin
+        )
+
+    def _see(self, frame: FrameSet) -> None:
+        if self._seen is not None:
+            if frame.stamp == self._seen.stamp:
+                return
+            self._periods.append(frame.stamp - self._seen.stamp)
+        self._seen = _Seen(frame.stamp, frame.map_T_base)
+
+    def _push_after(self) -> float:
+        """ns after the last key frame from which a frame is the nearest to the interval.
+
+        Half a period early is nearer than half a period late; the shorter of the last two
+        periods counts, so that one lost frame changes nothing.
+        """
+        early = self.policy.tolerance * self.policy.interval_ns
+        if self._periods:
+            early = min(early, min(self._periods) / 2)
+        return self.policy.interval_ns - early
+
+
+def map_T_camera(frame: FrameSet, cameras: tuple[str, ...]) -> np.ndarray:  # [N, 4, 4]
+    """Pose of each camera at its own stamp; a missing camera is where it was at the frame's.
+
+    Raises:
+        CalibrationError: a camera of the rig has no calibration.
+    """
+    if without := [c for c in cameras if c not in frame.calibration]:
+        raise CalibrationError(f"no calibration of {', '.join(without)}")
+    return np.stack(
+        [
+            frame.map_T_base_at.get(c, frame.map_T_base) @ frame.calibration[c].base_T_camera
+            for c in cameras
+        ]
+    )
+
+
+def same_rig(
+    a: Mapping[str, Calibration], b: Mapping[str, Calibration], policy: MemoryPolicy
+) -> bool:
+    """Whether two calibrations of a rig agree within the tolerances of the policy."""
+    return a.keys() == b.keys() and all(_same_camera(a[name], b[name], policy) for name in a)
+
+
+def _same_camera(a: Calibration, b: Calibration, policy: MemoryPolicy) -> bool:
+    if a is b:
+        return True
+    if (a.width, a.height, a.distortion_model) != (b.width, b.height, b.distortion_model):
+        return False
+    if not np.array_equal(a.distortion, b.distortion):
+        return False
+    if not np.abs(a.intrinsics - b.intrinsics).max() <= policy.pixel_tolerance:
+        return False
+    motion = inverse(a.base_T_camera) @ b.base_T_camera
+    return (
+        float(np.linalg.norm(motion[:3, 3])) <= policy.mount_tolerance
+        and rotation_angle(motion) <= policy.mount_turn_tolerance
+    )

@@ -1,0 +1,256 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""What is known about the cameras of a vehicle: intrinsics, and where they are mounted.
+
+Intrinsics come from CameraInfo messages or from files, mounting from TF or from files. A rig
+file is YAML, one entry a camera::
+
+    cameras:
+      cam_front:
+        width: 1600
+        height: 900
+        intrinsics: [[1260.0, 0.0, 800.0], [0.0, 1260.0, 450.0], [0.0, 0.0, 1.0]]
+        distortion_model: plumb_bob   # left out: no distortion
+        distortion: [-0.3, 0.1, 0.0, 0.0, 0.0]
+        base_T_camera:                # left out: TF has it
+          translation: [1.7, 0.0, 1.5]          # metres, in the base frame
+          rotation_xyzw: [0.5, -0.5, 0.5, -0.5] # camera optical frame into the base frame
+      cam_back:
+        camera_info: calibration/back.yaml      # a ROS camera_info YAML, for the intrinsics
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from alocc_ros.errors import AloccError, CalibrationError
+from alocc_ros.geometry import check_rigid, pose_matrix
+from alocc_ros.types import CAMERAS, Calibration
+
+_DISTORTION_MODELS = ("", "plumb_bob", "rational_polynomial", "equidistant")
+_RIG_ENTRIES = {
+    "camera_info",
+    "width",
+    "height",
+    "intrinsics",
+    "distortion_model",
+    "distortion",
+    "base_T_camera",
+}
+
+
+@dataclass(frozen=True)
+class Intrinsics:
+    """A camera apart from where it is mounted; fields as in ``Calibration``."""
+
+    width: int
+    height: int
+    matrix: np.ndarray
+    distortion: tuple[float, ...] = ()
+    distortion_model: str = ""
+
+    def mounted(self, camera: str, base_T_camera: np.ndarray) -> Calibration:  # [4, 4]
+        """The calibration of ``camera`` at that place."""
+        return Calibration(
+            camera=camera,
+            width=self.width,
+            height=self.height,
+            intrinsics=self.matrix,
+            base_T_camera=check_rigid(base_T_camera, f"extrinsics of {camera}"),
+            distortion=self.distortion,
+            distortion_model=self.distortion_model,
+        )
+
+
+@dataclass(frozen=True)
+class RigCamera:
+    """What a rig file says about one camera; either part may be missing."""
+
+    intrinsics: Intrinsics | None
+    base_T_camera: np.ndarray | None
+
+
+def make_intrinsics(
+    width: int,
+    height: int,
+    matrix: Any,  # [3, 3] or 9 numbers, px
+    distortion: Any = (),
+    distortion_model: str = "",
+    *,
+    where: str,
+) -> Intrinsics:
+    """Checked intrinsics.
+
+    Raises:
+        CalibrationError: naming ``where`` and what is impossible.
+    """
+    try:
+        k = np.asarray(matrix, dtype=np.float64).reshape(3, 3)
+        d = tuple(float(v) for v in np.asarray(distortion, dtype=np.float64).reshape(-1))
+    except (TypeError, ValueError) as error:
+        raise CalibrationError(f"{where}: the intrinsics are no 3x3 numbers ({error})") from error
+    if not (isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0):
+        raise CalibrationError(f"{where}: an image of {width} x {height} pixels cannot be")
+    if not (np.isfinite(k).all() and np.isfinite(d).all()):
+        raise CalibrationError(f"{where}: the intrinsics hold NaN or inf")
+    if k[0, 0] <= 0 or k[1, 1] <= 0 or np.abs(k[2] - [0, 0, 1]).max() > 1e-9:
+        raise CalibrationError(
+            f"{where}: {k.tolist()} is no camera matrix (an uncalibrated camera sends zeros)"
+        )
+    if distortion_model not in _DISTORTION_MODELS:
+        raise CalibrationError(
+            f"{where}: distortion model {distortion_model!r} is not one of "
+            f"{', '.join(_DISTORTION_MODELS[1:])}"
+        )
+    return Intrinsics(width, height, k, d, distortion_model)
+
+
+def intrinsics_from_camera_info(message: Any, rectified: bool, where: str) -> Intrinsics:
+    """Intrinsics of the images that a sensor_msgs/CameraInfo ``message`` goes with.
+
+    R is never used: it turns into a stereo frame that we have no part in, and
+    nuScenes bags in the wild carry a wrong one. For rectified images of a camera with
+    distortion, P holds the camera matrix after rectification; K is the lens's.
+
+    Raises:
+        CalibrationError: naming ``where``.
+    """
+    binning = (max(message.binning_x, 1), max(message.binning_y, 1))
+    roi = message.roi
+    if binning != (1, 1) or roi.width not in (0, message.width) or roi.x_offset or roi.y_offset:
+        raise CalibrationError(
+            f"{where}: CameraInfo describes a binned image or a region of interest; "
+            "only full images can be used"
+        )
+    return _of_images(
+        message.width,
+        message.height,
+        message.k,
+        message.p,
+        message.d,
+        message.distortion_model,
+        rectified,
+        where,
+    )
+
+
+def _of_images(
+    width: int, height: int, k: Any, p: Any, d: Any, model: str, rectified: bool, where: str
+) -> Intrinsics:
+    if not np.any(d):
+        return make_intrinsics(width, height, k, where=where)
+    if rectified:
+        try:
+            matrix = np.asarray(p, dtype=np.float64).reshape(3, 4)[:, :3]
+        except (TypeError, ValueError) as error:
+            raise CalibrationError(f"{where}: P is no 3x4 matrix") from error
+        return make_intrinsics(width, height, matrix, where=where)
+    return make_intrinsics(width, height, k, d, model, where=where)
+
+
+def load_rig(path: Path, rectified: bool) -> dict[str, RigCamera]:
+    """The cameras of a rig file, or of a folder of ROS camera_info YAMLs ``<camera>.yaml``.
+
+    Args:
+        path: file or folder.
+        rectified: the images carry no distortion; camera_info files then give P, not K.
+
+    Raises:
+        CalibrationError: naming the file and the entry.
+    """
+    if path.is_dir():
+        files = {camera: path / f"{camera}.yaml" for camera in CAMERAS}
+        found = {camera: file for camera, file in files.items() if file.is_file()}
+        if not found:
+            raise CalibrationError(f"calibration folder {path} holds no <camera>.yaml")
+        return {
+            camera: RigCamera(_camera_info_file(f, rectified), None) for camera, f in found.items()
+        }
+    entries = _yaml_mapping(path)
+    cameras = entries.get("cameras")
+    if not isinstance(cameras, dict) or set(entries) != {"cameras"}:
+        raise CalibrationError(
+            f"{path}: a rig calibration is one entry `cameras` with camera names"
+        )
+    if unknown := [str(c) for c in cameras if c not in CAMERAS]:
+        raise CalibrationError(
+            f"{path}: unknown camera {', '.join(unknown)}; there are {', '.join(CAMERAS)}"
+        )
+    return {
+        camera: _rig_camera(entry, path, camera, rectified) for camera, entry in cameras.items()
+    }
+
+
+def _rig_camera(entry: Any, path: Path, camera: str, rectified: bool) -> RigCamera:
+    where = f"{path}: {camera}"
+    if not isinstance(entry, dict):
+        raise CalibrationError(f"{where}: expected `name: value` entries")
+    if unknown := [str(k) for k in entry if k not in _RIG_ENTRIES]:
+        raise CalibrationError(f"{where}: unknown entry {', '.join(unknown)}")
+    intrinsics = None
+    if "camera_info" in entry:
+        intrinsics = _camera_info_file(path.parent / str(entry["camera_info"]), rectified)
+    elif "intrinsics" in entry:
+        intrinsics = make_intrinsics(
+            entry.get("width"),
+            entry.get("height"),
+            entry["intrinsics"],
+            entry.get("distortion") or (),
+            str(entry.get("distortion_model") or ""),
+            where=where,
+        )
+        if rectified and any(intrinsics.distortion):
+            raise CalibrationError(
+                f"{where}: distortion is given but the preset says `rectified: true`"
+            )
+    base_T_camera = None
+    if "base_T_camera" in entry:
+        base_T_camera = _pose(entry["base_T_camera"], f"{where}: base_T_camera")
+    return RigCamera(intrinsics, base_T_camera)
+
+
+def _camera_info_file(path: Path, rectified: bool) -> Intrinsics:
+    """The YAML that camera_calibration writes and camera_info_manager reads."""
+    entries = _yaml_mapping(path)
+    try:
+        return _of_images(
+            entries["image_width"],
+            entries["image_height"],
+            entries["camera_matrix"]["data"],
+            entries.get("projection_matrix", {}).get("data"),
+            entries["distortion_coefficients"]["data"],
+            entries["distortion_model"],
+            rectified,
+            str(path),
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CalibrationError(f"{path}: not a ROS camera_info YAML ({error!r})") from error
+
+
+def _pose(entry: Any, where: str) -> np.ndarray:  # [4, 4]
+    try:
+        if isinstance(entry, dict):
+            return pose_matrix(entry["translation"], entry["rotation_xyzw"])
+        return check_rigid(np.asarray(entry, dtype=np.float64), where)
+    except (KeyError, TypeError, ValueError, AloccError) as error:
+        raise CalibrationError(
+            f"{where}: expected translation and rotation_xyzw, or a 4x4 matrix ({error})"
+        ) from error
+
+
+def _yaml_mapping(path: Path) -> dict[str, Any]:
+    try:
+        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CalibrationError(f"cannot read calibration {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise CalibrationError(
+            f"calibration {path} is no YAML: {' '.join(str(error).split())}"
+        ) from error
+    if not isinstance(entries, dict):
+        raise CalibrationError(f"calibration {path} is empty or not `name: value` entries")
+    return entries

@@ -1,0 +1,146 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""What /tf and /tf_static say, put together: the transform between any two frames."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+
+from alocc_ros.errors import PoseError
+from alocc_ros.geometry import check_rigid, inverse
+from alocc_ros.stream.trajectory import Trajectory
+
+
+class TransformTree:
+    """Fixed and moving links between frames, by name.
+
+    A frame should have one parent; bags in the wild sometimes give it two (a localisation and
+    an odometry). Every link is kept and the shortest chain is taken, so such bags work.
+    """
+
+    def __init__(
+        self,
+        *,
+        history_ns: int | None = 30_000_000_000,
+        max_gap_ns: int = 1_000_000_000,
+        max_extrapolation_ns: int = 0,
+    ) -> None:
+        """The bounds of every moving link, see ``Trajectory``."""
+        self._bounds = {
+            "history_ns": history_ns,
+            "max_gap_ns": max_gap_ns,
+            "max_extrapolation_ns": max_extrapolation_ns,
+        }
+        self._fixed: dict[tuple[str, str], np.ndarray] = {}  # (parent, child) -> [4, 4]
+        self._moving: dict[tuple[str, str], Trajectory] = {}
+        self._neighbours: dict[str, list[str]] = {}
+        self._chains: dict[tuple[str, str], tuple[str, ...]] = {}
+
+    @property
+    def frames(self) -> tuple[str, ...]:
+        """All known frames, sorted."""
+        return tuple(sorted(self._neighbours))
+
+    def add_static(self, parent: str, child: str, parent_T_child: np.ndarray) -> None:  # [4, 4]
+        """A link of /tf_static; replaces what was known about it.
+
+        Raises:
+            PoseError: not a finite rigid transform, or a frame linked to itself.
+        """
+        pose = check_rigid(parent_T_child, f"static transform of {child} in {parent}")
+        self._connect(parent, child)
+        self._fixed[parent, child] = pose
+
+    def add(self, stamp: int, parent: str, child: str, parent_T_child: np.ndarray) -> None:
+        """A link of /tf at ``stamp`` ns. If the link is also static, the static one holds.
+
+        Raises:
+            PoseError: not a finite rigid transform, no valid stamp, or a frame linked to itself.
+        """
+        link = (parent, child)
+        trajectory = self._moving.get(link)
+        if trajectory is None:
+            trajectory = Trajectory(**self._bounds)
+        trajectory.add(stamp, parent_T_child, parent, child)
+        self._connect(parent, child)
+        self._moving[link] = trajectory
+
+    def clear(self) -> None:
+        """Time jumped back: forgets all moving links, keeps the static ones."""
+        self._moving.clear()
+        self._chains.clear()
+        self._neighbours.clear()
+        for parent, child in self._fixed:
+            self._connect(parent, child)
+
+    def lookup(self, target: str, source: str, stamp: int | None) -> np.ndarray:  # [4, 4]
+        """``target_T_source``: maps points of ``source`` into ``target``.
+
+        Args:
+            target: frame to map into.
+            source: frame to map from.
+            stamp: ns; None takes the newest pose of every moving link, which is right for
+                the mounts of a rig (some bags repeat them on /tf) and wrong for the vehicle.
+
+        Raises:
+            PoseError: naming the frame or the link that is missing, or the time not covered.
+        """
+        chain = self._chains.get((target, source))
+        if chain is None:
+            chain = self._chains[target, source] = self._chain(target, source)
+        target_T_source = np.eye(4)
+        for frame, following in zip(chain, chain[1:], strict=False):
+            target_T_source = target_T_source @ self._link(frame, following, stamp)
+        return target_T_source
+
+    def _link(self, a: str, b: str, stamp: int | None) -> np.ndarray:  # [4, 4] a_T_b
+        for link, is_inverse in (((a, b), False), ((b, a), True)):
+            pose = self._fixed.get(link)
+            if pose is None and link in self._moving:
+                trajectory = self._moving[link]
+                pose = trajectory.latest() if stamp is None else trajectory.at(stamp)
+            if pose is not None:
+                return inverse(pose) if is_inverse else pose
+        raise KeyError((a, b))  # _chain goes along links only
+
+    def _connect(self, parent: str, child: str) -> None:
+        if parent == child:
+            raise PoseError(f"transform of frame {child!r} in itself")
+        neighbours = self._neighbours.setdefault(parent, [])
+        if child not in neighbours:
+            neighbours.append(child)
+            self._neighbours.setdefault(child, []).append(parent)
+            self._chains.clear()
+
+    def _chain(self, target: str, source: str) -> tuple[str, ...]:
+        """The frames from ``target`` to ``source`` along the fewest links."""
+        reached: dict[str, str] = {target: target}
+        queue = deque([target] if target in self._neighbours else [])
+        while queue and source not in reached:
+            frame = queue.popleft()
+            for neighbour in self._neighbours[frame]:
+                if neighbour not in reached:
+                    reached[neighbour] = frame
+                    queue.append(neighbour)
+        if source not in self._neighbours or source not in reached:
+            raise PoseError(self._not_linked(target, source, reached))
+        chain = [source]
+        while chain[-1] != target:
+            chain.append(reached[chain[-1]])
+        return tuple(reversed(chain))
+
+    def _not_linked(self, target: str, source: str, reached: dict[str, str]) -> str:
+        message = f"no transform from {source} to {target}"
+        if not self._neighbours:
+            return f"{message}: no transform has come in yet"
+        unknown = [frame for frame in (source, target) if frame not in self._neighbours]
+        if unknown:
+            return (
+                f"{message}: unknown {' and '.join(unknown)}; frames known: "
+                f"{', '.join(self.frames)}"
+            )
+        return (
+            f"{message}: {target} is linked to {', '.join(sorted(set(reached) - {target}))} only; "
+            f"frames known: {', '.join(self.frames)}"
+        )
