@@ -1,0 +1,312 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""The main job: every frame of a bag through the network, into a recording that can be resumed.
+
+While it runs there are ``OUT.mcap.partial`` (whole frames only) and ``OUT.mcap.partial.json``
+(what is being done). The final name appears when all is there. The same job started again
+goes on behind the last whole frame, and ends with the same bytes as an undisturbed one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import alocc_ros
+from alocc_ros.bags.frames import FrameSource
+from alocc_ros.bags.outputs import Provenance, frame_outputs, save_npz, whole_file
+from alocc_ros.bags.writer import Recorder
+from alocc_ros.errors import AloccError, BagError, OutputError
+from alocc_ros.stream.memory import TemporalMemory
+from alocc_ros.types import FrameSet, Occupancy
+
+
+class Stream(Protocol):
+    """What a job needs of ``pipeline.Pipeline``."""
+
+    memory: TemporalMemory
+    timings: dict[str, float]
+
+    def step(self, frame: FrameSet) -> Occupancy:
+        """One frame."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to do and where to put it.
+
+    Attributes:
+        output: the recording.
+        provenance: what the messages say about their origin.
+        identity: everything that the output depends on; a job is resumed only by an equal one.
+        history: key frames that the network's memory goes back.
+        max_frames: stop after so many; None: all.
+        npz: folder for one NPZ a frame, or None.
+        overlay: folder for one contact sheet a frame, or None.
+        restart: throw away what an earlier run left.
+    """
+
+    output: Path
+    provenance: Provenance
+    identity: dict[str, Any]
+    history: int
+    max_frames: int | None = None
+    npz: Path | None = None
+    overlay: Path | None = None
+    restart: bool = False
+
+    @property
+    def partial(self) -> Path:
+        """The unfinished recording."""
+        return self.output.with_name(self.output.name + ".partial")
+
+    @property
+    def notes(self) -> Path:
+        """What the unfinished recording is."""
+        return self.output.with_name(self.output.name + ".partial.json")
+
+
+@dataclass
+class Account:
+    """What happened, kept while it happens.
+
+    Attributes:
+        frames: in the recording, those of an earlier run included.
+        resumed: frames of an earlier run.
+        complete: frames with all six images.
+        missing: frames by camera that was missing.
+        latencies: seconds by stage for each frame of this run; ``total`` is preprocessing and
+            network, ``write`` comes on top.
+        interrupted: the user wanted to stop; the rest can be resumed.
+    """
+
+    frames: int = 0
+    resumed: int = 0
+    complete: int = 0
+    missing: Counter[str] = field(default_factory=Counter)
+    latencies: dict[str, list[float]] = field(default_factory=dict)
+    interrupted: bool = False
+
+    def count(self, frame: FrameSet) -> None:
+        """One more frame."""
+        self.frames += 1
+        self.missing.update(frame.missing)
+        self.complete += not frame.missing
+
+
+def process(
+    job: Job,
+    source: FrameSource,
+    stream: Stream,
+    on_stage: Callable[[str, Account], None],
+    stopping: Callable[[], bool],
+) -> Account:
+    """Does the job.
+
+    Args:
+        job: what to do.
+        source: frame sets of the bag.
+        stream: network and memory, at their beginning.
+        on_stage: told before each stage of a frame, and after each frame.
+        stopping: asked after each frame; True ends the run, to be resumed.
+
+    Raises:
+        AloccError: bad input, or an output that cannot be written. What is done is kept for
+            another try; if nothing is, nothing is left behind.
+    """
+    with _alone(job):
+        return _process(job, source, stream, on_stage, stopping)
+
+
+def _process(
+    job: Job,
+    source: FrameSource,
+    stream: Stream,
+    on_stage: Callable[[str, Account], None],
+    stopping: Callable[[], bool],
+) -> Account:
+    account = Account()
+    recorder = _recorder(job)
+    account.resumed = recorder.frames
+    try:
+        end = max(recorder.frames, job.max_frames or 1 << 62)
+        on_stage("reading what is done" if recorder.frames else "", account)
+        needed = frames_to_remember(source, recorder.frames, stream.memory, job.history)
+        for number, frame in zip(range(end), source, strict=False):
+            if number >= recorder.frames:
+                _do(job, number, frame, stream, recorder, account, on_stage)
+            elif number in needed:
+                on_stage("remembering", account)
+                stream.step(frame)
+            else:
+                # A memory of None: the next frame that is run begins a sequence.
+                stream.memory.recall(frame)
+                stream.memory.commit(frame, None)
+            account.count(frame)
+            on_stage("", account)
+            if number + 1 >= recorder.frames and stopping():
+                account.interrupted = True
+                break
+        if recorder.frames == 0 and not account.interrupted:
+            raise BagError(_why_nothing(source))
+    except BaseException as error:
+        _leave(job, recorder)
+        if isinstance(error, AloccError) and recorder.frames:
+            kept = f"the {recorder.frames} frames before it are in {job.partial}"
+            raise type(error)(f"{error} ({kept})") from error
+        raise
+    if account.interrupted:
+        _leave(job, recorder)
+    else:
+        recorder.publish(job.output)
+        job.notes.unlink(missing_ok=True)
+    return account
+
+
+def frames_to_remember(
+    frames: Iterable[FrameSet], done: int, memory: TemporalMemory, history: int
+) -> frozenset[int]:
+    """Which of the first ``done`` frames the network must see again to remember the same.
+
+    A memory is made of the last ``history`` key frames, and a key frame's own part depends on
+    the one before it (stereo). So after ``history + 1`` key frames, or after a reset, nothing
+    is left of how it began; frames between key frames leave nothing anyway.
+    """
+    # The policy alone, without the network, tells which frames were key frames.
+    rehearsal = TemporalMemory(memory.policy, memory.cameras)
+    key_frames: list[int] = []
+    for number, frame in zip(range(done), frames, strict=False):
+        recall = rehearsal.recall(frame)
+        rehearsal.commit(frame, None)
+        if recall.reset:
+            key_frames.clear()
+        if recall.push:
+            key_frames.append(number)
+    return frozenset(key_frames[-(history + 1) :])
+
+
+def _do(
+    job: Job,
+    number: int,
+    frame: FrameSet,
+    stream: Stream,
+    recorder: Recorder,
+    account: Account,
+    on_stage: Callable[[str, Account], None],
+) -> None:
+    on_stage("network", account)
+    occupancy = stream.step(frame)
+    on_stage("writing", account)
+    begin = time.perf_counter()
+    name = f"{number:06d}_{frame.stamp}"
+    # Before the recording: a frame counts as done when it is in there.
+    try:
+        for folder in filter(None, (job.npz, job.overlay)):
+            folder.mkdir(parents=True, exist_ok=True)
+        if job.npz is not None:
+            save_npz(job.npz / f"{name}.npz", occupancy)
+        if job.overlay is not None:
+            _save_overlay(job, job.overlay / f"{name}.png", frame, occupancy)
+    except OSError as error:
+        place = error.filename or name
+        raise OutputError(f"cannot write {place}: {error.strerror}") from error
+    for output in frame_outputs(frame, occupancy, job.provenance, first=recorder.frames == 0):
+        recorder.write(*output)
+    recorder.end_frame()
+    timings = stream.timings | {"write": time.perf_counter() - begin}
+    for stage, seconds in timings.items():
+        account.latencies.setdefault(stage, []).append(seconds)
+
+
+def _save_overlay(job: Job, path: Path, frame: FrameSet, occupancy: Occupancy) -> None:
+    from alocc_ros.stream.overlay import contact_sheet
+
+    seconds = f"{frame.stamp // 10**9}.{frame.stamp % 10**9:09d}"
+    weights = "RANDOM WEIGHTS" if occupancy.random_weights else job.provenance.weights[:19]
+    title = f"{seconds}   {job.provenance.model}   {weights}"
+    sheet = contact_sheet(frame, occupancy, title, job.provenance.base_T_grid)
+    with whole_file(path) as scratch:
+        sheet.save(scratch, format="PNG")
+
+
+def _recorder(job: Job) -> Recorder:
+    """A new recording, or the one that an equal job left."""
+    metadata = {"alocc_ros": alocc_ros.__version__, "model": job.provenance.model}
+    metadata["weights"] = job.provenance.weights
+    if job.restart:
+        job.partial.unlink(missing_ok=True)
+    if not job.partial.exists():
+        _write_notes(job)
+        return Recorder(job.partial, metadata)
+    _check_notes(job)
+    return Recorder.resume(job.partial, metadata)
+
+
+@contextlib.contextmanager
+def _alone(job: Job) -> Iterator[None]:
+    """Nobody else writes this output meanwhile; the lock ends with the process, however it ends."""
+    try:
+        stream = job.notes.open("a")
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            stream.close()
+            raise OutputError(f"another run is writing {job.output} just now") from error
+        if os.fstat(stream.fileno()).st_nlink == 0:  # it ended between those two lines
+            stream.close()
+            raise OutputError(f"another run was writing {job.output} a moment ago; try again")
+    except OSError as error:
+        raise OutputError(f"cannot write {job.notes}: {error.strerror}") from error
+    with stream:
+        try:
+            yield
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                if job.notes.stat().st_size == 0:
+                    job.notes.unlink()
+
+
+def _write_notes(job: Job) -> None:
+    # In place, it holds the lock. Half of it does no harm: without a recording nobody reads it.
+    try:
+        job.notes.write_text(json.dumps(job.identity, indent=1, default=str) + "\n")
+    except OSError as error:
+        raise OutputError(f"cannot write {job.notes}: {error.strerror}") from error
+
+
+def _check_notes(job: Job) -> None:
+    try:
+        before = json.loads(job.notes.read_text())
+    except (OSError, ValueError) as error:
+        raise OutputError(
+            f"{job.partial} is there, but {job.notes.name} does not say what it is; "
+            "--restart throws it away"
+        ) from error
+    now = json.loads(json.dumps(job.identity, default=str))
+    different = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k))
+    if different:
+        raise OutputError(
+            f"{job.partial} was made with another {', '.join(different)}; use the same options "
+            "to go on with it, or --restart to throw it away"
+        )
+
+
+def _leave(job: Job, recorder: Recorder) -> None:
+    """Closes what is there; nothing is left if that is nothing."""
+    if recorder.frames:
+        recorder.abandon()
+    else:
+        recorder.discard()
+        job.notes.unlink(missing_ok=True)
+
+
+def _why_nothing(source: FrameSource) -> str:
+    reasons = ", ".join(f"{number} x {reason}" for reason, number in source.drops.items())
+    return f"not one frame could be made of the bag ({reasons or 'no images'})"

@@ -1,0 +1,380 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""ROS 2 bags as they come: folders or single files, MCAP or sqlite3, whole or cut off.
+
+What a recorder that crashed left behind is read as far as it goes: an MCAP without its
+summary is scanned once, everything up to the first damaged record counts, and ``Bag.warning``
+says so. Damage inside a file that claims to be whole is an error when it is reached.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from mcap.records import Channel, Chunk, Message, Schema
+from mcap.stream_reader import StreamReader, breakup_chunk
+from rosbags.rosbag2 import Reader
+from rosbags.typesys import Stores, get_typestore
+
+from alocc_ros.errors import AloccError, BagError
+
+# Only these types are ever decoded. Their layout is the same in every ROS 2 release, so the
+# definitions inside a bag (which may be missing, or of types that nobody here can parse) are
+# not needed.
+IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
+CAMERA_INFO_TYPE = "sensor_msgs/msg/CameraInfo"
+TF_TYPE = "tf2_msgs/msg/TFMessage"
+POSE_TYPES = (
+    "nav_msgs/msg/Odometry",
+    "geometry_msgs/msg/PoseStamped",
+    "geometry_msgs/msg/PoseWithCovarianceStamped",
+)
+POINT_CLOUD_TYPE = "sensor_msgs/msg/PointCloud2"
+_KNOWN_TYPES = {*IMAGE_TYPES, CAMERA_INFO_TYPE, TF_TYPE, *POSE_TYPES, POINT_CLOUD_TYPE}
+
+_TYPESTORE = get_typestore(Stores.ROS2_HUMBLE)
+
+_PROTOBUF = (
+    "holds Foxglove protobuf messages (foxglove/nuscenes2mcap), not ROS messages; neither "
+    "`ros2 bag play` nor this command can read them: convert the scene with nuscenes_to_ros2bag"
+)
+_ROS1 = "is a ROS 1 recording; convert it first: rosbags-convert --src {} --dst ros2_bag"
+
+
+@dataclass(frozen=True)
+class Record:
+    """One message, not decoded yet.
+
+    Attributes:
+        topic: with a leading slash, whatever the bag says.
+        type: such as ``sensor_msgs/msg/Image``.
+        log_time: ns, when it was recorded.
+        data: CDR bytes.
+    """
+
+    topic: str
+    type: str
+    log_time: int
+    data: bytes
+
+
+class Bag:
+    """A recording, open for reading; use it in a ``with`` block.
+
+    Attributes:
+        path: folder or file.
+        types: message type by topic.
+        counts: number of messages by topic.
+        warning: empty, or how the recording is incomplete.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Opens ``path``.
+
+        Raises:
+            BagError: there is no such bag, it is no ROS 2 bag, or nothing of it can be read.
+        """
+        self.path = path
+        self._storages, self.warning = _open(path)
+        self.types: dict[str, str] = {}
+        self.counts: Counter[str] = Counter()
+        for storage in self._storages:
+            self.types.update(storage.types)
+            self.counts.update(storage.counts)
+        if not self.types:
+            self.close()
+            raise BagError(f"bag {path} is empty: it has no topics")
+
+    def __enter__(self) -> Bag:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the files."""
+        for storage in self._storages:
+            storage.close()
+
+    def messages(self, topics: Collection[str]) -> Iterator[Record]:
+        """Messages of ``topics`` (of types that we know), in the order of recording.
+
+        Raises:
+            BagError: the file is damaged at this place.
+        """
+        streams = [storage.messages(set(topics)) for storage in self._storages]
+        merged = heapq.merge(*streams, key=lambda record: record.log_time)
+        return _guarded(merged, f"bag {self.path} is damaged")
+
+    def decode(self, record: Record) -> Any:
+        """The message in ``record``, with the field names of its ROS type; arrays are views.
+
+        Raises:
+            BagError: the bytes are no such message.
+        """
+        try:
+            return _TYPESTORE.deserialize_cdr(record.data, record.type)
+        except Exception as error:  # whatever broken bytes make the decoder trip over
+            raise BagError(
+                f"bag {self.path}: the message on {record.topic} at {record.log_time} ns is no "
+                f"{record.type} ({_reason(error)})"
+            ) from error
+
+    def identity(self) -> dict[str, Any]:
+        """What tells this recording from another one without reading all of it."""
+        files = sorted(p for p in self.path.iterdir() if p.is_file()) if self.path.is_dir() else []
+        digest = hashlib.sha256()
+        size = 0
+        for file in files or [self.path]:
+            with file.open("rb") as stream:
+                length = stream.seek(0, 2)
+                size += length
+                for start in (0, max(length - _SAMPLE, 0)):
+                    stream.seek(start)
+                    digest.update(stream.read(_SAMPLE))
+        return {"name": self.path.name, "bytes": size, "sha256_of_ends": digest.hexdigest()}
+
+
+_SAMPLE = 1 << 16
+
+
+def topic_name(topic: str) -> str:
+    """``topic`` with exactly one leading slash; some converters leave it out."""
+    return "/" + topic.lstrip("/")
+
+
+def _open(path: Path) -> tuple[list[_Indexed | _Scanned], str]:
+    if not path.exists():
+        raise BagError(f"there is no bag {path}")
+    if path.suffix == ".bag":
+        raise BagError(f"bag {path} {_ROS1.format(path)}")
+    if not path.is_dir():
+        storage, warning = _open_file(path)
+        return [storage], warning
+    metadata_problem = "it has no metadata.yaml"
+    if (path / "metadata.yaml").exists():
+        try:
+            return [_Indexed(path)], ""
+        except BagError as error:
+            metadata_problem = str(error)
+    files = sorted((p for p in path.iterdir() if p.suffix in _SUFFIXES), key=_split_number)
+    if not files:
+        raise BagError(f"bag {path}: {metadata_problem}, and there is no .mcap or .db3 file in it")
+    storages = []
+    warnings = [] if metadata_problem == "it has no metadata.yaml" else [metadata_problem]
+    for file in files:
+        storage, warning = _open_file(file)
+        storages.append(storage)
+        warnings.append(warning)
+    return storages, "; ".join(filter(None, warnings))
+
+
+_SUFFIXES = (".mcap", ".db3")
+
+
+def _split_number(file: Path) -> tuple[int, str]:
+    """Recorders that split write NAME_0, NAME_1, ..., NAME_10."""
+    number = re.search(r"_(\d+)$", file.stem)
+    return (int(number[1]) if number else 0, file.name)
+
+
+def _open_file(file: Path) -> tuple[_Indexed | _Scanned, str]:
+    if file.suffix not in _SUFFIXES:
+        raise BagError(f"bag {file}: a ROS 2 bag is a folder, a .mcap or a .db3 file")
+    try:
+        indexed = _Indexed(file)
+        # rosbags finds nothing in an MCAP whose summary leaves out the channels.
+        if indexed.types or file.suffix != ".mcap":
+            return indexed, ""
+        indexed.close()
+    except BagError:
+        if file.suffix != ".mcap":
+            raise
+    scanned = _Scanned(file)
+    return scanned, scanned.warning
+
+
+class _Indexed:
+    """A whole bag, read by ``rosbags``."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._reader = Reader(path)
+            self._reader.open()
+        except Exception as error:  # the library trips over damage in many ways
+            raise BagError(f"bag {path} cannot be opened: {_reason(error)}") from error
+        # rosbags takes an MCAP's profile on trust; the messages may still be anything.
+        encodings = {c.ext.serialization_format for c in self._reader.connections}
+        if encodings and "cdr" not in encodings:
+            self.close()
+            raise BagError(f"bag {path} {_refusal(encodings, path)}")
+        self._connections = [
+            c for c in self._reader.connections if c.ext.serialization_format == "cdr"
+        ]
+        self.types = {topic_name(c.topic): _full_type(c.msgtype) for c in self._connections}
+        self.counts: Counter[str] = Counter()
+        for connection in self._connections:
+            self.counts[topic_name(connection.topic)] += connection.msgcount
+
+    def close(self) -> None:
+        self._reader.close()
+
+    def messages(self, topics: set[str]) -> Iterator[Record]:
+        wanted = [
+            c
+            for c in self._connections
+            if topic_name(c.topic) in topics and _full_type(c.msgtype) in _KNOWN_TYPES
+        ]
+        if not wanted:  # an empty list would mean "all" to rosbags
+            return
+        for connection, log_time, data in self._reader.messages(wanted):
+            yield Record(
+                topic_name(connection.topic), _full_type(connection.msgtype), log_time, data
+            )
+
+
+class _Scanned:
+    """An MCAP that ``rosbags`` refuses: cut off, without a summary, or without the profile."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: BinaryIO = path.open("rb")
+        self._channels: dict[int, Channel] = {}
+        self._schemas: dict[int, Schema] = {}
+        self._messages: Counter[int] = Counter()  # by channel
+        # (first log time, offset in the file) of each chunk or lone message.
+        self._parts: list[tuple[int, int]] = []
+        try:
+            self.warning = self._scan()
+            self._refuse_what_is_not_ros2()
+        except AloccError:
+            self.close()
+            raise
+        self._parts.sort()
+        self.types = {
+            topic_name(c.topic): _full_type(self._schemas[c.schema_id].name)
+            for c in self._channels.values()
+            if c.message_encoding == "cdr" and c.schema_id in self._schemas
+        }
+        self.counts = Counter(
+            {topic_name(c.topic): self._messages[c.id] for c in self._channels.values()}
+        )
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _scan(self) -> str:
+        """Finds every intact chunk; returns what ended the search, empty if all is there."""
+        records = StreamReader(self._file, emit_chunks=True).records
+        good_end = 0
+        try:
+            for record in records:
+                end = self._file.tell()
+                if isinstance(record, Chunk):
+                    inner = breakup_chunk(record, validate_crc=True)
+                    times = [r.log_time for r in inner if isinstance(r, Message)]
+                    for one in inner:
+                        self._note(one)
+                    if times:
+                        length = _RECORD_HEAD + _CHUNK_HEAD + len(record.compression)
+                        self._parts.append((min(times), end - length - len(record.data)))
+                else:
+                    self._note(record)
+                if isinstance(record, Message):
+                    length = _RECORD_HEAD + _MESSAGE_HEAD + len(record.data)
+                    self._parts.append((record.log_time, end - length))
+                good_end = end
+        except Exception as error:  # the library trips over damage in many ways
+            if good_end == 0:
+                raise BagError(f"bag {self._path} is no MCAP file: {_reason(error)}") from error
+            size = self._path.stat().st_size
+            return (
+                f"{self._path.name} is cut off or damaged at byte {good_end} of {size} "
+                f"({_reason(error)}); what comes after is lost"
+            )
+        return ""
+
+    def _refuse_what_is_not_ros2(self) -> None:
+        encodings = {c.message_encoding for c in self._channels.values()}
+        if encodings and "cdr" not in encodings:
+            raise BagError(f"bag {self._path} {_refusal(encodings, self._path)}")
+        if not self._parts:
+            why = f" ({self.warning})" if self.warning else ""
+            raise BagError(f"bag {self._path} holds no messages{why}")
+
+    def _note(self, record: object) -> None:
+        if isinstance(record, Schema):
+            self._schemas[record.id] = record
+        elif isinstance(record, Channel):
+            self._channels[record.id] = record
+        elif isinstance(record, Message):
+            self._messages[record.channel_id] += 1
+
+    def messages(self, topics: set[str]) -> Iterator[Record]:
+        # Chunks may overlap in time: a message goes out when no later chunk can precede it.
+        waiting: list[tuple[int, int, Record]] = []
+        serial = 0
+        for start, offset in self._parts:
+            while waiting and waiting[0][0] < start:
+                yield heapq.heappop(waiting)[2]
+            self._file.seek(offset)
+            part = next(StreamReader(self._file, skip_magic=True, emit_chunks=True).records)
+            for message in breakup_chunk(part) if isinstance(part, Chunk) else [part]:
+                record = self._record(message, topics)
+                if record is not None:
+                    heapq.heappush(waiting, (record.log_time, serial, record))
+                    serial += 1
+        while waiting:
+            yield heapq.heappop(waiting)[2]
+
+    def _record(self, message: object, topics: set[str]) -> Record | None:
+        channel = isinstance(message, Message) and self._channels.get(message.channel_id)
+        if not channel:
+            return None
+        topic = topic_name(channel.topic)
+        if topic not in topics or self.types.get(topic) not in _KNOWN_TYPES:
+            return None
+        return Record(topic, self.types[topic], message.log_time, message.data)
+
+
+# Bytes before the payload of MCAP records: opcode and length; a chunk's times, size, checksum
+# and length fields; a message's channel, sequence and times.
+_RECORD_HEAD, _CHUNK_HEAD, _MESSAGE_HEAD = 9, 40, 22
+
+
+def _refusal(encodings: set[str], path: Path) -> str:
+    if "protobuf" in encodings:
+        return _PROTOBUF
+    if "ros1" in encodings:
+        return _ROS1.format(path)
+    return f"holds messages encoded as {', '.join(sorted(encodings))}; ROS 2 messages are cdr"
+
+
+def _full_type(name: str) -> str:
+    """``sensor_msgs/Image`` and ``sensor_msgs/msg/Image`` are the same type."""
+    package, _, rest = name.partition("/")
+    return f"{package}/msg/{rest.removeprefix('msg/')}"
+
+
+def _guarded(records: Iterator[Record], what: str) -> Iterator[Record]:
+    while True:
+        try:
+            record = next(records)
+        except StopIteration:
+            return
+        except AloccError:
+            raise
+        except Exception as error:  # the library trips over damage in many ways
+            raise BagError(f"{what}: {_reason(error)}") from error
+        yield record
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,0 +1,154 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""``alocc benchmark``: time the network on this machine, part by part."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+from alocc_ros.cli._models import FIVE, add_variant_arguments, variant_of
+
+if TYPE_CHECKING:
+    from alocc_ros.bench.timing import Report
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument("--device", default="cpu", help="auto, cpu, cuda, cuda:N (default: cpu)")
+    parser.add_argument("--backend", default="eager", help="eager or twin (default: eager)")
+    parser.add_argument("--frames", type=int, help="timed frames (default: 10, on CUDA 200)")
+    parser.add_argument("--warmup", type=int, default=3, help="frames before (default: 3)")
+    parser.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
+    add_variant_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print one table a model."""
+    from alocc_ros.errors import ParameterError
+
+    names = args.model or list(FIVE)
+    for name in ("frames", "warmup", "threads"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise ParameterError(f"--{name} {value}: must be at least 1")
+    variants = [variant_of(name, args.shape) for name in names]
+    _check_choices(args)
+    if len(names) > 1:
+        return _one_process_each(names, args)
+    return _one(variants[0], args)
+
+
+def _check_choices(args: argparse.Namespace) -> None:
+    """Once, and before anything is run."""
+    from alocc_ros import engine
+
+    engine.resolve_device(args.device)
+    with engine.running(args.backend):
+        pass
+
+
+def _one(variant: Any, args: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from alocc_ros import engine
+
+    engine.keep_freed_memory()
+    import torch
+
+    from alocc_ros.bench.timing import benchmark
+
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    device = engine.resolve_device(args.device)
+    frames = args.frames or (200 if device.type == "cuda" else 10)
+    console = Console(stderr=args.json)
+    with console.status(variant.name) as status:
+        report = benchmark(
+            variant, device, args.backend, frames, args.warmup,
+            progress=lambda text: status.update(f"{variant.name}: {text}"),
+        )  # fmt: skip
+    _print(console, report)
+    if args.json:
+        json.dump(_as_json(report), sys.stdout, indent=1)
+        print()
+    return 0
+
+
+def _one_process_each(names: list[str], args: argparse.Namespace) -> int:
+    """A process a model: peak memory and warm caches of one must not colour the next."""
+    options = ["--device", args.device, "--backend", args.backend, "--warmup", str(args.warmup)]
+    for name in ("frames", "threads"):
+        if getattr(args, name) is not None:
+            options += [f"--{name}", str(getattr(args, name))]
+    if args.shape:
+        options += ["--shape", *map(str, args.shape)]
+    reports, worst = [], 0
+    for name in names:
+        command = [sys.executable, "-m", "alocc_ros.cli.main", "benchmark", "--model", name]
+        command += options + (["--json"] if args.json else [])
+        result = subprocess.run(command, stdout=subprocess.PIPE if args.json else None, text=True)
+        worst = max(worst, abs(result.returncode))
+        if args.json and result.returncode == 0:
+            reports.append(json.loads(result.stdout))
+    if args.json:
+        json.dump(reports, sys.stdout, indent=1)
+        print()
+    return worst
+
+
+def _print(console: Any, report: Report) -> None:
+    from rich.table import Table
+
+    rate = report.product_flops / report.product.median / 1e9
+    table = Table(title=f"{report.variant} on {report.device}, {report.backend}")
+    for column in ("part", "median ms", "p95 ms", "GFLOP", "GFLOP/s"):
+        table.add_column(column, justify="left" if column == "part" else "right", no_wrap=True)
+
+    def row(name: str, sample: Any, flops: float) -> None:
+        counted = flops >= 1e8  # less is not what the time goes into
+        speed = f"{flops / sample.median / 1e9:.0f}" if counted else ""
+        amount = f"{flops / 1e9:.1f}" if counted else ""
+        table.add_row(name, f"{sample.median * 1e3:.1f}", f"{sample.p95 * 1e3:.1f}", amount, speed)
+
+    for part, sample in report.parts.items():
+        row(part, sample, report.flops.get(part, 0.0))
+    table.add_section()
+    row("frame", report.frame, sum(report.flops.values()))
+    row("ResNet-50, six images", report.backbone, report.backbone_flops)
+    row("ResNet-50, plain torch", report.plain_backbone, report.backbone_flops)
+    row("matrix product (attainable)", report.product, report.product_flops)
+    console.print(table)
+    backbone_rate = report.backbone_flops / report.backbone.median / 1e9
+    console.print(
+        f"{1 / report.frame.median:.2f} frames/s; frame / ResNet-50 = [bold]{report.ratio:.2f}[/]; "
+        f"ResNet-50 at {backbone_rate / rate:.0%} of the matrix product; "
+        f"peak memory {report.peak_bytes / 2**30:.2f} GiB; "
+        f"{len(report.frame.times)} frames, {report.threads} threads, random weights"
+    )
+    console.print(", ".join(f"{k} {v}" for k, v in report.environment.items()), style="dim")
+
+
+def _as_json(report: Report) -> dict[str, Any]:
+    def sample(s: Any, flops: float = 0.0) -> dict[str, float]:
+        out = {"median_ms": s.median * 1e3, "p95_ms": s.p95 * 1e3, "runs": len(s.times)}
+        if flops:
+            out |= {"gflop": flops / 1e9, "gflop_per_s": flops / s.median / 1e9}
+        return out
+
+    return {
+        "variant": report.variant,
+        "device": report.device,
+        "backend": report.backend,
+        "threads": report.threads,
+        "frame": sample(report.frame, sum(report.flops.values())),
+        "parts": {p: sample(s, report.flops.get(p, 0.0)) for p, s in report.parts.items()},
+        "resnet50": sample(report.backbone, report.backbone_flops),
+        "resnet50_plain": sample(report.plain_backbone, report.backbone_flops),
+        "matrix_product": sample(report.product, report.product_flops),
+        "frame_over_resnet50": report.ratio,
+        "peak_gib": report.peak_bytes / 2**30,
+        "environment": report.environment,
+    }

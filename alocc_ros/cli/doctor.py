@@ -1,0 +1,353 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""``alocc doctor``: what is here, what is missing, and the command that mends it.
+
+Exits with 0 if ``alocc run`` has what it needs (with ``--node``: the node too), else with 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import alocc_ros
+from alocc_ros.errors import AloccError
+
+# Modules that `alocc run` imports and what pip calls them; torch has a check of its own.
+LIBRARIES = {
+    "PIL": "Pillow",
+    "cv2": "opencv-python-headless",
+    "huggingface_hub": "huggingface_hub",
+    "mcap": "mcap",
+    "mcap_ros2": "mcap-ros2-support",
+    "numpy": "numpy",
+    "rich": "rich",
+    "rosbags": "rosbags",
+    "safetensors": "safetensors",
+    "scipy": "scipy",
+    "yaml": "PyYAML",
+}
+STANDARD_MESSAGES = (
+    "builtin_interfaces",
+    "diagnostic_msgs",
+    "geometry_msgs",
+    "nav_msgs",
+    "rosgraph_msgs",
+    "sensor_msgs",
+    "std_msgs",
+    "std_srvs",
+    "visualization_msgs",
+)
+# No wheel has these; ros_standins/ holds ours.
+ROS_PYTHON = ("tf2_ros", "message_filters", "cv_bridge", "sensor_msgs_py")
+_RELEASES = {3: "Humble", 4: "Iron", 7: "Jazzy", 9: "Kilted"}  # by rclpy's major version
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the table.
+
+    Attributes:
+        subject: what was looked at.
+        found: what is there, or what is wrong.
+        needed_by: who cannot do without: ``run`` (the node then neither), ``node``, or nobody.
+        ok: False if it is missing or broken.
+        remedy: what to do about it, a command where there is one.
+    """
+
+    subject: str
+    found: str
+    needed_by: str = ""
+    ok: bool = True
+    remedy: str = ""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the options."""
+    parser.add_argument("--node", action="store_true", help="exit with 1 if the node cannot run")
+    parser.add_argument(
+        "--clean", action="store_true", help="free shared memory that killed ROS processes left"
+    )
+    parser.add_argument("--json", action="store_true", help="machine-readable result")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints the table and who can run."""
+    if args.clean:
+        from alocc_ros.ros.transport import remove_abandoned_segments
+
+        freed = remove_abandoned_segments()
+        print(f"{freed / 1e6:.0f} MB of shared memory freed", file=sys.stderr)
+    findings = list(examine())
+    broken = {f.needed_by for f in findings if not f.ok}
+    ready = {"run": "run" not in broken, "node": not broken & {"run", "node"}}
+    if args.json:
+        print(json.dumps({"ready": ready, "findings": [dataclasses.asdict(f) for f in findings]}))
+    else:
+        for line in _table(findings):
+            print(line)
+        for name, who in (("run", "alocc run"), ("node", "the node")):
+            print(f"{who + ':':<{_WIDTH}}{'ready' if ready[name] else 'NOT READY'}")
+    return 0 if ready["node" if args.node else "run"] else 1
+
+
+_WIDTH = 20
+
+
+def _table(findings: list[Finding]) -> Iterator[str]:
+    for finding in findings:
+        state = "ok" if finding.ok else "MISSING" if finding.needed_by else "-"
+        yield f"{finding.subject:<{_WIDTH}}{state:<9}{finding.found}"
+        if finding.remedy:
+            yield f"{'':<{_WIDTH + 9}}> {finding.remedy}"
+    yield ""
+
+
+def examine() -> Iterator[Finding]:
+    """Looks at one thing after the other; nothing here raises."""
+    for check in (_python, _libraries, _files, _torch, _cuda, _kernels, _tensorrt):
+        yield check()
+    yield _ros()
+    yield _middleware()
+    yield _standard_messages()
+    yield _built_messages("alocc_ros", ("SemanticGrid", "GridInfo", "FrameStatusStamped"))
+    yield _built_messages("tf2_msgs", ("TFMessage",))
+    for name in ROS_PYTHON:
+        yield _ros_python(name)
+    yield _transport()
+    yield _abandoned()
+
+
+def _python() -> Finding:
+    here = f"{platform.python_implementation()} {platform.python_version()}, {sys.executable}"
+    good = sys.version_info >= (3, 10)
+    remedy = "" if good else "install Python 3.10 or newer"
+    return Finding("python", here, "run", good, remedy)
+
+
+def _libraries() -> Finding:
+    missing = [pip for module, pip in LIBRARIES.items() if not _is_here(module)]
+    if missing:
+        remedy = _in_checkout("make setup") or f"pip install {' '.join(missing)}"
+        return Finding("libraries", f"not installed: {', '.join(missing)}", "run", False, remedy)
+    return Finding("libraries", f"all {len(LIBRARIES)} are here", "run")
+
+
+def _files() -> Finding:
+    from alocc_ros.resources import shared_folder
+
+    try:
+        places = {shared_folder(name).parent for name in ("models", "config")}
+    except AloccError as error:
+        return Finding("files", str(error), "run", False, "install alocc_ros again")
+    return Finding("files", f"models and presets in {', '.join(map(str, places))}", "run")
+
+
+def _torch() -> Finding:
+    remedy = _in_checkout("make setup") or "pip install alocc_ros[gpu]"
+    found = _try(lambda: importlib.import_module("torch").__version__)
+    if isinstance(found, Exception):
+        return Finding("torch", _words(found), "run", False, remedy)
+    return Finding("torch", found, "run")
+
+
+def _cuda() -> Finding:
+    torch = _try(lambda: importlib.import_module("torch"))
+    if isinstance(torch, Exception):
+        return Finding("CUDA", "not looked for without torch", ok=False)
+    if torch.cuda.is_available():
+        names = {torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())}
+        return Finding("CUDA", f"{torch.version.cuda}, {', '.join(sorted(names))}")
+    if Path("/proc/driver/nvidia/version").exists():
+        found = f"a GPU driver is here, but torch {torch.__version__} does not use it"
+        remedy = _in_checkout("make setup GPU=1") or "pip install --upgrade alocc_ros[gpu]"
+        return Finding("CUDA", found, ok=False, remedy=remedy)
+    return Finding("CUDA", "no GPU: networks run on the CPU", ok=False)
+
+
+def _kernels() -> Finding:
+    heard: list[str] = []
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            heard.append(record.getMessage())
+
+    native = _try(lambda: importlib.import_module("alocc_ros.ops.native"))
+    if isinstance(native, Exception):
+        return Finding("C kernels", "not looked for without torch", ok=False)
+    listener = Listener()
+    native.log.addHandler(listener)
+    propagates, native.log.propagate = native.log.propagate, False
+    try:
+        native.library.cache_clear()
+        library = native.library()
+    finally:
+        native.log.removeHandler(listener)
+        native.log.propagate = propagates
+    if library is not None:
+        return Finding("C kernels", f"built, {library._name}")
+    if os.environ.get("ALOCC_NATIVE", "1") == "0":
+        return Finding("C kernels", "switched off", ok=False, remedy="unset ALOCC_NATIVE")
+    words = heard[0].splitlines()[0] if heard else "could not be built"
+    remedy = "install a C compiler (Debian: apt-get install gcc)"
+    return Finding("C kernels", words, ok=False, remedy=remedy)
+
+
+def _tensorrt() -> Finding:
+    if not _is_here("tensorrt"):
+        return Finding("TensorRT", "not installed; nothing needs it", ok=False)
+    return Finding("TensorRT", _version("tensorrt") or "version unknown")
+
+
+def _ros() -> Finding:
+    spec = _spec("rclpy")
+    if spec is None:
+        return Finding("ROS 2", "no rclpy", "node", False, _ros_remedy())
+    version = _version("rclpy") or "0 (version unknown)"
+    release = os.environ.get("ROS_DISTRO") or _RELEASES.get(int(version.partition(".")[0]), "")
+    source = "Python wheels" if _version("ros-rclpy") else str(Path(spec.origin or "").parent)
+    found = f"{release.capitalize() or 'unknown release'}, rclpy {version} from {source}"
+    return Finding("ROS 2", found, "node")
+
+
+def _middleware() -> Finding:
+    if _spec("rclpy") is None:
+        return Finding("middleware", "not looked for without rclpy", ok=False)
+    works, words = _in_child(
+        "from rclpy.utilities import get_rmw_implementation_identifier as rmw; print(rmw())"
+    )
+    if not works:
+        asked = os.environ.get("RMW_IMPLEMENTATION")
+        remedy = f"unset RMW_IMPLEMENTATION, or install {asked}" if asked else _ros_remedy()
+        return Finding("middleware", words, "node", False, remedy)
+    return Finding("middleware", words, "node")
+
+
+def _standard_messages() -> Finding:
+    missing = [name for name in STANDARD_MESSAGES if not _is_here(name)]
+    if missing:
+        found = f"not installed: {', '.join(missing)}"
+        return Finding("standard messages", found, "node", False, _ros_remedy())
+    return Finding("standard messages", f"all {len(STANDARD_MESSAGES)} packages are here", "node")
+
+
+def _built_messages(package: str, names: tuple[str, ...]) -> Finding:
+    """That the classes exist and their compiled halves load."""
+    subject = f"{package} messages" if package == "alocc_ros" else package
+    spec = _spec(f"{package}.msg")
+    if spec is None or spec.origin is None:
+        remedy = _ros_remedy(build=package == "alocc_ros")
+        return Finding(subject, "not built", "node", False, remedy)
+    if _spec("rclpy") is not None:
+        works, words = _in_child(
+            f"from {package}.msg import {', '.join(names)}\n"
+            "from rclpy.type_support import check_for_type_support\n"
+            f"for kind in ({', '.join(names)},): check_for_type_support(kind)",
+            RMW_IMPLEMENTATION="",
+        )
+        if not works:
+            remedy = _ros_remedy(build=package == "alocc_ros")
+            return Finding(subject, f"broken: {words}", "node", False, remedy)
+    return Finding(subject, str(Path(spec.origin).parent), "node")
+
+
+def _ros_python(name: str) -> Finding:
+    spec = _spec(name)
+    if spec is None or spec.origin is None:
+        return Finding(name, "not here", "node", False, _ros_remedy())
+    kind = "stand-in" if is_standin(spec.origin) else "real"
+    return Finding(name, f"{kind}, {Path(spec.origin).parent}", "node")
+
+
+def is_standin(origin: str) -> bool:
+    """True if a module of that file is one of ros_standins/."""
+    return "ros_standins" in Path(origin).parts
+
+
+def _transport() -> Finding:
+    from alocc_ros.ros.transport import decide
+
+    decision = decide()
+    where = f" ({decision.profile})" if decision.profile else ""
+    ok = not decision.remedy
+    return Finding("transport", decision.reason + where, ok=ok, remedy=decision.remedy)
+
+
+def _abandoned() -> Finding:
+    from alocc_ros.ros.transport import SHARED_MEMORY, abandoned_segments, shared_memory_size
+
+    left = sum(s.stat().st_blocks * 512 for s in abandoned_segments()) / 1e6
+    size = f"{SHARED_MEMORY}: {(shared_memory_size() or 0) / 1e6:.0f} MB"
+    if left < 1.0:
+        return Finding("shared memory", size)
+    found = f"{size}, {left:.0f} of them left behind by killed processes"
+    return Finding("shared memory", found, ok=False, remedy="alocc doctor --clean")
+
+
+def _ros_remedy(build: bool = False) -> str:
+    """How to get what ROS lacks here."""
+    spec = _spec("rclpy")
+    sourced = spec is not None and not Path(spec.origin or "").is_relative_to(sys.prefix)
+    if sourced or os.environ.get("AMENT_PREFIX_PATH"):
+        if build:
+            return "colcon build --packages-select alocc_ros && source install/setup.bash"
+        return "rosdep install --from-paths . --ignore-src"
+    return _in_checkout("make ros") or "source a ROS 2 installation, or use a source checkout"
+
+
+def _in_checkout(command: str) -> str:
+    """``command`` if its Makefile is at hand, else nothing."""
+    root = Path(alocc_ros.__file__).parents[1]
+    if not (root / "Makefile").is_file() or not (root / "package.xml").is_file():
+        return ""
+    return command if Path.cwd() == root else f"cd {root} && {command}"
+
+
+def _try(function: Callable[[], object]) -> object:
+    """What ``function`` returns, or what it raises: a diagnosis goes on."""
+    try:
+        return function()
+    except Exception as error:
+        return error
+
+
+def _in_child(code: str, **change: str) -> tuple[bool, str]:
+    """Runs ``code`` elsewhere: rcl ends the whole process if the middleware is not right."""
+    command = [sys.executable, "-c", code]
+    path = os.pathsep.join(p for p in sys.path if p)
+    environment = {**os.environ, "PYTHONPATH": path, **change}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+    # A line of ROS's log: "[ERROR] [1795443064.11] [rcl]: why"
+    words = re.sub(r"^\[\w+\] \[[\d.]+\] \[\w+\]: ", "", lines[-1] if lines else "")
+    return done.returncode == 0, words[:200] or f"exit code {done.returncode}"
+
+
+def _words(error: Exception) -> str:
+    return " ".join(str(error).split())[:150] or type(error).__name__
+
+
+def _spec(module: str) -> importlib.machinery.ModuleSpec | None:
+    found = _try(lambda: find_spec(module))
+    return None if isinstance(found, Exception) else found
+
+
+def _is_here(module: str) -> bool:
+    return _spec(module) is not None
+
+
+def _version(distribution: str) -> str | None:
+    found = _try(lambda: importlib.metadata.version(distribution))
+    return None if isinstance(found, Exception) else found

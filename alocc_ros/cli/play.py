@@ -1,0 +1,91 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""``alocc play``: publishes a bag, for machines without rosbag2."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of ``alocc play``."""
+    parser.add_argument("bag", type=Path, help="ROS 2 bag: folder, .mcap or .db3")
+    parser.add_argument("--rate", type=_positive, default=1.0, help="times real time (1)")
+    parser.add_argument("--loop", action="store_true", help="again and again, until Ctrl-C")
+    parser.add_argument(
+        "--start", type=_not_negative, default=0.0, metavar="S", help="seconds to leave out"
+    )
+    parser.add_argument(
+        "--clock", type=_not_negative, default=100.0, metavar="HZ", help="rate of /clock, 0: none"
+    )
+    parser.add_argument(
+        "--topics", nargs="+", metavar="TOPIC", help="images, camera infos, poses, clouds: all"
+    )
+    parser.add_argument(
+        "--wait",
+        type=_not_negative,
+        default=5.0,
+        metavar="S",
+        help="wait so long for somebody to want the images (5)",
+    )
+    parser.add_argument(
+        "--best-effort", action="store_true", help="publish images as cameras do, not reliably"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the command."""
+    import rclpy
+    from rclpy.signals import SignalHandlerOptions
+
+    from alocc_ros.bags.reader import Bag, topic_name
+    from alocc_ros.ros import transport
+    from alocc_ros.ros.player import PLAYED_TYPES, Account, Player
+
+    account = Account()
+    with Bag(args.bag) as bag:
+        topics = sorted(topic for topic, kind in bag.types.items() if kind in PLAYED_TYPES)
+        topics = [topic_name(t) for t in args.topics] if args.topics else topics
+        transport.prepare()
+        # Ctrl-C must come as KeyboardInterrupt, not as a context that is gone.
+        rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
+        try:
+            node = rclpy.create_node("alocc_play")
+            player = Player(
+                node,
+                bag,
+                topics,
+                rate=args.rate,
+                start=args.start,
+                clock_rate=args.clock,
+                best_effort=args.best_effort,
+            )
+            if alone := player.wait(args.wait):
+                print(f"nobody has subscribed to {', '.join(alone)}", file=sys.stderr)
+            player.play(account)
+            while args.loop:
+                player.play(account)
+            player.finish()
+        finally:
+            if account.messages:
+                print(
+                    f"played {account.messages} messages in {account.laps} whole laps, "
+                    f"late by {1e3 * account.behind:.0f} ms at most"
+                )
+            rclpy.try_shutdown()
+    return 0
+
+
+def _positive(text: str) -> float:
+    number = float(text)
+    if not 0.0 < number < float("inf"):
+        raise ValueError(text)
+    return number
+
+
+def _not_negative(text: str) -> float:
+    number = float(text)
+    if not 0.0 <= number < float("inf"):
+        raise ValueError(text)
+    return number

@@ -1,0 +1,343 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""``alocc run``: occupancy and flow of a recorded bag."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import hashlib
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from alocc_ros.errors import (
+    CheckpointError,
+    ModelError,
+    OutputError,
+    ParameterError,
+    PresetError,
+)
+from alocc_ros.stream.preset import load_preset, preset_names
+
+if TYPE_CHECKING:
+    from alocc_ros.bags.frames import FrameSource
+    from alocc_ros.bags.job import Account, Job
+    from alocc_ros.pipeline import Pipeline
+    from alocc_ros.records import ModelRecord
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of ``alocc run``."""
+    parser.add_argument("bag", type=Path, help="ROS 2 bag: folder, .mcap or .db3")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, help="recording to write, .mcap"
+    )
+    parser.add_argument("--model", required=True, help="a name of `alocc models list`, or a file")
+    parser.add_argument("--variant", help="the network that a file of unknown origin is for")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "--preset",
+        metavar="NAME",
+        help=f"topics and frames: {', '.join(preset_names())} (default: the one that fits)",
+    )
+    where.add_argument(
+        "--config", type=Path, metavar="FILE", help="topics and frames from a YAML file"
+    )
+    parser.add_argument("--calibration", type=Path, help="rig YAML, or folder of camera_info YAMLs")
+    parser.add_argument("--grid-frame", help="TF frame of the grid (models of the LiDAR frame)")
+    parser.add_argument("--random-weights", action="store_true", help="run without trained weights")
+    parser.add_argument("--seed", type=int, default=0, help="of the random weights")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument(
+        "--max-frames", type=_positive, metavar="N", help="stop after so many frames"
+    )
+    parser.add_argument("--npz", type=Path, metavar="DIR", help="also write one NPZ a frame")
+    parser.add_argument(
+        "--overlay", type=Path, metavar="DIR", help="also write one picture a frame"
+    )
+    parser.add_argument("--with-images", action="store_true", help="copy the input images as well")
+    parser.add_argument("--restart", action="store_true", help="do not resume an earlier run")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the command."""
+    chosen = args.config or args.preset
+    preset = load_preset(chosen) if chosen else None
+    if args.config and args.config.suffix not in {".yaml", ".yml"}:
+        raise PresetError(f"--config {args.config}: expected a file that ends in .yaml")
+    _check_output(args.output, args.bag)
+
+    from alocc_ros.bags.frames import FrameSource, preset_of
+    from alocc_ros.bags.job import process
+    from alocc_ros.bags.reader import Bag
+
+    record, weights_file = _model(args)
+    if record.frame != "ego" and not args.grid_frame:
+        raise ParameterError(
+            f"{record.name} sees in the {record.frame} frame: "
+            "say with --grid-frame what TF calls that"
+        )
+    with Bag(args.bag) as bag:
+        preset = preset or preset_of(bag)
+        with _waiting("reading poses and cameras"):
+            source = FrameSource(bag, preset, args.calibration)
+        base_T_grid = source.base_T(args.grid_frame) if args.grid_frame else None
+        with _waiting(f"loading {record.name}"):
+            pipeline, weights = _pipeline(args, record, weights_file, base_T_grid)
+        job = _job(args, source, record, weights, base_T_grid, bag.identity(), preset)
+        total = min(source.expected, args.max_frames or source.expected)
+        with _progress(total) as on_stage, _stop_on_interrupt() as stopping:
+            account = process(job, source, pipeline, on_stage, stopping)
+        _print_summary(preset.name, job, source, pipeline, account)
+        if bag.warning:
+            print(f"alocc: warning: {bag.warning}", file=sys.stderr)
+        if record.lidar_depth:
+            print(
+                f"alocc: warning: {record.name} was trained with LiDAR depth, and `alocc run` "
+                "gives it none: it sees worse than published",
+                file=sys.stderr,
+            )
+    return 130 if account.interrupted else 0
+
+
+def _check_output(output: Path, bag: Path) -> None:
+    """Before an hour of work, and before anything of the user's is overwritten."""
+    if output.suffix != ".mcap":
+        raise OutputError(f"-o {output}: the recording's name must end in .mcap")
+    if output.is_dir():
+        raise OutputError(f"-o {output}: there is a folder of that name")
+    if not output.parent.is_dir():
+        raise OutputError(f"cannot write {output}: there is no folder {output.parent}")
+    place, source = output.resolve(), bag.resolve()
+    if place == source or place.parent == source:
+        raise OutputError(f"-o {output}: that is in the bag itself, which is never written to")
+
+
+def _model(args: argparse.Namespace) -> tuple[ModelRecord, Path | None]:
+    from alocc_ros.records import find, resolve
+
+    if args.random_weights:  # also of models that were never published
+        return find(args.model), None
+    record, path = resolve(args.model, args.variant)
+    if path is None:
+        fetch = f"fetch them with `alocc models fetch {record.name}`, " if record.file else ""
+        raise ModelError(
+            f"the weights of {record.name} are not here: {fetch}give a checkpoint with "
+            "--model FILE, or try things out with --random-weights (the output means nothing)"
+        )
+    return record, path
+
+
+def _pipeline(
+    args: argparse.Namespace,
+    record: ModelRecord,
+    weights_file: Path | None,
+    base_T_grid: np.ndarray | None,
+) -> tuple[Pipeline, str]:
+    """The pipeline, and where its weights come from in a few words."""
+    import torch
+
+    from alocc_ros.engine import keep_freed_memory, resolve_device
+    from alocc_ros.network.alocc import Alocc
+    from alocc_ros.network.checkpoint import load_weights, read_state_dict
+    from alocc_ros.network.variants import find_variant
+    from alocc_ros.pipeline import Pipeline
+    from alocc_ros.records import sha256
+
+    device = resolve_device(args.device)
+    keep_freed_memory()
+    torch.manual_seed(args.seed)
+    network = Alocc(find_variant(record.variant))
+    if weights_file is None:
+        weights = f"RANDOM WEIGHTS (seed {args.seed})"
+    else:
+        try:
+            load_weights(network, read_state_dict(weights_file))
+        except CheckpointError as error:
+            named = str(error).startswith((str(weights_file), weights_file.name))
+            raise CheckpointError(str(error) if named else f"{weights_file}: {error}") from error
+        weights = f"sha256:{sha256(weights_file)}"
+    pipeline = Pipeline(
+        network=network.eval().to(device),
+        record=record,
+        base_T_grid=base_T_grid,
+        grid_frame=args.grid_frame,
+        random_weights=weights_file is None,
+    )
+    return pipeline, weights
+
+
+def _job(
+    args: argparse.Namespace,
+    source: FrameSource,
+    record: ModelRecord,
+    weights: str,
+    base_T_grid: np.ndarray | None,
+    bag_identity: dict[str, Any],
+    preset: Any,
+) -> Job:
+    from alocc_ros import __version__
+    from alocc_ros.bags.job import Job
+    from alocc_ros.bags.outputs import Provenance
+
+    topics = {camera: t.image for camera, t in preset.used_cameras.items()}
+    calibration = args.calibration or preset.calibration_file
+    return Job(
+        output=args.output,
+        provenance=Provenance(
+            model=record.name,
+            weights=weights,
+            camera_frames=source.camera_frames,
+            image_topics=topics if args.with_images else {},
+            base_T_grid=base_T_grid,
+        ),
+        identity={
+            "version": __version__,
+            "bag": bag_identity,
+            "preset": dataclasses.asdict(preset),
+            "calibration": _digest(calibration),
+            "model": record.name,
+            "weights": weights,
+            "device": args.device,
+            "grid frame": args.grid_frame,
+            "choice of --with-images": args.with_images,
+            "choice of --npz": args.npz is not None,
+            "choice of --overlay": args.overlay is not None,
+        },
+        history=record.history,
+        max_frames=args.max_frames,
+        npz=args.npz,
+        overlay=args.overlay,
+        restart=args.restart,
+    )
+
+
+def _digest(path: Path | None) -> str | None:
+    """Of a calibration file, or of the files in a folder."""
+    if path is None:
+        return None
+    files = sorted(path.glob("*.yaml")) if path.is_dir() else [path]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+# --- what the user sees ----------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _waiting(what: str) -> Iterator[None]:
+    from rich.console import Console
+
+    with Console(stderr=True).status(what):
+        yield
+
+
+@contextlib.contextmanager
+def _progress(total: int) -> Iterator[Callable[[str, Account], None]]:
+    """A progress bar on stderr, if that is a terminal."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda stage, account: None
+        return
+    progress = Progress(
+        TextColumn("{task.description:<22}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    )
+    with progress:
+        task = progress.add_task("", total=total, rate="")
+
+        def on_stage(stage: str, account: Account) -> None:
+            recent = [s for t in ("total", "write") for s in account.latencies.get(t, [])[-10:]]
+            rate = f"{len(recent) / 2 / sum(recent):.2f} frames/s" if recent else ""
+            progress.update(task, description=stage, completed=account.frames, rate=rate)
+
+        yield on_stage
+
+
+@contextlib.contextmanager
+def _stop_on_interrupt() -> Iterator[Callable[[], bool]]:
+    """The first Ctrl-C asks to stop after this frame, the second one stops at once."""
+    asked = False
+
+    def ask(number: int, frame: Any) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        print("alocc: stopping after this frame", file=sys.stderr)
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield lambda: asked
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _print_summary(
+    preset: str, job: Job, source: FrameSource, pipeline: Pipeline, account: Account
+) -> None:
+    partial = account.frames - account.complete
+    resumed = f", {account.resumed} of them from the run before" if account.resumed else ""
+    lines = [
+        ("frames", f"{account.frames} ({account.complete} complete, {partial} partial{resumed})"),
+        ("missing", _counts(account.missing)),
+        ("dropped", _counts(source.drops)),
+        ("resets", _counts(pipeline.memory.resets)),
+        ("latency", _latency(account)),
+        ("preset", preset),
+        ("model", f"{job.provenance.model}, {job.provenance.weights}"),
+    ]
+    if pipeline.random_weights:
+        lines.append(("", "the weights are random: the output means nothing"))
+    if account.interrupted:
+        lines.append(("stopped", f"{job.partial} holds what is done"))
+        lines.append(("", "run the same command again to go on"))
+    else:
+        size = job.output.stat().st_size / 1e6
+        lines.append(("output", f"{job.output} ({size:.1f} MB)"))
+    for name, text in lines:
+        if text:
+            print(f"{name:<8} {text}")
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{number} x {name}" for name, number in sorted(counts.items()))
+
+
+def _latency(account: Account) -> str:
+    total = account.latencies.get("total")
+    if not total:
+        return ""
+    p50, p95 = (1e3 * np.percentile(total, q) for q in (50, 95))
+    parts = [
+        f"{stage} {1e3 * np.median(seconds):.0f}"
+        for stage, seconds in account.latencies.items()
+        if stage != "total"
+    ]
+    return f"p50 {p50:.0f} ms, p95 {p95:.0f} ms (median ms: {', '.join(parts)})"
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number above 0, got {text!r}")
+    return int(text)
