@@ -1,0 +1,6 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""Stand-in for cv_bridge."""
+
+from .core import CvBridge, CvBridgeError
+
+__all__ = ["CvBridge", "CvBridgeError"]
