@@ -1,0 +1,212 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""What /diagnostics says: which camera, since when, why; what became of the sets; how fast.
+
+Made by a timer from snapshots, so that it also comes, and says so, when nothing else does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
+
+from alocc_ros.ros.inputs import Camera
+from alocc_ros.ros.worker import WorkerStatistics
+from alocc_ros.stream.collector import CameraStatistics, CollectorStatistics
+
+# States of a camera. External monitors match on these words: keep them.
+WAITING = "waiting"  # nothing came yet, or no CameraInfo
+STALE = "stale"  # nothing came for a while
+REJECTED = "rejected"  # images come but cannot be used
+ACTIVE = "active"
+
+_OK, _WARN, _ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+_LOSS_HINT = (
+    "images are being lost on the way: use the shared-memory profile config/fastdds_shm.xml "
+    "(see `alocc doctor`)"
+)
+# A latency beyond this compares clocks that have nothing to do with each other: a bag is
+# played without use_sim_time.
+_PLAUSIBLE = 60.0  # s
+
+
+@dataclass(frozen=True)
+class CameraState:
+    """One camera, as of now.
+
+    Attributes:
+        state: one of the constants above.
+        reason: in plain words; "" if active.
+        age: s since the last image, None before the first one.
+    """
+
+    state: str
+    reason: str
+    age: float | None
+
+
+class Diagnostics:
+    """Statuses of one period after the other; remembers what it needs to tell changes."""
+
+    def __init__(self, node_name: str, stale_after: float, now: float) -> None:
+        """``stale_after`` in s; ``now`` and all later ones on the clock ``time.monotonic``."""
+        self._name, self._stale_after, self._begin = node_name, stale_after, now
+        self._before: dict[str, CameraStatistics] = {}
+        self._lost: dict[str, int] = {}
+        self._processed, self._time = 0, now
+
+    def statuses(
+        self,
+        *,
+        cameras: Mapping[str, Camera],
+        refusals: Mapping[str, str],
+        collector: CollectorStatistics,
+        worker: WorkerStatistics,
+        problems: list[str],
+        device_memory: int,
+        now: float,
+    ) -> list[DiagnosticStatus]:
+        """One status a camera, one of the sets, one of the network.
+
+        Args:
+            cameras: by name.
+            refusals: by camera, why the worker could not use its last image.
+            collector: what came in.
+            worker: what became of it.
+            problems: publishers that cannot be received.
+            device_memory: bytes.
+            now: s.
+        """
+        out = []
+        states = {}
+        for name, camera in cameras.items():
+            states[name] = self._state(camera, collector.cameras[name], refusals.get(name, ""), now)
+            out.append(self._camera(camera, states[name], collector.cameras[name], now))
+        out.append(self._sets(states, collector, worker, problems))
+        out.append(self._network(worker, device_memory, now))
+        self._before = dict(collector.cameras)
+        self._processed, self._time = worker.processed, now
+        return out
+
+    def inactive(self, state: str) -> list[DiagnosticStatus]:
+        """While the node is not active."""
+        return [self._status("node", _WARN, f"not active: {state}", {})]
+
+    def _state(
+        self, camera: Camera, statistics: CameraStatistics, refusal: str, now: float
+    ) -> CameraState:
+        image = camera.image
+        if image.last_arrival is None:
+            reason = image.problem or (
+                f"no message on {image.resolved} ({image.publishers} publishers)"
+                if image.publishers
+                else f"nobody publishes {image.resolved}"
+            )
+            return CameraState(WAITING, reason, None)
+        age = now - image.last_arrival
+        if age > self._stale_after:
+            return CameraState(STALE, image.problem or f"no image for {age:.1f} s", age)
+        if camera.intrinsics is None and camera.info is not None and not camera.info_refusal:
+            reason = camera.info.problem or f"no CameraInfo on {camera.info.resolved}"
+            return CameraState(WAITING, reason, age)
+        reason = camera.refusal or camera.info_refusal or refusal
+        reason = reason or self._unused(camera.name, statistics)
+        return CameraState(REJECTED if reason else ACTIVE, reason, age)
+
+    def _unused(self, name: str, statistics: CameraStatistics) -> str:
+        """Why no image found a place in a set since the last time, or ""."""
+        before = self._before.get(name)
+        if before is None or statistics.used > before.used:
+            return ""
+        drops = sum(statistics.dropped.values()) - sum(before.dropped.values())
+        return f"not used: {statistics.last_drop}" if drops >= 2 else ""
+
+    def _camera(
+        self, camera: Camera, state: CameraState, statistics: CameraStatistics, now: float
+    ) -> DiagnosticStatus:
+        lost = camera.image.lost - self._lost.get(camera.name, 0)
+        self._lost[camera.name] = camera.image.lost
+        values = {
+            "state": state.state,
+            "reason": state.reason,
+            "age_s": "" if state.age is None else f"{state.age:.3f}",
+            "topic": camera.image.resolved,
+            "type": camera.image.type,
+            "frame": camera.frame,
+            "received": camera.image.received,
+            "lost": camera.image.lost,
+            "used": statistics.used,
+        }
+        values |= {f"dropped: {why}": n for why, n in sorted(statistics.dropped.items())}
+        level = _OK if state.state == ACTIVE else _ERROR
+        if state.state == WAITING and now - self._begin < self._stale_after:
+            level = _WARN  # it has just begun
+        text = f"{state.state}: {state.reason}" if state.reason else state.state
+        if lost > 0:
+            level, text = max(level, _WARN), f"{text}; {lost} {_LOSS_HINT}"
+        return self._status(f"camera {camera.name}", level, text, values)
+
+    def _sets(
+        self,
+        states: Mapping[str, CameraState],
+        collector: CollectorStatistics,
+        worker: WorkerStatistics,
+        problems: list[str],
+    ) -> DiagnosticStatus:
+        values = {
+            "complete": collector.complete,
+            "partial": collector.partial,
+            "incomplete": collector.incomplete,
+            "time_jumps": collector.time_jumps,
+            "spread_ms": f"{collector.last_spread * 1e-6:.3f}",
+            "offered": worker.offered,
+            "processed": worker.processed,
+            "superseded": worker.superseded,
+            "ignored": worker.ignored,
+        }
+        values |= {f"failed: {kind}": n for kind, n in sorted(worker.failed.items())}
+        inactive = [name for name, state in states.items() if state.state != ACTIVE]
+        texts = list(problems)
+        if inactive:
+            texts.append(f"without {', '.join(inactive)}")
+        level = _ERROR if problems or len(inactive) == len(states) else _WARN if inactive else _OK
+        return self._status("sets", level, "; ".join(texts) or "complete", values)
+
+    def _network(
+        self, worker: WorkerStatistics, device_memory: int, now: float
+    ) -> DiagnosticStatus:
+        rate = (worker.processed - self._processed) / max(now - self._time, 1e-3)
+        values = {"rate_hz": f"{rate:.2f}"}
+        if worker.latencies:
+            p50, p95 = np.percentile(worker.latencies, (50, 95))
+            values["latency_p50_ms"], values["latency_p95_ms"] = (
+                f"{1e3 * v:.1f}" if abs(v) < _PLAUSIBLE else "stamps are of another clock"
+                for v in (p50, p95)
+            )
+        for stage, seconds in worker.stages.items():
+            p50, p95 = np.percentile(seconds, (50, 95))
+            values[f"{stage}_p50_ms"], values[f"{stage}_p95_ms"] = (
+                f"{1e3 * p50:.1f}",
+                f"{1e3 * p95:.1f}",
+            )
+        values |= {f"reset: {why}": n for why, n in sorted(worker.resets.items())}
+        if device_memory:
+            values["device_memory_mb"] = f"{device_memory / 1e6:.0f}"
+        if worker.last_failure:
+            return self._status("network", _ERROR, worker.last_failure.splitlines()[-1], values)
+        if worker.processed == 0:
+            return self._status("network", _WARN, "no result yet", values)
+        return self._status("network", _OK, f"{rate:.1f} Hz", values)
+
+    def _status(
+        self, part: str, level: bytes, text: str, values: Mapping[str, object]
+    ) -> DiagnosticStatus:
+        return DiagnosticStatus(
+            level=level,
+            name=f"{self._name}: {part}",
+            message=text,
+            hardware_id=self._name,
+            values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
+        )

@@ -1,0 +1,217 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""The cameras: images and CameraInfo in, sets of images that belong together out.
+
+Everything here happens in the executor's thread and takes microseconds: nothing is decoded,
+converted or waited for.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from message_filters import SimpleFilter
+from rclpy.node import Node
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from alocc_ros.errors import CalibrationError, StampError
+from alocc_ros.ros.parameters import NodeParameters
+from alocc_ros.ros.topics import Topic
+from alocc_ros.stream import conversions
+from alocc_ros.stream.collector import CollectorConfig, CollectorStatistics, FrameCollector
+from alocc_ros.stream.preset import CameraTopics, Preset
+from alocc_ros.stream.rig import Intrinsics, RigCamera, intrinsics_from_camera_info
+from alocc_ros.types import CameraImage, CameraSet
+
+RAW, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
+_IMAGE_TYPES = {
+    "auto": {RAW: Image, COMPRESSED: CompressedImage},
+    "raw": {RAW: Image},
+    "compressed": {COMPRESSED: CompressedImage},
+}
+_IMAGE_DEPTH = 5  # what waits longer is too old to be of use
+_INFO_DEPTH = 2
+
+
+class SetCollector(SimpleFilter):
+    """Images of several subscribers in, camera sets out, by the rule of ``FrameCollector``."""
+
+    def __init__(self, config: CollectorConfig) -> None:
+        super().__init__()
+        self._collector = FrameCollector(config)
+        self._lock = threading.Lock()
+
+    def add(self, image: CameraImage, now: int) -> None:
+        """Takes one image in; ``now`` in ns, on one clock for all calls."""
+        with self._lock:
+            closed = self._collector.add(image, now)
+        self._signal(closed)
+
+    def poll(self, now: int) -> None:
+        """Closes the sets whose time is over."""
+        with self._lock:
+            closed = self._collector.poll(now)
+        self._signal(closed)
+
+    def reset(self) -> None:
+        """Drops what is queued."""
+        with self._lock:
+            self._collector.reset()
+
+    @property
+    def statistics(self) -> CollectorStatistics:
+        """A snapshot of the counters."""
+        with self._lock:
+            return self._collector.statistics
+
+    def _signal(self, closed: list[CameraSet]) -> None:
+        for camera_set in closed:
+            self.signalMessage(camera_set)
+
+
+class Camera:
+    """What is known about one camera. Written by the executor's thread, read by any.
+
+    Attributes:
+        name: out of the rig.
+        frame: TF name of the optical frame; "" until a message tells.
+        intrinsics: None until CameraInfo or a file tells; the same object until they change.
+        refusal: why the newest image was refused, or "".
+        info_refusal: why the newest CameraInfo was refused, or "".
+        image, info: the topics; ``info`` is None if the intrinsics come from a file.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        name: str,
+        topics: CameraTopics,
+        rig: RigCamera | None,
+        *,
+        types: dict[str, type],
+        rectified: bool,
+        on_image: Callable[[Camera, Any], None],
+    ) -> None:
+        self.name = name
+        self.frame = conversions.frame_name(topics.frame)
+        self.intrinsics: Intrinsics | None = rig.intrinsics if rig else None
+        self.refusal = self.info_refusal = ""
+        self._rectified = rectified
+        self._info_key: tuple[Any, ...] = ()
+        self.image = Topic(node, topics.image, types, partial(on_image, self), _IMAGE_DEPTH)
+        self.info: Topic | None = None
+        if self.intrinsics is None and topics.camera_info:
+            info_types = {"sensor_msgs/msg/CameraInfo": CameraInfo}
+            self.info = Topic(node, topics.camera_info, info_types, self._on_info, _INFO_DEPTH)
+
+    def note_frame(self, frame: str) -> None:
+        """The first header that names a frame counts, if the preset names none."""
+        if not self.frame and frame:
+            self.frame = conversions.frame_name(frame)
+
+    def _on_info(self, message: CameraInfo) -> None:
+        self.note_frame(message.header.frame_id)
+        # It comes with every image and hardly ever changes: comparing is cheaper than reading.
+        key = (
+            *(message.width, message.height, message.distortion_model),
+            *(message.k.tobytes(), message.p.tobytes(), bytes(message.d)),
+            *(message.binning_x, message.binning_y, message.roi.width, message.roi.x_offset),
+            message.roi.y_offset,
+        )
+        if key == self._info_key:
+            return
+        self._info_key = key
+        try:
+            self.intrinsics = intrinsics_from_camera_info(
+                message, self._rectified, self.info.resolved
+            )
+            self.info_refusal = ""
+        except CalibrationError as error:
+            self.intrinsics, self.info_refusal = None, str(error)
+
+
+class Inputs:
+    """Subscriptions of all cameras of a preset, and the collector behind them.
+
+    Attributes:
+        cameras: by name, in network order.
+        collector: a filter; register a callback with it to get the camera sets.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        preset: Preset,
+        parameters: NodeParameters,
+        rig: dict[str, RigCamera],
+    ) -> None:
+        self._node, self._preset = node, preset
+        self._stamp_source = parameters.stamp_source
+        if self._stamp_source == "preset":
+            self._stamp_source = preset.stamp_source
+        self.collector = SetCollector(collector_config(preset, parameters))
+        self.cameras = {
+            name: Camera(
+                node,
+                name,
+                topics,
+                rig.get(name),
+                types=_IMAGE_TYPES[parameters.image_transport],
+                rectified=preset.rectified,
+                on_image=self._on_image,
+            )
+            for name, topics in preset.used_cameras.items()
+        }
+
+    def scan(self) -> None:
+        """Looks for publishers that came, went or changed."""
+        for camera in self.cameras.values():
+            camera.image.scan()
+            if camera.info is not None:
+                camera.info.scan()
+
+    def poll(self) -> None:
+        """Closes the sets whose time is over; to be called by a timer."""
+        self.collector.poll(self._now())
+
+    def close(self) -> None:
+        """Ends all subscriptions."""
+        for camera in self.cameras.values():
+            camera.image.close()
+            if camera.info is not None:
+                camera.info.close()
+
+    def _now(self) -> int:
+        return self._node.get_clock().now().nanoseconds
+
+    def _on_image(self, camera: Camera, message: Image | CompressedImage) -> None:
+        camera.note_frame(message.header.frame_id)
+        now = self._now()
+        try:
+            header_stamp = conversions.stamp_ns(message.header.stamp)
+        except StampError as error:
+            camera.refusal = str(error)
+            return
+        if self._stamp_source == "header" and header_stamp == 0:
+            camera.refusal = "the header stamp is zero; stamp_source: receive takes the arrival's"
+        else:
+            camera.refusal = ""
+        stamp = now if self._stamp_source == "receive" else header_stamp
+        image = conversions.camera_image(message, camera.name, stamp, self._preset.assume_8uc3)
+        self.collector.add(image, now)  # which counts images that it cannot use
+
+
+def collector_config(preset: Preset, parameters: NodeParameters) -> CollectorConfig:
+    """The preset's rules for sets, as far as the parameters leave them to it."""
+    timeout = parameters.set_timeout or preset.set_timeout_s
+    return CollectorConfig(
+        cameras=tuple(preset.used_cameras),
+        anchor=preset.anchor,
+        offsets_ns={name: round(t.offset_s * 1e9) for name, t in preset.used_cameras.items()},
+        max_spread_ns=round(preset.max_spread_s * 1e9),
+        timeout_ns=round(timeout * 1e9),
+        min_cameras=min(parameters.min_cameras or preset.min_cameras, len(preset.used_cameras)),
+        silent_after_ns=round(parameters.stale_after * 1e9),
+    )

@@ -1,0 +1,126 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""The network that the parameters name: loaded once, put on its device while it is needed."""
+
+from __future__ import annotations
+
+import gc
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from alocc_ros.errors import ModelError, ParameterError
+from alocc_ros.records import ModelRecord, find, resolve, sha256
+from alocc_ros.ros.parameters import NodeParameters
+
+if TYPE_CHECKING:
+    import torch
+
+    from alocc_ros.network.alocc import Alocc
+    from alocc_ros.pipeline import Pipeline
+
+
+@dataclass
+class Model:
+    """A network in main memory.
+
+    Attributes:
+        record: what its input and labels mean.
+        weights_sha256: of its file; "" for random weights.
+        device: where it is to run.
+        pipeline: while it is started.
+    """
+
+    record: ModelRecord
+    weights_sha256: str
+    device: torch.device
+    network: Alocc
+    parameters: NodeParameters
+    pipeline: Pipeline | None = None
+
+    def start(self) -> Pipeline:
+        """A pipeline on the device, with nothing remembered."""
+        import numpy as np
+
+        from alocc_ros.pipeline import Pipeline
+        from alocc_ros.stream.images import Preprocessor
+
+        parameters, record = self.parameters, self.record
+        variant = self.network.variant
+        self.pipeline = Pipeline(
+            network=self.network.to(self.device),
+            record=record,
+            preprocessor=Preprocessor(
+                variant.input_size,
+                record.mean,
+                record.std,
+                channel_order=record.channel_order,
+                undistort=True,  # calibrations of rectified images have no distortion
+                decode=parameters.decode,
+            ),
+            # Of models of the LiDAR frame: TF tells before the first step.
+            base_T_grid=np.eye(4) if parameters.grid_frame else None,
+            grid_frame=parameters.grid_frame or None,
+            backend=parameters.backend,
+            confidence=parameters.confidence,
+            random_weights=not self.weights_sha256,
+        )
+        return self.pipeline
+
+    def stop(self) -> None:
+        """Ends the pipeline's threads and gives the device's memory back.
+
+        Whoever else has the pipeline must have let it go.
+        """
+        import torch
+
+        if self.pipeline is not None:
+            self.pipeline.preprocessor.close()
+        self.pipeline = None
+        self.network.cpu()
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def device_memory(self) -> int:
+        """Bytes that torch holds on the device; 0 on a CPU."""
+        import torch
+
+        if self.device.type != "cuda" or not torch.cuda.is_initialized():
+            return 0
+        return torch.cuda.memory_reserved(self.device)
+
+
+def load(parameters: NodeParameters) -> Model:
+    """Loads the network into main memory.
+
+    Raises:
+        AloccError: unknown model, weights that are not here or do not fit, no such device.
+    """
+    if parameters.random_weights:
+        record, path = find(parameters.model), None  # also of models that were never published
+    else:
+        record, path = resolve(parameters.model, parameters.variant or None)
+        if path is None:
+            fetch = f"fetch them with `alocc models fetch {record.name}`, " if record.file else ""
+            raise ModelError(
+                f"the weights of {record.name} are not here: {fetch}give a checkpoint as "
+                "`model`, or try things out with random_weights (the output means nothing)"
+            )
+    if record.frame != "ego" and not parameters.grid_frame:
+        raise ParameterError(
+            f"grid_frame must be given: {record.name} sees in the {record.frame} frame"
+        )
+
+    import torch
+
+    from alocc_ros.engine import keep_freed_memory, resolve_device
+    from alocc_ros.network.alocc import Alocc
+    from alocc_ros.network.checkpoint import load_weights, read_state_dict
+    from alocc_ros.network.variants import find_variant
+
+    device = resolve_device(parameters.device)
+    keep_freed_memory()
+    torch.manual_seed(0)
+    network = Alocc(find_variant(record.variant))
+    if path is not None:
+        load_weights(network, read_state_dict(path))
+    return Model(record, sha256(path) if path else "", device, network.eval(), parameters)

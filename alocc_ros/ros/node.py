@@ -1,0 +1,283 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""``alocc_node``: cameras and ego poses in, occupancy and flow out, as a lifecycle node.
+
+================  ==========================================  ===========================
+state             what happens                                what it holds
+================  ==========================================  ===========================
+unconfigured      parameters can be changed                   nothing
+inactive          the model is loaded, topics are announced   the network in main memory
+active            subscribes, computes, publishes             the network on its device
+================  ==========================================  ===========================
+
+Three parties never wait for each other: the executor receives and collects, the worker
+computes and publishes, timers report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.clock import Clock, ClockType
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from std_srvs.srv import SetBool, Trigger
+from tf2_ros import Buffer
+
+from alocc_ros.errors import AloccError
+from alocc_ros.ros import messages
+from alocc_ros.ros.diagnostics import Diagnostics
+from alocc_ros.ros.frames import FrameMaker
+from alocc_ros.ros.inputs import Inputs
+from alocc_ros.ros.model import Model, load
+from alocc_ros.ros.outputs import Outputs
+from alocc_ros.ros.parameters import DeclaredParameters, NodeParameters
+from alocc_ros.ros.poses import Poses
+from alocc_ros.ros.worker import Worker
+from alocc_ros.stream.preset import Preset, load_preset
+from alocc_ros.stream.rig import RigCamera, load_rig
+from alocc_ros.types import CameraSet, FrameSet
+
+_POLL_PERIOD = 0.02  # s, how exactly the timeout of a set is kept
+_SCAN_PERIOD = 0.5  # s
+_COMPLAINT_PERIOD = 5.0  # s between two equal kinds of complaints in the log
+
+SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+
+
+@dataclass
+class _Configured:
+    """What a configured node has."""
+
+    parameters: NodeParameters
+    preset: Preset
+    rig: dict[str, RigCamera]
+    model: Model
+    outputs: Outputs
+
+    @property
+    def frame(self) -> str:
+        """TF frame of the grid."""
+        return self.parameters.grid_frame or self.preset.base_frame
+
+
+@dataclass
+class _Active:
+    """What an active node has on top."""
+
+    inputs: Inputs
+    poses: Poses
+    make_frame: FrameMaker
+    worker: Worker
+    diagnostics: Diagnostics
+    timers: list[Any]
+
+
+class AloccNode(LifecycleNode):
+    """The node; see the module."""
+
+    def __init__(self, **options: Any) -> None:
+        """``options`` as of ``rclpy.lifecycle.LifecycleNode``."""
+        super().__init__("alocc_node", **options)
+        self._declared = DeclaredParameters(self)
+        for name in self._declared.unknown():
+            self.get_logger().warning(f"nobody reads the parameter {name}")
+        # On the wall's clock: nothing must hang on a bag that is paused.
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._buffer = Buffer(node=self)
+        self._configured: _Configured | None = None
+        self._active: _Active | None = None
+        self._problems: list[str] = []
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._report_timer: Any = None
+        self.create_service(Trigger, "~/reset", self._on_reset)
+        self.create_service(SetBool, "~/enable", self._on_enable)
+
+    def start(self) -> bool:
+        """Configures and activates, unless ``auto_start`` leaves it to others; False: failed."""
+        if self.get_parameter("auto_start").value is False:
+            return True
+        return all(step() == SUCCESS for step in (self.trigger_configure, self.trigger_activate))
+
+    # --- transitions ---------------------------------------------------------------------
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Checks everything that can be checked, and loads the model."""
+        begin = monotonic()
+        try:
+            parameters = self._declared.read()
+            preset = load_preset(parameters.preset)
+            file = Path(parameters.calibration_file or preset.calibration_file or "")
+            rig = load_rig(file, preset.rectified) if file.name else {}
+            model = load(parameters)
+            outputs = Outputs(self, parameters, preset.used_cameras)
+        except AloccError as error:
+            self.get_logger().error(f"cannot configure: {error}")
+            return FAILURE
+        self._configured = _Configured(parameters, preset, rig, model, outputs)
+        self._declared.frozen = True
+        self._report_timer = self._every(parameters.diagnostics_period, self._report)
+        weights = "RANDOM WEIGHTS" if not model.weights_sha256 else model.weights_sha256[:12]
+        self.get_logger().info(
+            f"configured: {model.record.name} ({weights}) on {model.device}, preset "
+            f"{preset.name}, {monotonic() - begin:.1f} s"
+        )
+        return SUCCESS
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Puts the network on its device and subscribes."""
+        done = super().on_activate(state)  # publishers
+        configured = self._configured
+        parameters, preset = configured.parameters, configured.preset
+        try:
+            pipeline = configured.model.start()
+        except RuntimeError as error:  # torch: no memory left on the device
+            self.get_logger().error(f"cannot activate: {error}")
+            super().on_deactivate(state)
+            return FAILURE
+        inputs = Inputs(self, preset, parameters, configured.rig)
+        poses = Poses(self, preset, self._buffer)
+        make_frame = FrameMaker(
+            preset,
+            inputs.cameras,
+            poses,
+            configured.rig,
+            min_cameras=parameters.min_cameras or preset.min_cameras,
+            timeout=parameters.tf_timeout,
+        )
+        worker = Worker(
+            pipeline,
+            self._with_grid(make_frame, poses, pipeline),
+            configured.outputs.publish,
+            now=self._now,
+            complain=self._complain,
+        )
+        configured.outputs.cameras = inputs.cameras
+        inputs.collector.registerCallback(worker.offer)
+        timers = [self._every(_POLL_PERIOD, inputs.poll), self._every(_SCAN_PERIOD, self._scan)]
+        diagnostics = Diagnostics(
+            self.get_fully_qualified_name(), parameters.stale_after, monotonic()
+        )
+        self._active = _Active(inputs, poses, make_frame, worker, diagnostics, timers)
+        model = configured.model
+        configured.outputs.announce(model.record, model.weights_sha256, configured.frame)
+        return done
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Unsubscribes, waits for the worker, and frees the device."""
+        self._configured.outputs.clear(self._configured.frame)
+        self._stop()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Forgets the model."""
+        self._forget()
+        return SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """From any state."""
+        self._stop()
+        self._forget()
+        return SUCCESS
+
+    def destroy_node(self) -> None:
+        """Ends the worker, whatever the state."""
+        self._stop()
+        self._forget()
+        super().destroy_node()
+
+    def _stop(self) -> None:
+        active, self._active = self._active, None
+        if active is None:
+            return
+        for timer in active.timers:
+            self.destroy_timer(timer)
+        active.inputs.close()
+        active.poses.close()
+        if not active.worker.stop():
+            self.get_logger().error("the network does not come back; its thread is left behind")
+            return
+        del active  # and with it the last others who have the pipeline
+        self._configured.model.stop()
+
+    def _forget(self) -> None:
+        configured, self._configured = self._configured, None
+        self._declared.frozen = False
+        if configured is None:
+            return
+        self.destroy_timer(self._report_timer)
+        configured.outputs.destroy()
+
+    # --- at work -------------------------------------------------------------------------
+
+    def _with_grid(
+        self, make_frame: FrameMaker, poses: Poses, pipeline: Any
+    ) -> Callable[[CameraSet], FrameSet]:
+        """``make_frame``; for models of the LiDAR frame, TF says once where that is."""
+        parameters, outputs = self._configured.parameters, self._configured.outputs
+        if not parameters.grid_frame:
+            return make_frame
+
+        def make(camera_set: CameraSet) -> FrameSet:
+            if outputs.base_T_grid is None:
+                deadline = monotonic() + parameters.tf_timeout
+                outputs.base_T_grid = poses.base_T(parameters.grid_frame, deadline)
+                pipeline.base_T_grid = outputs.base_T_grid
+            return make_frame(camera_set)
+
+        return make
+
+    def _scan(self) -> None:
+        # Poses first: a player may begin as soon as somebody wants its images.
+        problems = self._active.poses.problems()
+        self._active.inputs.scan()
+        for problem in problems:
+            if problem not in self._problems:
+                self.get_logger().error(problem)
+        self._problems = problems
+
+    def _report(self) -> None:
+        message = DiagnosticArray()
+        message.header.stamp = messages.time(self._now())
+        if self._active is None:
+            name = self.get_fully_qualified_name()
+            message.status = Diagnostics(name, 0.0, 0.0).inactive("inactive")
+        else:
+            active = self._active
+            message.status = active.diagnostics.statuses(
+                cameras=active.inputs.cameras,
+                refusals=active.make_frame.refusals,
+                collector=active.inputs.collector.statistics,
+                worker=active.worker.statistics,
+                problems=self._problems,
+                device_memory=self._configured.model.device_memory(),
+                now=monotonic(),
+            )
+        self._diagnostics.publish(message)
+
+    def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        response.success = self._active is not None
+        response.message = "" if response.success else "the node is not active"
+        if self._active is not None:
+            self._active.inputs.collector.reset()
+            self._active.worker.reset()
+        return response
+
+    def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        response.success = self._active is not None
+        response.message = "" if response.success else "the node is not active"
+        if self._active is not None:
+            self._active.worker.enabled = request.data
+        return response
+
+    def _complain(self, text: str) -> None:
+        self.get_logger().error(text, throttle_duration_sec=_COMPLAINT_PERIOD)
+
+    def _every(self, period: float, callback: Callable[[], None]) -> Any:
+        return self.create_timer(period, callback, clock=self._steady)
+
+    def _now(self) -> int:
+        return self.get_clock().now().nanoseconds

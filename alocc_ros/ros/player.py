@@ -1,0 +1,172 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""A recording published again, in its own time: what rosbag2 does, where there is no rosbag2."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from rclpy.duration import Duration
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rosgraph_msgs.msg import Clock
+
+from alocc_ros.bags.reader import (
+    CAMERA_INFO_TYPE,
+    IMAGE_TYPES,
+    POINT_CLOUD_TYPE,
+    POSE_TYPES,
+    TF_TYPE,
+    Bag,
+    Record,
+)
+from alocc_ros.errors import BagError
+from alocc_ros.ros.messages import time as time_message
+
+PLAYED_TYPES = (*IMAGE_TYPES, CAMERA_INFO_TYPE, TF_TYPE, *POSE_TYPES, POINT_CLOUD_TYPE)
+TF_STATIC = "/tf_static"
+CLOCK = "/clock"
+_DEPTH = 10
+_ACK_TIMEOUT = 2.0  # s
+_POLL = 0.02  # s
+# Who wants the images also wants poses and camera infos, and those are found a moment later.
+_SETTLE = 0.7  # s
+# Between two laps: what is still on its way must arrive before the clock jumps back.
+_PAUSE = 0.2  # s
+
+
+@dataclass
+class Account:
+    """What was played.
+
+    Attributes:
+        messages: how many, without the clock's.
+        laps: whole passes.
+        behind: s, how much too late the latest message was.
+    """
+
+    messages: int = 0
+    laps: int = 0
+    behind: float = 0.0
+
+
+class Player:
+    """Publishes the topics of a bag and ``/clock``.
+
+    The bytes go out as they were recorded. ``/tf_static`` is latched and complete from the
+    beginning, whatever part of the bag is played.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        bag: Bag,
+        topics: list[str],
+        *,
+        rate: float = 1.0,
+        start: float = 0.0,  # s into the recording
+        clock_rate: float = 100.0,  # Hz of wall time; 0: no clock
+        best_effort: bool = False,
+    ) -> None:
+        """Makes the publishers.
+
+        Raises:
+            BagError: the bag has none of the topics, or nothing after ``start``.
+        """
+        if unknown := [t for t in topics if t not in bag.types]:
+            raise BagError(
+                f"bag {bag.path} has no topic {', '.join(unknown)}; "
+                f"it has {', '.join(sorted(bag.types))}"
+            )
+        self._bag, self._rate, self._node = bag, rate, node
+        self._topics = [t for t in topics if t != TF_STATIC]
+        reliable = QoSProfile(depth=_DEPTH)
+        as_cameras = QoSProfile(depth=_DEPTH, reliability=ReliabilityPolicy.BEST_EFFORT)
+        self._publishers = {}
+        for topic in self._topics:
+            is_camera = bag.types[topic] in (*IMAGE_TYPES, CAMERA_INFO_TYPE)
+            qos = as_cameras if best_effort and is_camera else reliable
+            kind = _message_class(bag.types[topic])
+            self._publishers[topic] = node.create_publisher(kind, topic, qos)
+        self._images = [t for t in self._topics if bag.types[t] in IMAGE_TYPES]
+        first = next(bag.messages(self._topics), None)
+        if first is None:
+            raise BagError(f"bag {bag.path} has no messages on {', '.join(topics)}")
+        self._begin = first.log_time + round(start * 1e9)
+        self._clock = node.create_publisher(Clock, CLOCK, 10) if clock_rate > 0 else None
+        self._tick = round(rate * 1e9 / clock_rate) if clock_rate > 0 else 0  # ns of the bag
+        if TF_STATIC in topics:
+            self._latch_static()
+
+    def wait(self, timeout: float) -> list[str]:
+        """Waits until somebody subscribes to every image topic; those that nobody wants."""
+        deadline = time.monotonic() + timeout
+        while True:
+            alone = [t for t in self._images if not self._publishers[t].get_subscription_count()]
+            if not alone or time.monotonic() >= deadline:
+                break
+            time.sleep(_POLL)
+        if timeout > 0 and not alone:
+            time.sleep(_SETTLE)
+        return alone
+
+    def play(self, account: Account) -> None:
+        """One pass; ``account`` is kept up to date meanwhile.
+
+        Raises:
+            BagError: the bag is damaged, or there is nothing after ``start``.
+        """
+        if account.laps:
+            time.sleep(_PAUSE)
+        begin_wall = time.monotonic()
+        played = 0
+        for stamp, record in self._events():
+            due = begin_wall + (stamp - self._begin) * 1e-9 / self._rate
+            delay = due - time.monotonic()
+            if delay > 0:
+                time.sleep(delay)
+            if record is None:
+                self._clock.publish(Clock(clock=time_message(stamp)))
+                continue
+            account.behind = max(account.behind, -delay)
+            self._publishers[record.topic].publish(record.data)
+            account.messages += 1
+            played += 1
+        if played == 0:
+            raise BagError(f"bag {self._bag.path} has no messages so far from its beginning")
+        account.laps += 1
+
+    def finish(self) -> None:
+        """Waits until what was published has arrived, for a moment at most."""
+        deadline = time.monotonic() + _ACK_TIMEOUT
+        for publisher in self._publishers.values():
+            left = max(deadline - time.monotonic(), 0.0)
+            publisher.wait_for_all_acked(Duration(seconds=left))
+
+    def _events(self) -> Iterator[tuple[int, Record | None]]:
+        """(ns, message or None for the clock), in order; the clock does not outlive the bag."""
+        tick = self._begin
+        for record in self._bag.messages(self._topics):
+            if record.log_time < self._begin:
+                continue
+            while self._clock is not None and tick <= record.log_time:
+                yield tick, None
+                tick += self._tick
+            yield record.log_time, record
+
+    def _latch_static(self) -> None:
+        records = list(self._bag.messages([TF_STATIC]))
+        latched = QoSProfile(
+            depth=max(len(records), 1), durability=DurabilityPolicy.TRANSIENT_LOCAL
+        )
+        kind = _message_class(self._bag.types[TF_STATIC])
+        self._static = self._node.create_publisher(kind, TF_STATIC, latched)
+        for record in records:
+            self._static.publish(record.data)
+
+
+def _message_class(type_name: str) -> type:
+    package, _, name = type_name.split("/")
+    return getattr(importlib.import_module(f"{package}.msg"), name)

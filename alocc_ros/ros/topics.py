@@ -1,0 +1,145 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""Subscriptions that find out what is on their topic, and say why nothing comes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from time import monotonic
+from typing import Any
+
+from message_filters import Subscriber
+from rclpy.node import Node
+from rclpy.qos import (
+    HistoryPolicy,
+    QoSCompatibility,
+    QoSProfile,
+    ReliabilityPolicy,
+    qos_check_compatible,
+)
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.topic_endpoint_info import TopicEndpointInfo
+
+try:
+    from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
+except ImportError:  # Humble
+    from rclpy.qos_event import SubscriptionEventCallbacks, UnsupportedEventTypeError
+
+
+def best_effort(depth: int) -> QoSProfile:
+    """Of a subscription that takes what any publisher offers."""
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST, depth=depth, reliability=ReliabilityPolicy.BEST_EFFORT
+    )
+
+
+class Topic:
+    """One topic, subscribed to as soon as its type is known.
+
+    Everything but the counters is to be used from the executor's thread.
+
+    Attributes:
+        name: as configured; remapping has the last word.
+        type: of the subscription, such as ``sensor_msgs/msg/Image``; "" while there is none.
+        problem: why messages of a publisher cannot come in, naming it; else "".
+        publishers: how many there are.
+        received, lost: messages; ``lost`` as far as the middleware noticed.
+        last_arrival: of the newest message, on the clock ``time.monotonic``; None before it.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        name: str,
+        types: Mapping[str, type],
+        callback: Callable[[Any], None],
+        depth: int,
+    ) -> None:
+        """Subscribes at once if there is only one possible type.
+
+        Args:
+            node: what subscribes.
+            name: of the topic.
+            types: message classes by type name; what the publishers offer decides.
+            callback: gets every message, in the executor's thread.
+            depth: messages that may wait for the executor; overridable, like reliability, by
+                the parameters ``qos_overrides.<topic>.subscription.*``.
+        """
+        self.name = name if name.startswith(("/", "~")) else f"/{name}"
+        self.type = self.problem = ""
+        self.publishers = self.received = self.lost = 0
+        self.last_arrival: float | None = None
+        self._node, self._types, self._callback = node, dict(types), callback
+        self._qos = best_effort(depth)
+        self._subscriber: Subscriber | None = None
+        if len(self._types) == 1:
+            self._subscribe(*self._types)
+        self.scan()
+
+    @property
+    def resolved(self) -> str:
+        """The topic's name after remapping."""
+        return self._node.resolve_topic_name(self.name)
+
+    def scan(self) -> None:
+        """Looks who publishes; subscribes, or again if the type is another one now."""
+        found = self._node.get_publishers_info_by_topic(self.name)
+        self.publishers = len(found)
+        problems = qos_problems(self._node, self.name, self._qos)
+        usable = [p for p in found if p.topic_type in self._types]
+        if usable and self.type not in {p.topic_type for p in usable}:
+            self.close()
+            self._subscribe(usable[0].topic_type)
+        for publisher in found:
+            if publisher.topic_type not in self._types:
+                problems.append(
+                    f"{_who(publisher)} publishes {publisher.topic_type} on {self.resolved}, "
+                    f"not {' or '.join(self._types)}"
+                )
+        self.problem = "; ".join(problems)
+
+    def close(self) -> None:
+        """Ends the subscription."""
+        if self._subscriber is not None:
+            self._node.destroy_subscription(self._subscriber.sub)
+            self._subscriber, self.type = None, ""
+
+    def _subscribe(self, type_name: str) -> None:
+        arguments = (self._node, self._types[type_name], self.name)
+        options = {
+            "qos_profile": self._qos,
+            "qos_overriding_options": QoSOverridingOptions.with_default_policies(),
+        }
+        # The default callbacks would cost the executor time for what scan() tells better.
+        events = SubscriptionEventCallbacks(message_lost=self._lose, use_default_callbacks=False)
+        try:
+            subscriber = Subscriber(*arguments, event_callbacks=events, **options)
+        except UnsupportedEventTypeError:  # some middlewares do not count what they lose
+            subscriber = Subscriber(*arguments, **options)
+        subscriber.registerCallback(self._take)
+        self._subscriber, self.type = subscriber, type_name
+
+    def _take(self, message: Any) -> None:
+        self.received += 1
+        self.last_arrival = monotonic()
+        self._callback(message)
+
+    def _lose(self, event: Any) -> None:
+        self.lost = event.total_count
+
+
+def qos_problems(node: Node, topic: str, wanted: QoSProfile) -> list[str]:
+    """Publishers on ``topic`` that a subscription with the QoS ``wanted`` gets nothing from."""
+    problems = []
+    for publisher in node.get_publishers_info_by_topic(topic):
+        fits, reason = qos_check_compatible(publisher.qos_profile, wanted)
+        if fits == QoSCompatibility.ERROR:
+            name = node.resolve_topic_name(topic)
+            problems.append(f"incompatible QoS of {_who(publisher)} on {name}: {reason.strip()}")
+    return problems
+
+
+def _who(publisher: TopicEndpointInfo) -> str:
+    """Node and publisher become known separately."""
+    if "UNKNOWN" in publisher.node_name:
+        return "a publisher"
+    return f"{publisher.node_namespace.rstrip('/')}/{publisher.node_name}"

@@ -1,0 +1,150 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""How images travel between processes: whether our Fast DDS profile is used, and why not.
+
+Fast DDS reads the profile when a process makes its first participant, so ``prepare`` comes
+before ``rclpy.init``. Nothing here needs ROS.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import importlib.metadata
+import os
+import re
+import time
+from collections.abc import MutableMapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from alocc_ros.errors import AloccError
+from alocc_ros.resources import shared_folder
+
+# Read by Fast DDS 2 (Humble to Jazzy) and by Fast DDS 3, which warns of the first.
+PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+# Other ways in which users choose their transports.
+_OTHER_VARIABLES = ("FASTDDS_BUILTIN_TRANSPORTS", "ROS_DISCOVERY_SERVER")
+
+SHARED_MEMORY = Path("/dev/shm")
+# A segment and the lock that its process holds for as long as it lives.
+_SEGMENT = re.compile(r"fast(dds|rtps)_[0-9a-f]{16}")
+_LOCK = "_el"
+_STARTING = 10.0  # s; between making the two a process is left alone
+
+# Publisher and node take a segment each; a viewer and a recorder may come.
+_PROCESSES = 4
+
+
+@dataclass(frozen=True)
+class Transport:
+    """What was decided.
+
+    Attributes:
+        profile: the XML file in force, or None.
+        ours: True if it is the one of this package.
+        reason: one sentence for people.
+        remedy: what to do about it, or empty if all is well.
+    """
+
+    profile: Path | None
+    ours: bool
+    reason: str
+    remedy: str = ""
+
+
+def prepare(environment: MutableMapping[str, str] = os.environ) -> Transport:
+    """Sets the profile in ``environment`` if nothing speaks against it."""
+    decision = decide(environment)
+    if decision.ours:
+        environment[profile_variable()] = str(decision.profile)
+    return decision
+
+
+def profile_variable() -> str:
+    """The variable that the Fast DDS of this installation reads."""
+    try:
+        major = int(importlib.metadata.version("rclpy").partition(".")[0])
+    except importlib.metadata.PackageNotFoundError:
+        return PROFILE_VARIABLES[1]
+    return PROFILE_VARIABLES[0 if major < 9 else 1]
+
+
+def decide(environment: MutableMapping[str, str] = os.environ) -> Transport:
+    """What ``prepare`` would do, without doing it."""
+    rmw = environment.get("RMW_IMPLEMENTATION") or "rmw_fastrtps_cpp"
+    if not rmw.startswith("rmw_fastrtps"):
+        return Transport(None, False, f"{rmw} is chosen; the profile is for Fast DDS")
+    try:
+        ours = shared_folder("config") / "fastdds_shm.xml"
+    except AloccError as error:
+        return Transport(None, False, str(error), "install the package again")
+    for variable in PROFILE_VARIABLES:
+        theirs = environment.get(variable)
+        if theirs and Path(theirs) != ours:
+            if not Path(theirs).is_file():
+                remedy = f"unset {variable}, or write that file"
+                return Transport(None, False, f"{variable} names {theirs}, no file", remedy)
+            return Transport(Path(theirs), False, f"{variable} names your own")
+    for variable in _OTHER_VARIABLES:
+        if environment.get(variable):
+            return Transport(None, False, f"{variable}={environment[variable]} is set by you")
+    segment = segment_size(ours)
+    total = shared_memory_size()
+    if total is None:
+        return Transport(None, False, f"there is no {SHARED_MEMORY}", "mount a tmpfs there")
+    if total < _PROCESSES * segment:
+        return Transport(
+            None,
+            False,
+            f"{SHARED_MEMORY} holds {total / 1e6:.0f} MB, {_PROCESSES} processes need "
+            f"{_PROCESSES * segment / 1e6:.0f} MB: large images will get lost",
+            f"mount -o remount,size=1G {SHARED_MEMORY} (docker: --shm-size=1g)",
+        )
+    return Transport(ours, True, "large images go through shared memory")
+
+
+def segment_size(profile: Path) -> int:
+    """Bytes of shared memory that a process takes under ``profile`` (0: none asked for)."""
+    sizes = re.findall(r"<segment_size>\s*(\d+)\s*</segment_size>", profile.read_text())
+    return max(map(int, sizes), default=0)
+
+
+def shared_memory_size(folder: Path = SHARED_MEMORY) -> int | None:
+    """Bytes that ``folder`` can hold, or None if there is no such folder."""
+    try:
+        info = os.statvfs(folder)
+    except OSError:
+        return None
+    return info.f_frsize * info.f_blocks
+
+
+def remove_abandoned_segments(folder: Path = SHARED_MEMORY) -> int:
+    """Frees the shared memory of processes that were killed; bytes freed.
+
+    A process that ends by itself, or by SIGINT or SIGTERM, leaves nothing. One that is killed
+    leaves its segment, 140 MB with our profile, until the machine restarts.
+    """
+    freed = 0
+    for segment in abandoned_segments(folder):
+        with contextlib.suppress(FileNotFoundError, PermissionError):
+            freed += segment.stat().st_blocks * 512
+            segment.unlink()
+            segment.with_name(segment.name + _LOCK).unlink()
+    return freed
+
+
+def abandoned_segments(folder: Path = SHARED_MEMORY) -> list[Path]:
+    """Shared memory of Fast DDS whose process is no more."""
+    names = sorted(folder.glob("fast*_*"))
+    return [p for p in names if _SEGMENT.fullmatch(p.name) and _is_abandoned(p)]
+
+
+def _is_abandoned(segment: Path) -> bool:
+    try:
+        if time.time() - segment.stat().st_mtime < _STARTING:
+            return False
+        with segment.with_name(segment.name + _LOCK).open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+    except OSError:  # locked by a living process, another user's, or gone already
+        return False

@@ -1,0 +1,211 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""The one thread in which everything slow happens, and the place in front of it.
+
+There is one place. A newer camera set takes it from an older one, so that what comes out is
+never older than the network is slow, and memory never grows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import traceback
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic
+
+from alocc_ros.errors import AloccError, ImageError
+from alocc_ros.pipeline import Pipeline
+from alocc_ros.stream.images import decode
+from alocc_ros.types import CameraSet, FrameSet, Occupancy
+
+_RECENT = 200  # results that times are told of
+_JOIN_TIMEOUT = 30.0  # s
+
+
+@dataclass(frozen=True)
+class WorkerStatistics:
+    """What became of the camera sets; offered = the other numbers together, plus one at work.
+
+    Attributes:
+        offered, processed, superseded, ignored: sets; ``ignored`` while it was disabled.
+        failed: sets by kind of error.
+        last_failure: the newest error, or "" if a result came since.
+        stages: s of recent results by stage: ``wait`` for the worker, ``poses``, ``preprocess``,
+            ``network``, ``publish``, and ``added``: all but preprocessing and network since the
+            last camera's image arrived, or since the worker was done with the set before.
+        latencies: s from sensor stamp to publish of recent results.
+        resets: of the temporal memory by reason.
+        waiting: whether a set is waiting.
+    """
+
+    offered: int
+    processed: int
+    superseded: int
+    ignored: int
+    failed: dict[str, int]
+    last_failure: str
+    stages: dict[str, list[float]]
+    latencies: list[float]
+    resets: dict[str, int]
+    waiting: bool
+
+
+class Worker:
+    """Runs camera sets through the pipeline, newest first, one at a time.
+
+    Attributes:
+        enabled: while False, sets are ignored.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        make_frame: Callable[[CameraSet], FrameSet],
+        publish: Callable[[FrameSet, Occupancy], None],
+        now: Callable[[], int],
+        complain: Callable[[str], None],
+    ) -> None:
+        """Starts the thread.
+
+        Args:
+            pipeline: network and memory; nobody else may use it until ``stop``.
+            make_frame: completes a camera set; may wait, may raise AloccError.
+            publish: gets every result.
+            now: ns on the clock of the stamps.
+            complain: gets what goes wrong, in one text.
+        """
+        self.enabled = True
+        self._pipeline, self._make_frame, self._publish = pipeline, make_frame, publish
+        self._now, self._complain = now, complain
+        self._changed = threading.Condition()
+        self._next: tuple[CameraSet, float] | None = None
+        self._stopping = self._reset_wanted = False
+        self._offered = self._processed = self._superseded = self._ignored = 0
+        self._failed: Counter[str] = Counter()
+        self._last_failure = ""
+        self._stages: dict[str, deque[float]] = {}
+        self._latencies: deque[float] = deque(maxlen=_RECENT)
+        self._free_since = 0.0  # monotonic
+        self._thread = threading.Thread(target=self._run, name="alocc worker", daemon=True)
+        self._thread.start()
+
+    def offer(self, camera_set: CameraSet) -> None:
+        """Takes a set in, in place of one that is still waiting. Returns at once."""
+        with self._changed:
+            self._offered += 1
+            if not self.enabled:
+                self._ignored += 1
+                return
+            self._superseded += self._next is not None
+            self._next = (camera_set, monotonic())
+            self._changed.notify()
+
+    def reset(self) -> None:
+        """Forgets the past and what is waiting, before the next set."""
+        with self._changed:
+            self._reset_wanted = True
+            self._ignored += self._next is not None
+            self._next = None
+
+    def stop(self) -> bool:
+        """Ends the thread after the set that it is at; False if it does not end."""
+        with self._changed:
+            self._stopping = True
+            self._ignored += self._next is not None
+            self._next = None
+            self._changed.notify()
+        self._thread.join(_JOIN_TIMEOUT)
+        return not self._thread.is_alive()
+
+    @property
+    def statistics(self) -> WorkerStatistics:
+        """A snapshot."""
+        with self._changed:
+            return WorkerStatistics(
+                offered=self._offered,
+                processed=self._processed,
+                superseded=self._superseded,
+                ignored=self._ignored,
+                failed=dict(self._failed),
+                last_failure=self._last_failure,
+                stages={name: list(times) for name, times in self._stages.items()},
+                latencies=list(self._latencies),
+                resets=dict(self._pipeline.memory.resets),
+                waiting=self._next is not None,
+            )
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while self._next is None and not self._stopping:
+                    self._changed.wait()
+                if self._stopping:
+                    return
+                (camera_set, offered), self._next = self._next, None
+                reset, self._reset_wanted = self._reset_wanted, False
+            try:
+                if reset:
+                    self._pipeline.reset()
+                self._work(camera_set, offered)
+            except AloccError as error:
+                self._fail(type(error).__name__, str(error))
+            except Exception as error:  # a defect, or a device out of memory: the next may work
+                if self._stopping:  # ROS was shut down under our feet
+                    return
+                self._fail(type(error).__name__, traceback.format_exc().strip())
+            self._free_since = monotonic()
+
+    def _work(self, camera_set: CameraSet, offered: float) -> None:
+        begin = monotonic()
+        frame = self._make_frame(camera_set)
+        framed = monotonic()
+        try:
+            occupancy = self._pipeline.step(frame)
+        except ImageError:
+            # One damaged image must not cost the others; finding it takes time only now.
+            occupancy = self._pipeline.step(_without_damaged(frame))
+        stepped = monotonic()
+        self._publish(frame, occupancy)
+        end = monotonic()
+        timings = self._pipeline.timings
+        stages = {
+            "wait": begin - offered,
+            "poses": framed - begin,
+            "preprocess": timings["preprocess"],
+            "network": timings["network"],
+            "publish": end - stepped,
+            "added": end - max(offered, self._free_since) - timings["total"],
+        }
+        latency = (self._now() - occupancy.stamp) * 1e-9
+        with self._changed:
+            self._processed += 1
+            self._last_failure = ""
+            self._latencies.append(latency)
+            for name, seconds in stages.items():
+                self._stages.setdefault(name, deque(maxlen=_RECENT)).append(seconds)
+
+    def _fail(self, kind: str, text: str) -> None:
+        with self._changed:
+            self._failed[kind] += 1
+            self._last_failure = text
+        self._complain(text)
+
+
+def _without_damaged(frame: FrameSet) -> FrameSet:
+    """The frame set without the images that cannot be decoded.
+
+    Raises:
+        ImageError: all can be, or none.
+    """
+    images, missing, last = {}, dict(frame.missing), None
+    for name, image in frame.images.items():
+        try:
+            decode(image)
+            images[name] = image
+        except ImageError as error:
+            missing[name], last = str(error), error
+    if last is None or not images:
+        raise last or ImageError("an image cannot be used")
+    return dataclasses.replace(frame, images=images, missing=missing)
