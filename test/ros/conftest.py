@@ -1,0 +1,58 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""ROS for tests: a domain, a context and a node of their own."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+
+import pytest
+
+_DOMAINS = itertools.count(os.getpid() * 13)
+
+
+@pytest.fixture(autouse=True)
+def quiet_ros(monkeypatch, tmp_path_factory):
+    """Logs into a scratch folder; nothing of this machine's network is listened to."""
+    monkeypatch.setenv("ROS_LOG_DIR", str(tmp_path_factory.mktemp("ros_log")))
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    for name in ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def domain(monkeypatch) -> int:
+    """A ROS domain that no other test of this run uses, for children too."""
+    number = 1 + next(_DOMAINS) % 100  # above 101 its ports may be in use
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(number))
+    return number
+
+
+@pytest.fixture
+def context(domain) -> Iterator:
+    import rclpy
+
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=domain, args=[])
+    yield context
+    context.try_shutdown()
+
+
+@pytest.fixture
+def node(context) -> Iterator:
+    from rclpy.node import Node
+
+    node = Node("tester", context=context)
+    yield node
+    node.destroy_node()
+
+
+@pytest.fixture
+def executor(context, node) -> Iterator:
+    from rclpy.executors import SingleThreadedExecutor
+
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+    yield executor
+    executor.shutdown()

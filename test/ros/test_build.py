@@ -1,0 +1,95 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""The colcon package: its manifests, and that it really builds, installs and runs."""
+
+from __future__ import annotations
+
+import configparser
+import os
+import re
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CMAKE = (ROOT / "CMakeLists.txt").read_text()
+
+
+def test_the_executables_are_the_console_scripts():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    scripts = setup["options.entry_points"]["console_scripts"]
+    expected = re.findall(r"^(\w+) = ([\w.]+):(\w+)$", scripts, re.M)
+    found = re.findall(r"^ *python_executable\((\w+) ([\w.]+) (\w+)\)", CMAKE, re.M)
+    assert found == expected != []
+
+
+def test_every_message_is_built():
+    listed = re.findall(r'"(msg/\w+\.msg)"', CMAKE)
+    assert sorted(listed) == sorted(p.relative_to(ROOT).as_posix() for p in ROOT.glob("msg/*.msg"))
+
+
+def test_what_cmake_looks_for_is_named_in_the_manifest():
+    manifest = ET.parse(ROOT / "package.xml").getroot()
+    named = {e.text for e in manifest if e.tag.endswith("depend")}
+    packages = set(re.findall(r"find_package\((\w+) (?:REQUIRED|QUIET)", CMAKE))
+    assert packages <= named
+    groups = [e.text for e in manifest if e.tag == "member_of_group"]
+    assert groups == ["rosidl_interface_packages"]
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_the_package_builds_and_runs_from_where_it_was_installed(tmp_path):
+    """The steps that colcon takes for an ament_cmake package."""
+    pytest.importorskip("rclpy", reason="no rclpy here: make ros")
+    if shutil.which("cmake") is None or not (Path(sys.prefix) / "share/ament_cmake").is_dir():
+        pytest.skip("no CMake, or no ROS wheels in this environment")
+    prefix, build, source = tmp_path / "install", tmp_path / "build", tmp_path / "source"
+    # A copy: CMake refuses include folders inside the source, and .venv lies there.
+    for name in ("alocc_ros", "cmake", "config", "launch", "models", "msg", "rviz"):
+        # Git keeps no empty folders, so a clone has none.
+        for path in (p for p in (ROOT / name).rglob("*") if p.is_file()):
+            copy = source / path.relative_to(ROOT)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, copy)
+    for name in ("CMakeLists.txt", "package.xml"):
+        shutil.copy(ROOT / name, source)
+    environment = {
+        **os.environ,
+        "AMENT_PREFIX_PATH": sys.prefix,
+        "CMAKE_PREFIX_PATH": sys.prefix,
+        "PATH": f"{sys.prefix}/bin:{os.environ['PATH']}",
+    }
+
+    def run(*command: str | Path, **more: str) -> str:
+        done = subprocess.run(
+            command, env={**environment, **more}, cwd=tmp_path, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        return done.stdout
+
+    generator = ("-G", "Ninja") if shutil.which("ninja") else ()
+    python = f"-DPython3_EXECUTABLE={sys.executable}"
+    run("cmake", "-S", source, "-B", build, f"-DCMAKE_INSTALL_PREFIX={prefix}", python, *generator)
+    run("cmake", "--build", build, "--parallel", "2")
+    run("cmake", "--install", build)
+
+    site = next(prefix.rglob("alocc_ros/msg/__init__.py")).parents[2]
+    libraries = f"{prefix / 'lib'}:{os.environ.get('LD_LIBRARY_PATH', '')}"
+    installed = {"PYTHONPATH": str(site), "LD_LIBRARY_PATH": libraries}
+    code = (
+        "import alocc_ros, alocc_ros.msg as m, alocc_ros.records as r\n"
+        "from rclpy.serialization import serialize_message\n"
+        "print(m.__file__, alocc_ros.__version__, len(r.load_records()))\n"
+        "serialize_message(m.SemanticGrid())"
+    )
+    place, version, records = run(sys.executable, "-c", code, **installed).split()
+    assert Path(place).is_relative_to(prefix)
+    assert int(records) == len(list((ROOT / "models").glob("*.yaml")))
+    assert run(prefix / "lib/alocc_ros/alocc", "--version", **installed) == f"alocc {version}\n"
+    for shared in ("package.xml", "config/presets/nuscenes.yaml", "models/alocc_3d.yaml"):
+        assert (prefix / "share/alocc_ros" / shared).is_file()

@@ -1,0 +1,397 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""The node over real DDS: it, the player and the listener are processes of their own."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("rclpy", reason="ROS is not installed (make setup)")
+pytest.importorskip("alocc_ros.msg", reason="alocc_ros/msg is not built (make setup)")
+
+import tiny_node  # noqa: E402
+from diagnostic_msgs.msg import DiagnosticStatus  # noqa: E402
+from lifecycle_msgs.msg import Transition  # noqa: E402
+from lifecycle_msgs.srv import ChangeState  # noqa: E402
+from live import Stage, edited, ns  # noqa: E402
+from PIL import Image  # noqa: E402
+from rcl_interfaces.srv import SetParameters  # noqa: E402
+from rclpy.parameter import Parameter  # noqa: E402
+from rosbags.highlevel import AnyReader  # noqa: E402
+from std_msgs.msg import String  # noqa: E402
+from std_srvs.srv import Trigger  # noqa: E402
+from tf2_msgs.msg import TFMessage  # noqa: E402
+
+from alocc_ros.bags import messages  # noqa: E402
+from alocc_ros.bags.messages import TYPESTORE  # noqa: E402
+from alocc_ros.bags.reader import Bag  # noqa: E402
+from alocc_ros.bags.sample import START, ego_pose, write_sample  # noqa: E402
+from alocc_ros.bags.writer import Recorder  # noqa: E402
+from alocc_ros.cli.main import main  # noqa: E402
+from alocc_ros.geometry import quaternion_xyzw  # noqa: E402
+from alocc_ros.resources import shared_folder  # noqa: E402
+from alocc_ros.ros import transport  # noqa: E402
+from alocc_ros.types import CameraImage  # noqa: E402
+
+PLAY = "alocc_ros.cli.main"
+pytestmark = pytest.mark.system
+FRAMES = 12
+
+
+@pytest.fixture(autouse=True)
+def profile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    way = transport.decide()
+    if way.ours:
+        monkeypatch.setenv(transport.profile_variable(), str(way.profile))
+
+
+@pytest.fixture
+def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
+    made = Stage(*getattr(request, "param", ("voxels", "status")))
+    yield made
+    made.close()
+
+
+def hearing(*topics: str) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("stage", [topics], indirect=True)
+
+
+@pytest.fixture(scope="module")
+def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three seconds at 4 Hz: every second frame is a key frame."""
+    path = tmp_path_factory.mktemp("bag") / "sample.mcap"
+    write_sample(path, seconds=3.0, rate=FRAMES / 3, width=176, height=99)
+    return path
+
+
+@pytest.fixture(scope="module")
+def offline(bag: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """What ``alocc run`` makes of the bag: NPZs by stamp, messages by topic and stamp."""
+    folder = tmp_path_factory.mktemp("offline")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as the node has; with more, sums are added up in another order
+    with tiny_node.known():
+        command = ["run", str(bag), "-o", str(folder / "out.mcap"), "--npz", str(folder / "npz")]
+        assert main([*command, "--model", tiny_node.NAME, "--random-weights"]) == 0
+    torch.set_num_threads(threads)
+    frames = {int(p.stem.split("_")[1]): dict(np.load(p)) for p in (folder / "npz").glob("*")}
+    outputs: dict[tuple[str, int], object] = {}
+    with AnyReader([folder / "out.mcap"]) as reader:
+        for connection, stamp, data in reader.messages():
+            if connection.topic.startswith("/alocc/"):
+                name = connection.topic.removeprefix("/alocc/")
+                outputs[name, stamp] = reader.deserialize(data, connection.msgtype)
+    return SimpleNamespace(frames=frames, messages=outputs)
+
+
+SIM_TIME = ("-p", "use_sim_time:=true")
+
+
+@hearing(
+    *("voxels", "status", "occupancy", "obstacles", "occupancy_grid", "flow_markers"),
+    *("grid_info", "overlay/cam_front"),
+)
+def test_a_played_bag_gives_what_alocc_run_gives_voxel_for_voxel(stage, bag, offline):
+    stage.start_node(*SIM_TIME)
+    stage.play(bag, "--rate", "0.5")  # no set may be superseded, however busy the machine is
+    stage.until(lambda: len(stage.messages["voxels"]) == FRAMES, "outputs are missing")
+
+    assert stage.stamps("voxels") == sorted(offline.frames)
+    for message in stage.messages["voxels"]:
+        expected = offline.frames[ns(message.header.stamp)]
+        shape = tiny_node.RECORD.grid.shape
+        labels = np.frombuffer(message.labels, np.uint8).reshape(shape)
+        np.testing.assert_array_equal(labels, expected["labels"])
+        can_move = np.isin(labels, tiny_node.RECORD.classes.flow)
+        np.testing.assert_array_equal(message.flow_cells, np.flatnonzero(can_move))
+        # Another process lays its arrays elsewhere, and matrix products may then round the last bit
+        # of float32 otherwise; flow is published in half precision, where that is one step at most.
+        np.testing.assert_allclose(
+            np.reshape(message.flow, (-1, 2)), expected["flow"][can_move], rtol=2**-10, atol=2**-14
+        )
+        assert message.header.frame_id == "base_link"
+        assert (message.geometry.size_x, message.geometry.size_z) == (shape[0], shape[2])
+        assert message.status.reset == str(expected["reset"])
+        assert message.status.flags & message.status.RANDOM_WEIGHTS
+
+    for topic in ("occupancy", "obstacles"):
+        assert len(stage.messages[topic]) == FRAMES
+        for cloud in stage.messages[topic]:
+            expected = offline.messages[topic, ns(cloud.header.stamp)]
+            assert bytes(cloud.data) == expected.data.tobytes()
+            assert (cloud.width, cloud.point_step) == (expected.width, expected.point_step)
+            assert [(f.name, f.offset, f.datatype, f.count) for f in cloud.fields] == [
+                (f.name, f.offset, f.datatype, f.count) for f in expected.fields
+            ]
+    for grid in stage.messages["occupancy_grid"]:
+        expected = offline.messages["occupancy_grid", ns(grid.header.stamp)]
+        np.testing.assert_array_equal(grid.data, expected.data)
+        assert (grid.info.origin.position.x, grid.info.width) == (-20.0, 50)
+    for markers in stage.messages["flow_markers"]:
+        first, last = markers.markers[0], markers.markers[-1]
+        expected = offline.messages["flow_markers", ns(last.header.stamp)].markers
+        assert first.action == expected[0].action
+        assert [(p.x, p.y, p.z) for p in last.points] == [
+            (p.x, p.y, p.z) for p in expected[-1].points
+        ]
+    (info,) = stage.messages["grid_info"]
+    assert [c.name for c in info.classes] == list(tiny_node.RECORD.classes.names)
+    assert (info.model, info.random_weights, info.header.frame_id) == (
+        tiny_node.NAME,
+        True,
+        "base_link",
+    )
+    picture = stage.messages["overlay/cam_front"][-1]
+    assert (picture.width, picture.encoding, picture.header.frame_id) == (176, "rgb8", "CAM_FRONT")
+
+
+def assert_as_offline(messages: list, offline: SimpleNamespace) -> None:
+    for message in messages:
+        expected = offline.frames[ns(message.header.stamp)]["labels"]
+        np.testing.assert_array_equal(message.labels, expected.reshape(-1))
+
+
+def test_a_bag_that_loops_begins_anew_and_gives_the_same_again(stage, bag, offline):
+    stage.start_node(*SIM_TIME)
+    player = stage.start("-m", PLAY, "play", str(bag), "--loop", "--rate", "0.6")
+    stage.until(
+        lambda: (
+            stage.stamps("voxels")[-FRAMES:] == sorted(offline.frames)
+            and len(stage.messages["voxels"]) >= 2 * FRAMES
+        ),
+        "the second lap is not complete",
+        timeout=60,
+    )
+    player.send_signal(signal.SIGINT)
+    assert player.wait(10) == 130
+    second = stage.messages["voxels"][FRAMES : 2 * FRAMES]
+    assert [m.status.reset for m in second] == ["stamp went back"] + [""] * (FRAMES - 1)
+    assert_as_offline(stage.messages["voxels"][: 2 * FRAMES], offline)
+    assert int(stage.values("sets")["time_jumps"]) >= 1
+
+
+def test_a_camera_that_dies_and_returns_is_done_without_and_named(stage, bag, tmp_path):
+    def without_back(record) -> int | None:
+        dead = START + 1_000_000_000 <= record.log_time < START + 2_000_000_000
+        is_back = record.topic.startswith("/CAM_BACK/")
+        return None if is_back and dead else record.log_time
+
+    stage.start_node(*SIM_TIME, "-p", "stale_after:=0.6")
+    stage.play(edited(bag, tmp_path / "gap.mcap", without_back), "--rate", "0.5")
+    stage.until(lambda: len(stage.messages["status"]) == FRAMES, "outputs are missing")
+    missing = [list(m.status.missing_cameras) for m in stage.messages["status"]]
+    assert missing == [[]] * 4 + [["cam_back"]] * 4 + [[]] * 4
+    flags = [m.status.flags & m.status.DEGRADED for m in stage.messages["status"]]
+    assert flags == [0] * 4 + [1] * 4 + [0] * 4
+    told = [
+        {v.key: v.value for v in status.values}
+        for message in stage.messages["diagnostics"]
+        for status in message.status
+        if status.name == "/alocc_node: camera cam_back"
+    ]
+    assert {"active", "stale"} <= {values["state"] for values in told}
+    assert any(v["state"] == "stale" and "no image for" in v["reason"] for v in told)
+    stage.until(
+        lambda: stage.values("camera cam_back")["received"] == str(FRAMES - 4), "images are lost"
+    )
+
+
+def test_without_ego_poses_it_says_which_and_goes_on_when_they_come(stage, bag, offline):
+    stage.start_node(*SIM_TIME, "-p", "tf_timeout:=0.05")
+    with Bag(bag) as opened:
+        no_poses = [t for t in opened.types if not t.startswith("/tf")]
+    stage.play(bag, "--topics", *no_poses)
+    stage.until(lambda: "failed: PoseError" in stage.values("sets"), "nothing is reported")
+    assert stage.messages["voxels"] == []
+    assert "no transform of base_link in map" in stage.status("network").message
+    assert stage.status("network").level == DiagnosticStatus.ERROR
+    stage.play(bag, "--rate", "0.5")
+    stage.until(lambda: len(stage.messages["voxels"]) == FRAMES, "it does not go on")
+    assert_as_offline(stage.messages["voxels"], offline)
+
+
+def test_poses_that_come_late_are_waited_for(stage, bag, offline, tmp_path):
+    late = edited(
+        bag,
+        tmp_path / "late.mcap",
+        lambda r: r.log_time + (60_000_000 if r.topic == "/tf" else 0),
+    )
+    stage.start_node(*SIM_TIME, "-p", "tf_timeout:=2.0")
+    stage.play(late, "--rate", "0.5")
+    stage.until(lambda: len(stage.messages["voxels"]) == FRAMES, "outputs are missing")
+    assert_as_offline(stage.messages["voxels"], offline)
+    assert float(stage.values("network")["poses_p50_ms"]) > 20.0
+
+
+def test_raw_best_effort_images_and_odometry_give_the_same(stage, bag, offline, tmp_path):
+    raw = raw_with_odometry(bag, tmp_path / "raw.mcap")
+    text = (shared_folder("config") / "presets" / "nuscenes.yaml").read_text()
+    preset = tmp_path / "preset.yaml"
+    preset.write_text(text + "ego_pose_source: odometry\nodometry_topic: /odom\n")
+    stage.start_node(*SIM_TIME, "-p", f"preset:={preset}", "-p", "tf_timeout:=2.0")
+    stage.play(raw, "--best-effort", "--rate", "0.5")
+    stage.until(lambda: len(stage.messages["voxels"]) == FRAMES, "outputs are missing")
+    assert stage.values("camera cam_back")["type"] == "sensor_msgs/msg/Image"
+    assert_as_offline(stage.messages["voxels"], offline)
+
+
+def raw_with_odometry(source: Path, target: Path) -> Path:
+    """The bag with decoded images, extrinsics on /tf_static only, and ego poses on /odom."""
+    new = lambda name, **values: TYPESTORE.types[name](**values)  # noqa: E731
+    recorder = Recorder(target.with_suffix(".partial"), {})
+    with Bag(source) as bag:
+        for record in bag.messages([t for t in bag.types if t != "/tf"]):
+            message, kind = bag.decode(record), record.type
+            if kind == "sensor_msgs/msg/CompressedImage":
+                stamp, camera = ns(message.header.stamp), record.topic.split("/")[1]
+                pixels = np.asarray(Image.open(io.BytesIO(message.data)))
+                height, width = pixels.shape[:2]
+                image = CameraImage(
+                    camera, stamp, pixels.tobytes(), "rgb8", height, width, 3 * width
+                )
+                kind, message = messages.image(image, camera)
+                pose = ego_pose(stamp)
+                x, y, z = pose[:3, 3]
+                qx, qy, qz, qw = quaternion_xyzw(pose)
+                zeros = new("geometry_msgs/msg/Vector3", x=0.0, y=0.0, z=0.0)
+                odometry = new(
+                    "nav_msgs/msg/Odometry",
+                    header=messages.header(stamp, "map"),
+                    child_frame_id="base_link",
+                    pose=new(
+                        "geometry_msgs/msg/PoseWithCovariance",
+                        pose=new(
+                            "geometry_msgs/msg/Pose",
+                            position=new("geometry_msgs/msg/Point", x=x, y=y, z=z),
+                            orientation=new("geometry_msgs/msg/Quaternion", x=qx, y=qy, z=qz, w=qw),
+                        ),
+                        covariance=np.zeros(36),
+                    ),
+                    twist=new(
+                        "geometry_msgs/msg/TwistWithCovariance",
+                        twist=new("geometry_msgs/msg/Twist", linear=zeros, angular=zeros),
+                        covariance=np.zeros(36),
+                    ),
+                )
+                recorder.write("/odom", "nav_msgs/msg/Odometry", record.log_time, odometry)
+            recorder.write(record.topic, kind, record.log_time, message)
+    recorder.end_frame()
+    recorder.publish(target)
+    return target
+
+
+def test_publishers_that_cannot_be_received_are_named(stage):
+    latched = stage.node.create_publisher(TFMessage, "/tf_static", 10)
+    text = stage.node.create_publisher(String, "/CAM_BACK/image_rect_compressed", 10)
+    stage.start_node()
+    stage.until(
+        lambda: "incompatible QoS of /stage on /tf_static" in stage.status("sets").message,
+        "the latched transforms are not noticed",
+    )
+    stage.until(
+        lambda: "publishes std_msgs/msg/String" in stage.values("camera cam_back")["reason"],
+        "the wrong type is not noticed",
+    )
+    values = stage.values("camera cam_front")
+    assert values["state"] == "waiting"
+    assert values["reason"] == "nobody publishes /CAM_FRONT/image_rect_compressed"
+    stage.node.destroy_publisher(latched)
+    stage.node.destroy_publisher(text)
+
+
+def test_a_manager_can_mend_parameters_and_cycle_the_node(stage, bag):
+    program = stage.start_node(
+        *("-p", "auto_start:=false", "-p", "decode:=fats", "-p", "max_rate:=-1.0"), until=""
+    )
+    configure, cleanup, activate, deactivate = 1, 2, 3, 4
+
+    def change(transition: int) -> bool:
+        return stage.call("change_state", ChangeState, transition=Transition(id=transition)).success
+
+    assert not change(configure)
+    values = {"decode": "fast", "max_rate": 3.0}
+    mended = [Parameter(n, value=v).to_parameter_msg() for n, v in values.items()]
+    answer = stage.call("set_parameters", SetParameters, parameters=mended)
+    assert [r.successful for r in answer.results] == [True, True]
+    assert change(configure)
+    answer = stage.call("set_parameters", SetParameters, parameters=mended[:1])
+    assert "clean the node up first" in answer.results[0].reason
+    sizes = []
+    for _ in range(20):
+        assert change(activate)
+        assert change(deactivate)
+        sizes.append(resident(program.pid))
+    assert change(activate)
+    stage.play(bag, "--clock", "0")
+    stage.until(lambda: len(stage.messages["voxels"]) > 0, "no output after cycling")
+    assert stage.call("reset", Trigger).success
+    assert change(deactivate)
+    assert not stage.call("reset", Trigger).success
+    assert change(cleanup)
+    assert max(sizes[10:]) - sizes[9] < 3e6, sizes
+    program.terminate()
+    said, _ = program.communicate(timeout=20)
+    assert program.returncode == 0
+    assert "decode must be one of exact, fast, is 'fats'; max_rate must be 0 to 1000 Hz" in said
+
+
+def resident(pid: int) -> int:
+    """Bytes of main memory that a process has."""
+    pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_wrong_parameters_end_a_node_that_starts_itself(stage):
+    program = stage.start_node("-p", "model:=no_such_model", "-p", "random_weights:=false")
+    said, _ = program.communicate(timeout=20)
+    assert program.returncode == 2
+    assert "cannot configure" in said
+    assert "no_such_model" in said
+    assert "Traceback" not in said
+
+
+def test_an_interrupt_in_the_middle_ends_it_cleanly_and_the_next_one_starts(stage, bag):
+    first = stage.start_node(*SIM_TIME)
+    player = stage.start("-m", PLAY, "play", str(bag), "--loop")
+    stage.until(lambda: len(stage.messages["voxels"]) >= 2, "it does not begin")
+    first.send_signal(signal.SIGINT)
+    first.send_signal(signal.SIGINT)
+    said, _ = first.communicate(timeout=20)
+    assert first.returncode == 0, said
+    assert "Traceback" not in said
+    stage.messages["voxels"].clear()
+    stage.messages["diagnostics"].clear()
+    stage.start_node(*SIM_TIME)
+    stage.until(lambda: len(stage.messages["voxels"]) >= 2, "the next one does not work")
+    player.terminate()
+
+
+@hearing("voxels", "occupancy", "markers")
+def test_what_comes_too_fast_is_superseded_and_counted_and_views_are_thinned(stage, bag):
+    views = ("-p", "markers:=true", "-p", "max_points:=100", "-p", "max_rate:=1.0")
+    stage.start_node(*SIM_TIME, *views)
+    stage.play(bag, "--rate", "8")
+
+    def accounted() -> bool:
+        values = stage.values("sets")
+        done = ("processed", "superseded", "ignored")
+        return int(values["offered"]) == FRAMES == sum(int(values[name]) for name in done)
+
+    stage.until(accounted, "the counters do not add up")
+    assert int(stage.values("sets")["superseded"]) > 0
+    stamps = stage.stamps("voxels")
+    assert stamps == sorted(set(stamps))
+    assert len(stamps) == int(stage.values("sets")["processed"])
+    assert {cloud.width for cloud in stage.messages["occupancy"]} == {100}
+    assert 1 <= len(stage.messages["occupancy"]) < len(stamps)
+    first = stage.messages["markers"][0].markers
+    assert [(m.action, len(m.points)) for m in first] == [(3, 0), (0, 100)]

@@ -1,0 +1,99 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""The files around the node say what the node says."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from alocc_ros.ros.parameters import NodeParameters
+from alocc_ros.types import CAMERAS
+
+ROOT = Path(__file__).parents[2]
+LAUNCH = ROOT / "launch" / "alocc.launch.py"
+PAGE = (ROOT / "docs" / "node.md").read_text()
+
+
+def node_topics() -> dict[str, str]:
+    """Topic under ~/ to message type, as documented (compared with the code below)."""
+    section = PAGE.partition("## What it publishes")[2].partition("## ")[0]
+    return dict(re.findall(r"^\| `~/([\w/<>]+)` \| (\w+/\w+) \|", section, re.M))
+
+
+def launch_constant(name: str):
+    for statement in ast.parse(LAUNCH.read_text()).body:
+        if isinstance(statement, ast.Assign) and statement.targets[0].id == name:
+            return ast.literal_eval(statement.value)
+    raise KeyError(name)
+
+
+def test_the_parameter_file_holds_every_parameter_with_its_default():
+    entries = yaml.safe_load((ROOT / "config" / "node.yaml").read_text())
+    assert entries == {"/**/alocc_node": {"ros__parameters": dataclasses.asdict(NodeParameters())}}
+
+
+def test_the_topics_of_the_page_are_those_of_the_code():
+    pytest.importorskip("rclpy")
+    from alocc_ros.ros.outputs import TOPICS
+
+    for name, kind, meaning in TOPICS:
+        package = kind.__module__.partition(".")[0]
+        assert f"| `~/{name}` | {package}/{kind.__name__} | {meaning} |" in PAGE
+    assert set(node_topics()) == {name for name, _, _ in TOPICS}
+
+
+def test_every_display_of_rviz_shows_a_topic_of_the_node():
+    displays = yaml.safe_load((ROOT / "rviz" / "alocc.rviz").read_text())["Visualization Manager"][
+        "Displays"
+    ]
+    types = {
+        "rviz_default_plugins/PointCloud2": "sensor_msgs/PointCloud2",
+        "rviz_default_plugins/MarkerArray": "visualization_msgs/MarkerArray",
+        "rviz_default_plugins/Map": "nav_msgs/OccupancyGrid",
+        "rviz_default_plugins/Image": "sensor_msgs/Image",
+    }
+    shown = set()
+    for display in displays:
+        if display["Class"] == "rviz_default_plugins/TF":
+            continue
+        topic = display["Topic"]["Value"].removeprefix("/alocc_node/")
+        shown.add(topic)
+        general = "overlay/<camera>" if topic.startswith("overlay/") else topic
+        assert node_topics()[general] == types[display["Class"]]
+    assert {"occupancy", "flow_markers", "occupancy_grid"} <= shown
+    assert {f"overlay/{camera}" for camera in CAMERAS} <= shown
+    occupancy = displays[0]
+    assert (occupancy["Style"], occupancy["Size (m)"]) == ("Boxes", 0.4)
+
+
+def test_launch_arguments_are_documented_and_are_parameters():
+    arguments = {name: default for name, default, _ in launch_constant("ARGUMENTS")}
+    assert set(launch_constant("PARAMETERS")) <= {
+        f.name for f in dataclasses.fields(NodeParameters)
+    }
+    for name in arguments:
+        assert f"`{name}:=`" in PAGE
+
+
+@pytest.mark.system
+def test_the_launch_file_describes_a_node_and_a_player():
+    launch = pytest.importorskip("launch", reason="no wheel has launch")
+    pytest.importorskip("launch_ros", reason="no wheel has launch_ros")
+    from launch.launch_description_sources import get_launch_description_from_python_launch_file
+
+    description = get_launch_description_from_python_launch_file(str(LAUNCH))
+    context = launch.LaunchContext()
+    context.launch_configurations.update(
+        {name: default or "" for name, default, _ in launch_constant("ARGUMENTS")},
+        model="alocc_2d_mini",
+        bag="scene.mcap",
+    )
+    actions = description.entities[-1].execute(context)
+    kinds = [type(action).__name__ for action in actions]
+    assert kinds.count("Node") == 1
+    assert kinds.count("ExecuteProcess") == 1

@@ -1,0 +1,121 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from alocc_ros.errors import ParameterError
+from alocc_ros.ros.parameters import DeclaredParameters, NodeParameters, check, table
+
+PAGE = Path(__file__).parents[2] / "docs" / "parameters.md"
+
+
+def test_what_is_not_given_has_its_default():
+    assert check({"model": "alocc_2d"}) == NodeParameters(model="alocc_2d")
+
+
+def test_a_whole_number_does_for_a_number_but_not_for_a_flag():
+    assert check({"model": "m", "max_rate": 5}).max_rate == 5.0
+    with pytest.raises(ParameterError, match="markers must be true or false, is 1"):
+        check({"model": "m", "markers": 1})
+
+
+def test_all_that_is_wrong_is_told_at_once():
+    wrong = {
+        "backend": "quick",
+        "tf_timeout": 99.0,
+        "min_cameras": 2.5,
+        "max_rate": float("nan"),
+        "preset": 7,
+    }
+    with pytest.raises(ParameterError) as caught:
+        check(wrong)
+    assert str(caught.value).split("; ") == [
+        "model must be given: a name of `alocc models list`, or a file",
+        "backend must be one of eager, twin, is 'quick'",
+        "preset must be text, is 7",
+        "min_cameras must be a whole number, is 2.5",
+        "tf_timeout must be 0 to 10 s, is 99",
+        "max_rate must be a finite number, is nan",
+    ]
+
+
+def test_every_default_but_the_model_is_allowed():
+    check(dataclasses.asdict(NodeParameters()) | {"model": "m"})
+
+
+def test_the_documented_table_is_the_one_of_the_code():
+    assert table() in PAGE.read_text(), "write alocc_ros.ros.parameters.table() into it"
+
+
+# --- in a node ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def node(request):
+    rclpy = pytest.importorskip("rclpy")
+    context = rclpy.Context()
+    arguments = ["--ros-args", *(a for p in request.param for a in ("-p", p))]
+    rclpy.init(args=arguments, context=context, domain_id=201)
+    made = rclpy.create_node("parameters_test", context=context)
+    yield made
+    made.destroy_node()
+    rclpy.shutdown(context=context)
+
+
+def given(*parameters: str):
+    return pytest.mark.parametrize("node", [parameters], indirect=True)
+
+
+@given("model:=alocc_2d", "max_rate:=5", "max_rat:=3.0", "use_sim_time:=true")
+def test_a_node_reads_what_it_was_given_and_names_what_it_does_not_know(node):
+    parameters = DeclaredParameters(node)
+    assert parameters.read() == NodeParameters(model="alocc_2d", max_rate=5.0)
+    assert parameters.unknown() == ["max_rat (did you mean max_rate?)"]
+
+
+@given("tf_timeout:=-1.0", "min_cameras:=9", "decode:=fats", "model:=m")
+def test_wrong_values_let_the_node_live_until_they_are_mended(node):
+    from rclpy.parameter import Parameter
+
+    parameters = DeclaredParameters(node)
+    with pytest.raises(ParameterError) as caught:
+        parameters.read()
+    assert str(caught.value).split("; ") == [
+        "decode must be one of exact, fast, is 'fats'",
+        "min_cameras must be 0 to 6, is 9",
+        "tf_timeout must be 0 to 10 s, is -1.0",
+    ]
+    mended = [
+        Parameter("tf_timeout", value=0.3),
+        Parameter("min_cameras", value=2),
+        Parameter("decode", value="fast"),
+    ]
+    assert all(result.successful for result in node.set_parameters(mended))
+    assert parameters.read() == NodeParameters(
+        model="m", tf_timeout=0.3, min_cameras=2, decode="fast"
+    )
+
+
+@given("model:=m")
+def test_a_wrong_or_late_change_is_refused_with_the_reason(node):
+    from rclpy.parameter import Parameter
+
+    parameters = DeclaredParameters(node)
+    (result,) = node.set_parameters([Parameter("decode", value="slow")])
+    assert result.reason == "decode must be one of exact, fast, is 'slow'"
+    parameters.frozen = True
+    (result,) = node.set_parameters([Parameter("decode", value="fast")])
+    assert "clean the node up first" in result.reason
+    assert parameters.read().decode == "exact"
+
+
+@given("model:=m")
+def test_tools_are_told_meaning_unit_and_bounds(node):
+    DeclaredParameters(node)
+    descriptor = node.describe_parameter("tf_timeout")
+    assert descriptor.description.endswith("[s]")
+    assert descriptor.floating_point_range[0].to_value == 10.0
+    assert node.describe_parameter("decode").additional_constraints == "one of exact, fast"

@@ -1,0 +1,113 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""The doctor on this machine, and on one where nothing is installed."""
+
+from __future__ import annotations
+
+import configparser
+import json
+import os
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from alocc_ros.cli import doctor
+
+ROOT = Path(__file__).parents[2]
+
+
+def run_doctor(*arguments: str, python: tuple[str, ...] = (), **environment: str):
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
+    code += "from alocc_ros.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    return subprocess.run(
+        [sys.executable, *python, "-c", code, "doctor", *arguments],
+        env={**os.environ, **environment},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+
+
+def rows(shown: str) -> dict[str, tuple[str, str]]:
+    """Subject to (state, what was found)."""
+    found = re.findall(r"^(\S.{19})(ok|-|MISSING) +(.*)$", shown, re.M)
+    return {subject.strip(): (state, what) for subject, state, what in found}
+
+
+def test_it_asks_for_what_setup_installs():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    required = setup["options"]["install_requires"].split()
+    assert sorted(doctor.LIBRARIES.values()) == sorted(re.split("[>=<]", r)[0] for r in required)
+
+
+def test_it_asks_for_the_messages_that_the_manifest_names():
+    manifest = ET.parse(ROOT / "package.xml").getroot()
+    named = {e.text for e in manifest.findall("depend")}
+    assert named <= {*doctor.STANDARD_MESSAGES, "tf2_msgs"}
+    executed = {e.text for e in manifest.findall("exec_depend")}
+    assert executed >= set(doctor.ROS_PYTHON)
+
+
+def test_here_alocc_run_is_ready():
+    done = run_doctor("--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads(done.stdout)
+    assert result["ready"]["run"]
+    by_subject = {f["subject"]: f for f in result["findings"]}
+    assert by_subject["torch"]["ok"] and by_subject["libraries"]["ok"]
+    node = run_doctor("--node", "--json")
+    assert (node.returncode == 0) == result["ready"]["node"]
+
+
+def test_where_nothing_is_installed_everything_missing_has_a_remedy():
+    done = run_doctor(python=("-S",), PYTHONPATH="")
+    assert (done.returncode, done.stderr) == (1, "")
+    found = rows(done.stdout)
+    assert {k for k, (state, _) in found.items() if state == "MISSING"} >= {
+        "libraries",
+        "torch",
+        "ROS 2",
+        "alocc_ros messages",
+        "tf2_ros",
+    }
+    lines = done.stdout.splitlines()
+    for line, following in zip(lines, lines[1:], strict=False):
+        if " MISSING " in line:
+            assert re.match(r" +> (make|pip|source|cd|rosdep|colcon) ", following), line
+    assert "alocc run:          NOT READY" in lines
+
+
+def test_a_real_package_is_told_from_a_stand_in(tmp_path):
+    (tmp_path / "tf2_ros").mkdir()
+    (tmp_path / "tf2_ros/__init__.py").touch()
+    done = run_doctor(python=("-S",), PYTHONPATH=f"{tmp_path}:{ROOT / 'ros_standins'}")
+    found = rows(done.stdout)
+    assert found["tf2_ros"] == ("ok", f"real, {tmp_path / 'tf2_ros'}")
+    assert found["cv_bridge"] == ("ok", f"stand-in, {ROOT / 'ros_standins/cv_bridge'}")
+
+
+def test_a_torch_that_does_not_load_is_said_in_one_line(tmp_path):
+    (tmp_path / "torch.py").write_text("raise OSError('libcudart.so: cannot\\nopen')")
+    done = run_doctor(PYTHONPATH=str(tmp_path))
+    assert done.returncode == 1
+    assert rows(done.stdout)["torch"] == ("MISSING", "libcudart.so: cannot open")
+
+
+@pytest.mark.ros
+def test_a_middleware_that_is_not_there_is_named():
+    pytest.importorskip("rclpy", reason="no rclpy here: make ros")
+    done = run_doctor(RMW_IMPLEMENTATION="rmw_nowhere_cpp")
+    state, _ = rows(done.stdout)["middleware"]
+    assert state == "MISSING" and "rmw_nowhere_cpp" in done.stdout
+
+
+@pytest.mark.ros
+def test_with_the_wheels_all_of_ros_is_here():
+    pytest.importorskip("rclpy", reason="no rclpy here: make ros")
+    found = rows(run_doctor().stdout)
+    for subject in ("ROS 2", "middleware", "standard messages", "tf2_msgs", *doctor.ROS_PYTHON):
+        assert found[subject][0] == "ok", found[subject]

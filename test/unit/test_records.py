@@ -1,0 +1,188 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from alocc_ros import records
+from alocc_ros.errors import AloccError, ModelError
+from alocc_ros.records import (
+    find,
+    load_records,
+    read_record,
+    record_of_file,
+    resolve,
+    weights_path,
+)
+from alocc_ros.resources import shared_folder
+
+NAMES = {
+    "alocc_2d",
+    "alocc_2d_mini",
+    "alocc_2d_mini_wo_mask",
+    "alocc_2d_wo_mask",
+    "alocc_3d",
+    "alocc_3d_gt_depth",
+    "alocc_3d_surroundocc",
+    "alocc_3d_wo_mask",
+    "alocc_flow_2d",
+    "alocc_flow_3d",
+}
+GOOD = (shared_folder("models") / "alocc_3d.yaml").read_text()
+
+
+def written(folder: Path, text: str, name: str = "alocc_3d.yaml") -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def test_every_published_model_has_a_record():
+    assert set(load_records()) == NAMES
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_a_record_agrees_with_its_network(name):
+    variants = pytest.importorskip("alocc_ros.network.variants")
+    record = find(name)
+    variant = variants.find_variant(record.variant)
+    assert record.input_size == variant.input_size
+    assert record.grid == variant.grid
+    assert record.classes is variant.classes
+    assert record.flow == variant.flow
+    assert (record.history, record.history_interval) == (variant.history, variant.history_interval)
+
+
+def test_two_records_never_share_a_file():
+    files = [r.file for r in load_records().values()]
+    assert len(set(files)) == len(files)
+
+
+def test_the_published_scores_are_those_of_the_paper_notes():
+    def score(name, metric):
+        return [s.value for s in find(name).scores if s.metric == metric]
+
+    assert score("alocc_2d_mini", "mIoU") == [41.43]
+    assert score("alocc_3d", "mIoU_D") == [38.94, 39.3]
+    assert score("alocc_flow_3d", "RayIoU_4m") == [47.2]
+    assert all(s.source for r in load_records().values() for s in r.scores)
+
+
+def test_an_unknown_name_is_told_the_nearest_and_all():
+    with pytest.raises(ModelError, match=r"did you mean alocc_flow_3d\?.*alocc_2d_mini_wo_mask"):
+        find("alocc_flow3d")
+
+
+def test_a_file_is_known_by_its_official_name_or_the_record_name(tmp_path):
+    official = find("alocc_3d_wo_mask").file
+    assert record_of_file(tmp_path / official).name == "alocc_3d_wo_mask"
+    assert record_of_file(tmp_path / "alocc_flow_2d.safetensors").name == "alocc_flow_2d"
+
+
+def test_a_file_is_known_by_its_digest(tmp_path, monkeypatch):
+    path = tmp_path / "renamed.pth"
+    path.write_bytes(b"weights")
+    digest = records.sha256(path)
+    text = GOOD.replace("sha256: null", f"sha256: '{digest}'")
+    record = read_record(written(tmp_path, text))
+    monkeypatch.setattr(records, "load_records", lambda: {record.name: record})
+    assert record_of_file(path) is record
+
+
+def test_a_file_of_unknown_name_needs_the_variant(tmp_path):
+    with pytest.raises(ModelError, match=r"mine.pth.*--variant"):
+        record_of_file(tmp_path / "mine.pth")
+    record = record_of_file(tmp_path / "mine.pth", "alocc_flow_3d")
+    assert record.variant == "alocc_flow_3d"
+    assert record.scores == () and record.file is None
+
+
+def test_a_variant_that_contradicts_the_name_is_refused(tmp_path):
+    with pytest.raises(ModelError, match="alocc_2d_mini network, not alocc_3d"):
+        record_of_file(tmp_path / "alocc_2d_mini_wo_mask.pth", "alocc_3d")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("flow: false", "flow: no way", "flow must be true or false, got 'no way'"),
+        ("flow: false", "", "flow is missing"),
+        ("flow: false", "flow: false\nflow: true", "flow stands twice"),
+        ("flow: false", "flow: false\nflwo: true", "unknown: flwo"),
+        ("[256, 704]", "[256]", "input: size must be a list of 2"),
+        ("[256, 704]", "[256, 704.5]", "whole number above 0"),
+        ("resolution: 0.4", "resolution: 0", "grid: resolution must be a number above 0"),
+        ("resolution: 0.4", "resolution: .nan", "resolution must be a number"),
+        ("sha256: null", "sha256: 1234", "sha256 must be 64 lower-case"),
+        ("classes: occ3d", "classes: coco", "one of occ3d, openocc, got 'coco'"),
+        ("repository: Dobbin/OccStudio", "repository: null", "go together"),
+        ("Dobbin/OccStudio", "../../etc", "owner/name"),
+        ("channel_order: bgr", "channel_order: [bgr]", "one of bgr, rgb"),
+        ("grid:", "grid: 3\nlattice:", "grid: expected entries, got 3"),
+        ("name: alocc_3d", "name: other", "must be the file's name"),
+        ("value: 45.45", "value: high", r"scores\[0\]: value must be a number"),
+        ("name: alocc_3d", "name: [", "not a readable YAML file"),
+        ("name: alocc_3d", "name: !!python/object/apply:os.getcwd []", "not a readable YAML"),
+    ],
+)
+def test_a_wrong_entry_is_named_with_file_and_place(tmp_path, old, new, message):
+    assert old in GOOD
+    path = written(tmp_path, GOOD.replace(old, new, 1))
+    with pytest.raises(ModelError, match=message) as caught:
+        read_record(path)
+    assert str(caught.value).startswith("alocc_3d.yaml: ")
+
+
+@given(st.data())
+@settings(deadline=None, max_examples=60)
+def test_any_damage_to_a_record_gives_a_record_or_a_model_error(tmp_path_factory, data):
+    tree = yaml.safe_load(GOOD)
+    section = data.draw(st.sampled_from([tree, *[v for v in tree.values() if isinstance(v, dict)]]))
+    key = data.draw(st.sampled_from(sorted(section)))
+    section[key] = data.draw(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
+        | st.lists(st.integers() | st.text(max_size=2), max_size=3)
+        | st.dictionaries(st.text(max_size=2), st.integers(), max_size=2)
+    )  # fmt: skip
+    path = written(tmp_path_factory.mktemp("record"), yaml.safe_dump(tree))
+    try:
+        read_record(path)
+    except AloccError as error:
+        assert "alocc_3d.yaml" in str(error)
+
+
+@given(st.binary(max_size=200))
+@settings(deadline=None, max_examples=60)
+def test_any_bytes_give_a_model_error(tmp_path_factory, junk):
+    path = tmp_path_factory.mktemp("record") / "alocc_3d.yaml"
+    path.write_bytes(junk)
+    with pytest.raises(ModelError):
+        read_record(path)
+
+
+def test_a_model_is_a_name_or_a_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert resolve("alocc_3d") == (find("alocc_3d"), None)
+    fetched = weights_path(find("alocc_3d"))
+    fetched.parent.mkdir(parents=True)
+    fetched.touch()
+    assert resolve("alocc_3d") == (find("alocc_3d"), fetched)
+
+    mine = tmp_path / "mine.pth"
+    with pytest.raises(ModelError, match=r"mine.pth: no such file"):
+        resolve(str(mine), "alocc_2d")
+    mine.touch()
+    record, path = resolve(str(mine), "alocc_2d")
+    assert (record.variant, path) == ("alocc_2d", mine)
+    with pytest.raises(ModelError, match="unknown model 'alocc3d'"):
+        resolve("alocc3d")
+
+
+def test_weights_that_were_never_published_have_no_place(tmp_path):
+    record = record_of_file(tmp_path / "mine.pth", "alocc_2d")
+    with pytest.raises(ModelError, match="no published weights"):
+        weights_path(record)
