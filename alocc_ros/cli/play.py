@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
@@ -48,7 +49,9 @@ def run(args: argparse.Namespace) -> int:
         topics = sorted(topic for topic, kind in bag.types.items() if kind in PLAYED_TYPES)
         topics = [topic_name(t) for t in args.topics] if args.topics else topics
         transport.prepare()
-        # Ctrl-C must come as KeyboardInterrupt, not as a context that is gone.
+        # Ctrl-C must come as KeyboardInterrupt, not as a context that is gone; and what is
+        # terminated without a word leaves its shared memory behind.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
         try:
             node = rclpy.create_node("alocc_play")

@@ -9,13 +9,16 @@ from collections.abc import Sequence
 
 from alocc_ros.ros import transport
 
+_LOOK_PERIOD = 0.1  # s, how long a signal may go unnoticed while nothing happens
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the node until a signal ends it (0); 2 if it cannot be started."""
     way = transport.prepare()  # before Fast DDS is loaded
     try:
         import rclpy
-        from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+        from rclpy.executors import SingleThreadedExecutor
+        from rclpy.signals import SignalHandlerOptions
 
         from alocc_ros.ros.node import AloccNode
     except ModuleNotFoundError as error:
@@ -26,7 +29,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return 2
 
-    rclpy.init(args=arguments)
+    # rclpy's own handlers end the context under the executor's feet: a message that is just being
+    # taken becomes an error, and a wake-up that gets lost leaves an idle node waiting for ever.
+    # Here a signal only asks, the loop looks, and things end in the order they were made.
+    rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
+    asked: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM):  # a launch file's Ctrl-C arrives twice
+        signal.signal(number, lambda number, _: asked.append(number))
     node = AloccNode()
     executor = SingleThreadedExecutor()
     executor.add_node(node)
@@ -35,13 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             node.get_logger().warning(f"{way.reason}; {way.remedy}")
         if not node.start():
             return 2
-        executor.spin()
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
+        while not asked:
+            executor.spin_once(timeout_sec=_LOOK_PERIOD)
     finally:
-        # A launch file's Ctrl-C arrives twice; the second must not end the cleaning up.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        executor.shutdown()
+        executor.shutdown(timeout_sec=_LOOK_PERIOD)
         node.destroy_node()
         rclpy.try_shutdown()
     return 0

@@ -28,6 +28,7 @@ from alocc_ros.bags.reader import Bag, Record
 from alocc_ros.bags.writer import Recorder
 from alocc_ros.msg import FrameStatusStamped, GridInfo, SemanticGrid
 
+ENDS = 60.0  # s; a program that was asked to end has hung if it takes longer on a busy machine
 HERE = Path(__file__).parent
 TINY = ("-p", "model:=flow", "-p", "random_weights:=true")
 TYPES = {
@@ -87,7 +88,7 @@ class Stage:
             if program.poll() is None:
                 program.terminate()  # what is killed leaves its shared memory behind
             try:
-                program.communicate(timeout=20)
+                program.communicate(timeout=ENDS)
             except subprocess.TimeoutExpired:
                 program.kill()
                 program.communicate()
@@ -122,7 +123,7 @@ class Stage:
                 or program.poll() is not None
             ),
             "the node does not start",
-            timeout=40.0,
+            timeout=120.0,
         )
         return program
 
@@ -132,11 +133,11 @@ class Stage:
     def play(self, bag: Path, *arguments: str) -> str:
         """Plays a bag to its end; what the player says."""
         program = self.start("-m", "alocc_ros.cli.main", "play", str(bag), *arguments)
-        said, _ = program.communicate(timeout=60)
+        said, _ = program.communicate(timeout=120)
         assert program.returncode == 0, said
         return said
 
-    def until(self, holds: Callable[[], bool], complaint: str, timeout: float = 20.0) -> None:
+    def until(self, holds: Callable[[], bool], complaint: str, timeout: float = 60.0) -> None:
         """Waits until something holds."""
         end = time.monotonic() + timeout
         while not holds():
@@ -163,9 +164,9 @@ class Stage:
     def call(self, service: str, kind: type, **fields: Any) -> Any:
         """The answer of ``/alocc_node/<service>``."""
         client = self.node.create_client(kind, f"/alocc_node/{service}")
-        assert client.wait_for_service(10.0)
+        assert client.wait_for_service(60.0)
         future = client.call_async(kind.Request(**fields))
-        self.until(future.done, f"{service} does not answer", timeout=30.0)
+        self.until(future.done, f"{service} does not answer", timeout=60.0)
         self.node.destroy_client(client)
         return future.result()
 

@@ -21,7 +21,7 @@ import tiny_node  # noqa: E402
 from diagnostic_msgs.msg import DiagnosticStatus  # noqa: E402
 from lifecycle_msgs.msg import Transition  # noqa: E402
 from lifecycle_msgs.srv import ChangeState  # noqa: E402
-from live import Stage, edited, ns  # noqa: E402
+from live import ENDS, Stage, edited, ns  # noqa: E402
 from PIL import Image  # noqa: E402
 from rcl_interfaces.srv import SetParameters  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
@@ -339,7 +339,7 @@ def test_a_manager_can_mend_parameters_and_cycle_the_node(stage, bag):
     assert change(cleanup)
     assert max(sizes[10:]) - sizes[9] < 3e6, sizes
     program.terminate()
-    said, _ = program.communicate(timeout=20)
+    said, _ = program.communicate(timeout=ENDS)
     assert program.returncode == 0
     assert "decode must be one of exact, fast, is 'fats'; max_rate must be 0 to 1000 Hz" in said
 
@@ -352,7 +352,7 @@ def resident(pid: int) -> int:
 
 def test_wrong_parameters_end_a_node_that_starts_itself(stage):
     program = stage.start_node("-p", "model:=no_such_model", "-p", "random_weights:=false")
-    said, _ = program.communicate(timeout=20)
+    said, _ = program.communicate(timeout=ENDS)
     assert program.returncode == 2
     assert "cannot configure" in said
     assert "no_such_model" in said
@@ -365,7 +365,7 @@ def test_an_interrupt_in_the_middle_ends_it_cleanly_and_the_next_one_starts(stag
     stage.until(lambda: len(stage.messages["voxels"]) >= 2, "it does not begin")
     first.send_signal(signal.SIGINT)
     first.send_signal(signal.SIGINT)
-    said, _ = first.communicate(timeout=20)
+    said, _ = first.communicate(timeout=ENDS)
     assert first.returncode == 0, said
     assert "Traceback" not in said
     stage.messages["voxels"].clear()
