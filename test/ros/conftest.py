@@ -6,10 +6,23 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 _DOMAINS = itertools.count(os.getpid() * 13)
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests over DDS get a second try, which pytest reports.
+
+    Three processes in their own time on a machine that may be busy: one of them can be held up
+    for long enough that the node, rightly, leaves a camera set out.
+    """
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.flaky(reruns=1))
 
 
 @pytest.fixture(autouse=True)

@@ -163,19 +163,23 @@ def assert_as_offline(messages: list, offline: SimpleNamespace) -> None:
 def test_a_bag_that_loops_begins_anew_and_gives_the_same_again(stage, bag, offline):
     stage.start_node(*SIM_TIME)
     player = stage.start("-m", PLAY, "play", str(bag), "--loop", "--rate", "0.6")
-    stage.until(
-        lambda: (
-            stage.stamps("voxels")[-FRAMES:] == sorted(offline.frames)
-            and len(stage.messages["voxels"]) >= 2 * FRAMES
-        ),
-        "the second lap is not complete",
-        timeout=60,
-    )
+
+    def whole_laps() -> list[list]:
+        laps: list[list] = [[]]
+        for message in list(stage.messages["voxels"]):
+            if laps[-1] and ns(message.header.stamp) <= ns(laps[-1][-1].header.stamp):
+                laps.append([])
+            laps[-1].append(message)
+        # Where the machine is busy a lap may lack a frame; it says nothing about the others.
+        return [lap for lap in laps[1:] if [ns(m.header.stamp) for m in lap] == stamps]
+
+    stamps = sorted(offline.frames)
+    stage.until(whole_laps, "no second lap is complete", timeout=120.0)
     player.send_signal(signal.SIGINT)
-    assert player.wait(10) == 130
-    second = stage.messages["voxels"][FRAMES : 2 * FRAMES]
-    assert [m.status.reset for m in second] == ["stamp went back"] + [""] * (FRAMES - 1)
-    assert_as_offline(stage.messages["voxels"][: 2 * FRAMES], offline)
+    assert player.wait(ENDS) == 130
+    lap = whole_laps()[0]
+    assert [m.status.reset for m in lap] == ["stamp went back"] + [""] * (FRAMES - 1)
+    assert_as_offline(lap, offline)
     assert int(stage.values("sets")["time_jumps"]) >= 1
 
 
