@@ -141,9 +141,9 @@ class Outputs:
         return publisher is not None and publisher.get_subscription_count() > 0
 
     def _is_time_to_view(self) -> bool:
-        if self._parameters.max_rate == 0.0:
+        if self._parameters.max_rate_hz == 0.0:
             return True
-        now, period = monotonic(), 1.0 / self._parameters.max_rate
+        now, period = monotonic(), 1.0 / self._parameters.max_rate_hz
         if self._last_view is not None and now < self._last_view + period:
             return False
         # From when it was due, so that results at 5 Hz make 2 Hz and not 1.67; but not further

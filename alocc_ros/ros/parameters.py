@@ -104,7 +104,7 @@ class NodeParameters:
     markers: bool = _parameter(
         False, "offer `~/markers` (CUBE_LIST); RViz stalls from 20,000 cubes on"
     )
-    max_rate: float = _parameter(
+    max_rate_hz: float = _parameter(
         0.0,
         "how often `~/occupancy`, `~/flow_markers`, `~/markers` and `~/overlay/*` are published "
         "at most; 0: as often as there is a result",
@@ -149,7 +149,7 @@ def check_value(name: str, value: Any) -> Any:
     field = _FIELDS[name]
     kind, limits = type(field.default), field.metadata
     if kind is float and type(value) is int:
-        value = float(value)  # `max_rate: 5` in a YAML file
+        value = float(value)  # `max_rate_hz: 5` in a YAML file
     if type(value) is not kind:
         raise ParameterError(f"{name} must be {_NOUN[kind]}, is {value!r}")
     if kind is float and not math.isfinite(value):
@@ -276,7 +276,7 @@ def _descriptor(field: dataclasses.Field) -> Any:
     descriptor = ParameterDescriptor(
         description=limits["description"] + unit,
         additional_constraints=constraints,
-        # The type is checked by us, so that `max_rate: 5` passes and all problems are told.
+        # The type is checked by us, so that `max_rate_hz: 5` passes and all problems are told.
         dynamic_typing=True,
     )
     if limits["low"] is not None:

@@ -314,7 +314,7 @@ def test_publishers_that_cannot_be_received_are_named(stage):
 
 def test_a_manager_can_mend_parameters_and_cycle_the_node(stage, bag):
     program = stage.start_node(
-        *("-p", "auto_start:=false", "-p", "decode:=fats", "-p", "max_rate:=-1.0"), until=""
+        *("-p", "auto_start:=false", "-p", "decode:=fats", "-p", "max_rate_hz:=-1.0"), until=""
     )
     configure, cleanup, activate, deactivate = 1, 2, 3, 4
 
@@ -322,7 +322,7 @@ def test_a_manager_can_mend_parameters_and_cycle_the_node(stage, bag):
         return stage.call("change_state", ChangeState, transition=Transition(id=transition)).success
 
     assert not change(configure)
-    values = {"decode": "fast", "max_rate": 3.0}
+    values = {"decode": "fast", "max_rate_hz": 3.0}
     mended = [Parameter(n, value=v).to_parameter_msg() for n, v in values.items()]
     answer = stage.call("set_parameters", SetParameters, parameters=mended)
     assert [r.successful for r in answer.results] == [True, True]
@@ -345,7 +345,7 @@ def test_a_manager_can_mend_parameters_and_cycle_the_node(stage, bag):
     program.terminate()
     said, _ = program.communicate(timeout=ENDS)
     assert program.returncode == 0
-    assert "decode must be one of exact, fast, is 'fats'; max_rate must be 0 to 1000 Hz" in said
+    assert "decode must be one of exact, fast, is 'fats'; max_rate_hz must be 0 to 1000 Hz" in said
 
 
 def resident(pid: int) -> int:
@@ -381,7 +381,7 @@ def test_an_interrupt_in_the_middle_ends_it_cleanly_and_the_next_one_starts(stag
 
 @hearing("voxels", "occupancy", "markers")
 def test_what_comes_too_fast_is_superseded_and_counted_and_views_are_thinned(stage, bag):
-    views = ("-p", "markers:=true", "-p", "max_points:=100", "-p", "max_rate:=1.0")
+    views = ("-p", "markers:=true", "-p", "max_points:=100", "-p", "max_rate_hz:=1.0")
     stage.start_node(*SIM_TIME, *views)
     stage.play(bag, "--rate", "8")
 

@@ -17,7 +17,7 @@ def test_what_is_not_given_has_its_default():
 
 
 def test_a_whole_number_does_for_a_number_but_not_for_a_flag():
-    assert check({"model": "m", "max_rate": 5}).max_rate == 5.0
+    assert check({"model": "m", "max_rate_hz": 5}).max_rate_hz == 5.0
     with pytest.raises(ParameterError, match="markers must be true or false, is 1"):
         check({"model": "m", "markers": 1})
 
@@ -27,7 +27,7 @@ def test_all_that_is_wrong_is_told_at_once():
         "backend": "quick",
         "tf_timeout": 99.0,
         "min_cameras": 2.5,
-        "max_rate": float("nan"),
+        "max_rate_hz": float("nan"),
         "preset": 7,
     }
     with pytest.raises(ParameterError) as caught:
@@ -38,7 +38,7 @@ def test_all_that_is_wrong_is_told_at_once():
         "preset must be text, is 7",
         "min_cameras must be a whole number, is 2.5",
         "tf_timeout must be 0 to 10 s, is 99",
-        "max_rate must be a finite number, is nan",
+        "max_rate_hz must be a finite number, is nan",
     ]
 
 
@@ -69,11 +69,11 @@ def given(*parameters: str):
     return pytest.mark.parametrize("node", [parameters], indirect=True)
 
 
-@given("model:=alocc_2d", "max_rate:=5", "max_rat:=3.0", "use_sim_time:=true")
+@given("model:=alocc_2d", "max_rate_hz:=5", "max_rate_h:=3.0", "use_sim_time:=true")
 def test_a_node_reads_what_it_was_given_and_names_what_it_does_not_know(node):
     parameters = DeclaredParameters(node)
-    assert parameters.read() == NodeParameters(model="alocc_2d", max_rate=5.0)
-    assert parameters.unknown() == ["max_rat (did you mean max_rate?)"]
+    assert parameters.read() == NodeParameters(model="alocc_2d", max_rate_hz=5.0)
+    assert parameters.unknown() == ["max_rate_h (did you mean max_rate_hz?)"]
 
 
 @given("tf_timeout:=-1.0", "min_cameras:=9", "decode:=fats", "model:=m")
