@@ -1,0 +1,190 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""What the network is asked to minimise (paper section 3.6; spec training.md section 5).
+
+Every mean is over what ALL processes hold: a sum here, divided by the count averaged over the
+processes. DistributedDataParallel averages gradients, so however a batch is dealt out to
+processes, its gradient is the same. (The reference does so for the mask losses only.)
+
+Labels are those of the benchmark, in the network's layout [Y, X, Z]; ``IGNORED`` is 255.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from alocc_ros.ops.flow import FLOW_BINS, FLOW_START, FLOW_STEP, bin_values
+from alocc_ros.training.parallel import mean_over_ranks
+
+IGNORED = 255
+
+# Voxels of each class in the nuScenes training scenes, in the order of Occ3D's classes
+# (training.md 5.1); OpenOcc's are the same voxels without "others", in its own order.
+OCC3D_VOXELS = (
+    944004, 1897170, 152386, 2391677, 16957802, 724139, 189027, 2074468, 413451, 2384460,
+    5916653, 175883646, 4275424, 51393615, 61411620, 105975596, 116424404, 1892500630,
+)  # fmt: skip
+_OPENOCC_OF_OCC3D = (4, 10, 9, 3, 5, 2, 6, 7, 8, 1, 11, 12, 13, 14, 15, 16, 17)
+OPENOCC_VOXELS = tuple(OCC3D_VOXELS[i] for i in _OPENOCC_OF_OCC3D)
+VOXELS = {"occ3d": OCC3D_VOXELS, "openocc": OPENOCC_VOXELS}
+# Fewer voxels than this tell nothing of how frequent a class is.
+_LEAST_VOXELS = 1000
+
+
+@dataclass(frozen=True)
+class ClassBalance:
+    """How much a class weighs and how often its voxels are drawn.
+
+    Attributes:
+        weight: [classes] of the class in the mask and dice losses.
+        draw: [classes] probability of a voxel of that class to be drawn, up to a factor.
+    """
+
+    weight: Tensor
+    draw: Tensor
+
+    @staticmethod
+    def of(voxels: Sequence[int], gamma: float = 0.25) -> ClassBalance:
+        """From how many voxels of each class there are.
+
+        Weights are relative to the first class, draws to the most frequent one.
+        """
+        count = torch.tensor(voxels, dtype=torch.float64).clamp(min=_LEAST_VOXELS)
+        log = torch.log(count + 1e-3)
+        return ClassBalance((log[0] / log).float(), ((count.max() / count) ** gamma).float())
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How many points a mask is compared at.
+
+    Attributes:
+        points: of one class in one sample.
+        oversample: so many times more are drawn first, by class.
+        hard: the share of ``points`` for which the most doubtful of those are kept; the rest is
+            drawn evenly.
+    """
+
+    points: int
+    oversample: float = 3.0
+    hard: float = 0.75
+
+
+def present_classes(labels: Tensor) -> Tensor:  # [V] uint8 -> [K] int64
+    """The labels that occur, ``IGNORED`` excepted."""
+    return torch.bincount(labels.long(), minlength=256)[:IGNORED].nonzero()[:, 0]
+
+
+def draw_points(
+    logits: Tensor,  # [K, V] of the classes that are present
+    labels: Tensor,  # [V] uint8
+    balance: ClassBalance,
+    draw: Draw,
+    random: torch.Generator,
+) -> Tensor:  # [K, n] int64, indices of labelled points
+    """Where each class's mask is compared: doubtful points and a few others.
+
+    A row draws on its own: ``oversample * points`` distinct points, frequent classes less
+    often; of those the ones with the smallest |logit|; and further points evenly. Where fewer
+    are labelled than would be drawn, all of them are: a draw never repeats itself. (The
+    reference asks for more than there are, and gets points that it must not look at.)
+    """
+    known = (labels != IGNORED).nonzero()[:, 0]
+    rows, count = len(logits), len(known)
+    hard, easy = _split(draw, count)
+    first = min(int(draw.oversample * draw.points), count)
+    doubt = logits.detach()[:, known].abs().float()
+    if first < count:
+        # Arrival times of Poisson processes: the first to come are a draw without replacement.
+        rate = balance.draw.to(logits.device)[labels[known].long()]
+        times = torch.empty(rows, count, device=logits.device).exponential_(generator=random)
+        drawn = (times / rate).topk(first, largest=False, sorted=False).indices
+        doubtful = doubt.gather(1, drawn).topk(hard, largest=False, sorted=False).indices
+        chosen = drawn.gather(1, doubtful)
+    else:
+        chosen = doubt.topk(hard, largest=False, sorted=False).indices
+    order = torch.rand(rows, count, device=logits.device, generator=random)
+    others = order.topk(easy, largest=False, sorted=False).indices
+    return known[torch.cat([chosen, others], 1)]
+
+
+def _split(draw: Draw, count: int) -> tuple[int, int]:
+    """Doubtful and even points of ``count`` labelled ones."""
+    hard = int(draw.hard * draw.points)
+    return min(hard, count), min(draw.points - hard, count)
+
+
+def mask_losses(
+    logits: Sequence[Tensor],  # a sample: [C, V]
+    labels: Sequence[Tensor],  # a sample: [V] uint8
+    balance: ClassBalance,
+    draw: Draw,
+    random: Sequence[torch.Generator],  # a sample
+) -> tuple[Tensor, Tensor]:
+    """Binary cross entropy and dice of every present class's mask, at drawn points."""
+    entropy = dice = sum(x.flatten()[:0].float().sum() for x in logits)  # 0, but with a gradient
+    points = classes = logits[0].new_zeros((), dtype=torch.float32)
+    for x, truth, generator in zip(logits, labels, random, strict=True):
+        present = present_classes(truth)
+        if not len(present):
+            continue
+        rows = x[present]
+        index = draw_points(rows, truth, balance, draw, generator)
+        at = rows.gather(1, index).float()  # [K, n]
+        target = (truth[index] == present[:, None]).to(at)
+        weight = balance.weight.to(at)[present]
+        entropy = entropy + (weight * _entropies(at, target)).sum()
+        dice = dice + (weight * _dices(at, target)).sum()
+        points = points + weight.sum() * index.shape[1]
+        classes = classes + weight.sum()
+    tiny = torch.finfo(torch.float32).eps
+    return entropy / (mean_over_ranks(points) + tiny), dice / (mean_over_ranks(classes) + tiny)
+
+
+def _entropies(logits: Tensor, target: Tensor) -> Tensor:  # [K, n] x 2 -> [K]
+    return F.binary_cross_entropy_with_logits(logits, target, reduction="none").sum(1)
+
+
+def _dices(logits: Tensor, target: Tensor) -> Tensor:  # [K, n] x 2 -> [K]
+    share = torch.sigmoid(logits)
+    return 1 - (2 * (share * target).sum(1) + 1) / (share.sum(1) + target.sum(1) + 1)
+
+
+def depth_loss(
+    probability: Tensor,  # [N, D, h, w]
+    bins: Tensor,  # [N, h, w] int64, -1: nothing measured
+) -> Tensor:
+    """Mean of -log of the probability of the measured depth bin."""
+    known = bins >= 0
+    right = probability.gather(1, bins.clamp(min=0)[:, None])[:, 0][known].float()
+    return -torch.log(right + 1e-8).sum() / _count(known.sum())
+
+
+def flow_losses(
+    logits: Tensor,  # [M, FLOW_BINS, 2] at voxels whose flow is known, (along Y, along X)
+    flow: Tensor,  # [M, 2] m/s
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Cross entropy of the velocity bins, squared error and angle of the expected velocity."""
+    logits = logits.float()
+    values = bin_values(logits)
+    target = ((flow - FLOW_START) / FLOW_STEP).round().clamp(0, FLOW_BINS - 1).long()
+    log_share = torch.log_softmax(logits, 1)
+    entropy = -log_share.gather(1, target[:, None])[:, 0]  # [M, 2]
+    expected = torch.einsum("mkc,k->mc", log_share.exp(), values)
+    cosine = torch.cosine_similarity(expected, flow, dim=1, eps=1e-8)
+    count = _count(torch.tensor(len(flow), device=flow.device))
+    return (
+        entropy.sum() / (2 * count),
+        (expected - flow).square().sum() / (2 * count),
+        -cosine.sum() / count,
+    )
+
+
+def _count(here: Tensor) -> Tensor:
+    """The count averaged over the processes; never zero."""
+    mean = mean_over_ranks(here.float())
+    return torch.where(mean > 0, mean, 1.0)

@@ -1,0 +1,82 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""What changes with the step: learning rate, denoising, temporal start (training.md 1, 2, 6)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class LearningRate:
+    """Linear warm-up, then constant; or a cosine down to zero.
+
+    Attributes:
+        base: per step, after the warm-up.
+        warmup_steps, warmup_ratio: from ``warmup_ratio * base`` in so many steps.
+        cosine: fall to zero at ``total_steps``. The reference stays constant.
+        total_steps: of the run.
+    """
+
+    base: float
+    warmup_steps: int
+    warmup_ratio: float
+    cosine: bool
+    total_steps: int
+
+    def at(self, step: int) -> float:
+        """The rate of that step."""
+        if step < self.warmup_steps:
+            done = step / self.warmup_steps
+            return self.base * (self.warmup_ratio + (1 - self.warmup_ratio) * done)
+        if not self.cosine:
+            return self.base
+        return self.base * falling_cosine(step, self.warmup_steps, self.total_steps)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What is special about a step.
+
+    Attributes:
+        depth_truth: share of the measured depth in the depth that is lifted.
+        flow_truth: share of the true occupancy in what the flow head matches.
+        temporal: the history is kept from frame to frame.
+    """
+
+    depth_truth: float
+    flow_truth: float
+    temporal: bool
+
+
+@dataclass(frozen=True)
+class Phases:
+    """When the helps of the beginning end, in steps.
+
+    Attributes:
+        temporal_start: until then every frame is alone with copies of itself for a history.
+        depth_end: the measured depth fades out until then.
+        flow_start, flow_end: the true occupancy fades out between them.
+    """
+
+    temporal_start: int
+    depth_end: int
+    flow_start: int
+    flow_end: int
+
+    def at(self, step: int) -> Phase:
+        """The phase of that step."""
+        return Phase(
+            depth_truth=falling_cosine(step, 0, self.depth_end),
+            flow_truth=falling_cosine(step, self.flow_start, self.flow_end),
+            temporal=step >= self.temporal_start,
+        )
+
+
+def falling_cosine(step: int, start: int, end: int) -> float:
+    """1 until ``start``, 0 from ``end`` on, half a cosine between."""
+    if step >= end:
+        return 0.0
+    if step <= start:
+        return 1.0
+    return (1 + math.cos(math.pi * (step - start) / (end - start))) / 2
