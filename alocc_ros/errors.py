@@ -55,5 +55,13 @@ class DeviceError(AloccError):
     """A device that is not there, or an option that it does not support."""
 
 
+class MetricError(AloccError):
+    """Arrays that cannot be scored: wrong shapes, labels out of range, flow that is not finite."""
+
+
 class OutputError(AloccError):
     """An output file that cannot be written, or that belongs to another run."""
+
+
+class TrainingError(AloccError):
+    """Training that cannot start or go on: nothing to train on, a loss that is not a number."""

@@ -19,22 +19,25 @@ import platform
 import shlex
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from alocc_ros.errors import AloccError
 from alocc_ros.resources import cache_folder
 
+if TYPE_CHECKING:  # the metrics use kernels without torch
+    import numpy as np
+    from torch import Tensor
+
 log = logging.getLogger(__name__)
 
 # How numbers are handed to C (ctypes would guess int and refuse float).
-i64, f32, f64 = ctypes.c_int64, ctypes.c_float, ctypes.c_double
+i32, i64, f32, f64 = ctypes.c_int, ctypes.c_int64, ctypes.c_float, ctypes.c_double
 
 _SOURCES = sorted((Path(__file__).parent / "csrc").glob("*.c"))
 # No -ffast-math: NaN must stay NaN, and zero tests must stay exact. Contraction to FMA and
@@ -71,6 +74,8 @@ def library() -> ctypes.CDLL | None:
 
 def available(*tensors: Tensor) -> bool:
     """True if the kernels may take these tensors: float32 on the CPU, library present."""
+    import torch
+
     fits = all(t.device.type == "cpu" and t.dtype == torch.float32 for t in tensors)
     return fits and library() is not None
 
@@ -81,13 +86,19 @@ def pointer(tensor: Tensor) -> ctypes.c_void_p:
     return ctypes.c_void_p(tensor.data_ptr())
 
 
+def address(array: np.ndarray) -> ctypes.c_void_p:
+    """The same of a numpy array."""
+    assert array.flags.c_contiguous, "C kernels take contiguous arrays"
+    return ctypes.c_void_p(array.ctypes.data)
+
+
 def parallel(function: Callable[[int, int], object], rows: int, grain: int = 1) -> None:
     """Call ``function(begin, end)`` over ``range(rows)`` on as many threads as torch uses.
 
     Several ranges a thread, so that uneven rows even out; ``grain`` rows at least in each.
     Kernels release the GIL (ctypes does), so Python threads are enough.
     """
-    threads = torch.get_num_threads()
+    threads = _threads()
     pieces = max(1, min(threads * 4 if threads > 1 else 1, rows // max(grain, 1)))
     edges = [rows * i // pieces for i in range(pieces + 1)]
     ranges = list(zip(edges[:-1], edges[1:], strict=True))
@@ -95,6 +106,12 @@ def parallel(function: Callable[[int, int], object], rows: int, grain: int = 1) 
         function(0, rows)
         return
     list(_pool(threads).map(lambda r: function(*r), ranges))
+
+
+def _threads() -> int:
+    if (torch := sys.modules.get("torch")) is not None:
+        return torch.get_num_threads()
+    return len(os.sched_getaffinity(0))
 
 
 @lru_cache(maxsize=8)
