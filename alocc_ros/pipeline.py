@@ -8,7 +8,7 @@ vehicle, a data set) or where the answer goes.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -98,10 +98,10 @@ class Pipeline:
         prepared = time.perf_counter()
         recall = self.memory.recall(frame)
         network_input = self._network_input(frame, images, recall)
-        previous = None if recall.keyframe is None else recall.keyframe.memory
+        previous = _remembered(recall)
         with running(self.backend):
             output = self.network(network_input, previous, keep=recall.push, recycle=self._spare)
-        self.memory.commit(frame, output.memory)
+        self.memory.commit(frame, output.memory, replace(output.memory, history=None))
         if recall.push and previous is not None:
             self._spare = previous  # its buffer carries the memory after the next
         answer = self._occupancy(frame, output, recall)
@@ -122,9 +122,12 @@ class Pipeline:
         map_T_cameras = map_T_camera(frame, CAMERAS)
         map_T_grid = frame.map_T_base @ self.base_T_grid
         moved, previous_T_camera = np.eye(4), np.tile(np.eye(4), (len(CAMERAS), 1, 1))
+        glanced = moved
         if key is not None:
+            glance = recall.glance or key
             moved = inverse(key.map_T_base @ self.base_T_grid) @ map_T_grid
-            previous_T_camera = _seen_before(key, map_T_cameras)
+            glanced = inverse(glance.map_T_base @ self.base_T_grid) @ map_T_grid
+            previous_T_camera = _seen_before(glance, map_T_cameras)
         calibrations = [frame.calibration[c] for c in CAMERAS]
         crops = [Crop.fit(c.width, c.height, self.network.variant.input_size) for c in calibrations]
         cameras = CameraGeometry(
@@ -141,6 +144,7 @@ class Pipeline:
             cameras=cameras,
             previous_T_current=torch.from_numpy(moved),
             elapsed=self._nominal_age(recall),
+            glance_T_current=torch.from_numpy(glanced),
             alive=None if bool(alive.all()) else alive,
         )
 
@@ -176,11 +180,20 @@ class Pipeline:
         )
 
 
-def _seen_before(key: KeyFrame, map_T_cameras: np.ndarray) -> np.ndarray:  # [N, 4, 4]
-    """Camera now -> the same camera at the key frame; out of sight if it had no image then."""
-    moved = inverse(key.map_T_camera) @ map_T_cameras
+def _remembered(recall: Recall) -> Memory | None:
+    """The key frame's history with what there is to see of an interval ago."""
+    memory = None if recall.keyframe is None else recall.keyframe.memory
+    glance = None if recall.glance is None else recall.glance.memory
+    if memory is None or glance is None:
+        return memory
+    return replace(memory, stereo=glance.stereo, flow_bev=glance.flow_bev)
+
+
+def _seen_before(glance: KeyFrame, map_T_cameras: np.ndarray) -> np.ndarray:  # [N, 4, 4]
+    """Camera now -> the same camera at that frame; out of sight if it had no image then."""
+    moved = inverse(glance.map_T_camera) @ map_T_cameras
     for n, camera in enumerate(CAMERAS):
-        if camera in key.missing:
+        if camera in glance.missing:
             moved[n] = np.eye(4)
             moved[n, 2, 3] = -_OUT_OF_SIGHT
     return moved

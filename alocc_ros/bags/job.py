@@ -177,19 +177,28 @@ def frames_to_remember(
 
     A memory is made of the last ``history`` key frames, and a key frame's own part depends on
     the one before it (stereo). So after ``history + 1`` key frames, or after a reset, nothing
-    is left of how it began; frames between key frames leave nothing anyway.
+    is left of how it began. What is kept to glance back to may lie before the last key frame,
+    so it needs one more, and the images of what it was compared with itself.
     """
     # The policy alone, without the network, tells which frames were key frames.
     rehearsal = TemporalMemory(memory.policy, memory.cameras)
     key_frames: list[int] = []
+    numbers: dict[int, int] = {}  # by stamp, since the last reset
+    glanced_at: dict[int, int] = {}  # stamp to stamp
     for number, frame in zip(range(done), frames, strict=False):
         recall = rehearsal.recall(frame)
         rehearsal.commit(frame, None)
         if recall.reset:
             key_frames.clear()
+            numbers.clear()
         if recall.push:
             key_frames.append(number)
-    return frozenset(key_frames[-(history + 1) :])
+        numbers.setdefault(frame.stamp, number)
+        if recall.glance is not None:
+            glanced_at.setdefault(frame.stamp, recall.glance.stamp)
+    kept = {glance.stamp for glance in rehearsal.glances}
+    kept |= {glanced_at[stamp] for stamp in kept if stamp in glanced_at}
+    return frozenset(key_frames[-(history + 2) :]) | {numbers[stamp] for stamp in kept}
 
 
 def _do(

@@ -46,6 +46,8 @@ class NetworkInput:
         cameras: geometry of the N cameras.
         previous_T_current: [4, 4] float64 metres, grid frame now -> at the memory's key frame.
         elapsed: seconds since that key frame; the weights know multiples of 0.5.
+        glance_T_current: likewise, to the frame that ``memory.stereo`` and ``memory.flow_bev`` are
+            of; None: they are the key frame's, as in training.
         alive: [N] bool; False: no image came, lift nothing from this camera.
         lidar_depth: [N, H, W] metres at network-input pixels, 0 where there is no return
             (the camera + LiDAR rows of the paper).
@@ -55,6 +57,7 @@ class NetworkInput:
     cameras: CameraGeometry
     previous_T_current: Tensor
     elapsed: float = 0.5
+    glance_T_current: Tensor | None = None
     alive: Tensor | None = None
     lidar_depth: Tensor | None = None
 
@@ -122,8 +125,8 @@ class Alocc(nn.Module):
         Args:
             frame: images and geometry.
             memory: what the previous step returned; None starts anew.
-            keep: move the memory on. Without, it is used but returned as it came in (frames between
-                key frames).
+            keep: move the history on. Without, it is used but returned as it came in (frames
+                between key frames); the stereo feature and flow map are always this frame's.
             recycle: a memory that nobody needs any more (the one before ``memory``); its history
                 buffer may be overwritten instead of allocating another (1.3 GB in the 3D variants).
 
@@ -168,14 +171,18 @@ class Alocc(nn.Module):
         observe("final/occ_argmax", found)
         flow, flow_bev = None, None
         if v.flow:
-            previous = None if memory is None else memory.flow_bev
-            flow, flow_bev = self.alocc_head.flow(voxels, previous, motion, v)
+            previous, glance = None, motion
+            if memory is not None:
+                previous = memory.flow_bev
+                glance = motion if frame.glance_T_current is None else frame.glance_T_current
+            flow, flow_bev = self.alocc_head.flow(voxels, previous, glance, v)
             # Network components are (along y, along x); users want (vx, vy).
             flow = flow.transpose(0, 1).flip(-1)
             observe("final/flow_fp32", flow)
-        if keep or memory is None:
-            stereo = c2.detach() if v.stereo else None
-            memory = Memory(history, ages, stereo, flow_bev, embedded)
+        if memory is not None and not keep:
+            history, ages, embedded = memory.history, memory.ages, memory.embedded
+        stereo = c2.detach() if v.stereo else None
+        memory = Memory(history, ages, stereo, flow_bev, embedded)
         return NetworkOutput(found, logits.transpose(0, 1), flow, memory)
 
     def _stereo(self, c2: Tensor, cameras: CameraGeometry, memory: Memory | None) -> Tensor:

@@ -6,14 +6,19 @@ one interval, whatever the true time. So a stream of any rate is thinned: frames
 frames look at the memory of the last key frame but do not push themselves into it. And a
 memory is only as good as the motion since it was made is known, hence the reset rules.
 
-What a memory is stays opaque here; the network makes it and understands it.
+Depth from two images and flow from two maps want one interval between the two as well: a
+step of 0.1 s taken for one of 0.5 s makes everything five times as slow. So of the last
+interval a few frames are kept as glances, which is cheap, and each frame compares itself
+with the one that lies nearest to an interval ago.
+
+What a memory or a glance is stays opaque here; the network makes them and understands them.
 """
 
 from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -39,6 +44,8 @@ class MemoryPolicy:
 
     Attributes:
         interval_ns: spacing of the key frames that the model expects.
+        glances: how many frames an interval are kept to look back to; what a frame compares itself
+            with is one interval old, give or take half an interval divided by this.
         tolerance: how far below the interval a key frame may lie, as a fraction of it. Within
             that, the frame nearest to the interval is taken: one at least ``interval`` minus
             half a frame period after the last key frame. nuScenes' own key frames are 0.4 to
@@ -56,6 +63,7 @@ class MemoryPolicy:
     """
 
     interval_ns: int = 500_000_000
+    glances: int = 4
     tolerance: float = 0.3
     max_gap_ns: int = 2_000_000_000
     max_speed: float = 60.0
@@ -70,6 +78,8 @@ class MemoryPolicy:
         problems = []
         if self.interval_ns <= 0:
             problems.append(f"interval_ns must be positive, is {self.interval_ns}")
+        if self.glances < 1:
+            problems.append(f"glances must be at least 1, is {self.glances}")
         if not 0.0 <= self.tolerance < 1.0:
             problems.append(f"tolerance must be in [0, 1), is {self.tolerance}")
         if self.max_gap_ns < self.interval_ns:
@@ -92,7 +102,7 @@ class MemoryPolicy:
 
 @dataclass(frozen=True)
 class KeyFrame:
-    """A memory and where it was made.
+    """A memory, or a glance, and where it was made.
 
     Attributes:
         memory: what the network returned; opaque here.
@@ -120,12 +130,15 @@ class Recall:
 
     Attributes:
         keyframe: the memory to use, or None: the frame begins a sequence.
+        glance: what to compare the images with: of key frames the key frame before, as in
+            training, of others what lies nearest to an interval ago. None: as ``keyframe``.
         push: whether the memory that comes out becomes the next key frame.
         reset: why there is no memory (one of ``RESET_REASONS``), or "".
         elapsed_ns: time since the key frame, 0 without one.
     """
 
     keyframe: KeyFrame | None
+    glance: KeyFrame | None
     push: bool
     reset: str
     elapsed_ns: int
@@ -160,6 +173,11 @@ class TemporalMemory:
         """The last key frame, or None."""
         return self._keyframe
 
+    @property
+    def glances(self) -> tuple[KeyFrame, ...]:
+        """What later frames may be compared with, oldest first."""
+        return tuple(self._glances)
+
     def recall(self, frame: FrameSet) -> Recall:
         """Decides whether the memory fits ``frame`` and whether it is to be renewed by it.
 
@@ -173,15 +191,22 @@ class TemporalMemory:
         self._see(frame)
         key = self._keyframe
         if key is None:
-            recall = Recall(None, push=True, reset=self._empty_because, elapsed_ns=0)
+            recall = Recall(None, None, push=True, reset=self._empty_because, elapsed_ns=0)
         else:
             elapsed = frame.stamp - key.stamp
-            recall = Recall(key, elapsed >= self._push_after(), reset="", elapsed_ns=elapsed)
+            push = elapsed >= self._push_after()
+            glance = self._glance(frame.stamp, key, push)
+            recall = Recall(key, glance, push, reset="", elapsed_ns=elapsed)
         self._recalled = (frame, recall.push)
         return recall
 
-    def commit(self, frame: FrameSet, memory: object) -> None:
-        """Takes the memory that the network made of ``frame``; kept if it was to be pushed.
+    def commit(self, frame: FrameSet, memory: object, glance: object = None) -> None:
+        """Takes what the network made of ``frame``.
+
+        Args:
+            frame: the one that was recalled last.
+            memory: kept if it was to be pushed.
+            glance: kept for an interval if none was for a while.
 
         Raises:
             TemporalMemoryError: ``frame`` is not the one that was recalled last.
@@ -192,16 +217,18 @@ class TemporalMemory:
             )
         push = self._recalled[1]
         self._recalled = None
+        seen = KeyFrame(
+            memory=memory,
+            stamp=frame.stamp,
+            map_T_base=frame.map_T_base,
+            map_T_camera=map_T_camera(frame, self.cameras),
+            missing=frozenset(c for c in self.cameras if c not in frame.images),
+            fingerprint=dict(frame.calibration),
+            frames=(frame.map_frame, frame.base_frame),
+        )
         if push:
-            self._keyframe = KeyFrame(
-                memory=memory,
-                stamp=frame.stamp,
-                map_T_base=frame.map_T_base,
-                map_T_camera=map_T_camera(frame, self.cameras),
-                missing=frozenset(c for c in self.cameras if c not in frame.images),
-                fingerprint=dict(frame.calibration),
-                frames=(frame.map_frame, frame.base_frame),
-            )
+            self._keyframe = seen
+        self._keep_glance(replace(seen, memory=glance), push)
 
     def reset(self, reason: str = MANUAL) -> None:
         """Throws the memory away; the next frame begins a sequence.
@@ -219,9 +246,25 @@ class TemporalMemory:
 
     def _forget(self) -> None:
         self._keyframe: KeyFrame | None = None
+        self._glances: deque[KeyFrame] = deque()
         self._seen: _Seen | None = None
         self._periods: deque[int] = deque(maxlen=2)
         self._recalled: tuple[FrameSet, bool] | None = None
+
+    def _glance(self, stamp: int, key: KeyFrame, push: bool) -> KeyFrame | None:
+        wanted = key.stamp if push else stamp - self.policy.interval_ns
+        return min(self._glances, key=lambda g: abs(g.stamp - wanted), default=None)
+
+    def _keep_glance(self, glance: KeyFrame, push: bool) -> None:
+        glances, interval = self._glances, self.policy.interval_ns
+        if glances and not push:
+            # Half a period early is nearer than half a period late, as for key frames.
+            early = min(self._periods) / 2 if self._periods else 0
+            if glance.stamp - glances[-1].stamp < interval / self.policy.glances - early:
+                return
+        glances.append(glance)
+        while len(glances) > 2 and glances[1].stamp <= glance.stamp - interval:
+            glances.popleft()  # from now on its successor is always nearer
 
     def _reset_reason(self, frame: FrameSet) -> str:
         """Why there is no memory that fits the frame, or ""."""

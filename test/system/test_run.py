@@ -187,6 +187,20 @@ def test_a_run_that_was_stopped_resumes_to_the_same_bytes(
     assert contents(tmp_path) == ["out.mcap"]
 
 
+def test_flow_at_a_higher_rate_resumes_to_the_same_bytes_too(tmp_path, stop):
+    """Its frames between key frames glance back to others of their kind."""
+    bag, flow = tmp_path / "fast.mcap", ("--model", "flow", "--random-weights")
+    write_sample(bag, seconds=2.4, rate=10, width=176, height=99)
+    assert alocc_run(bag, tmp_path / "whole.mcap", model=flow) == 0
+    out = tmp_path / "out.mcap"
+    for after in (13, 4, 5):
+        stop(after)
+        assert alocc_run(bag, out, model=flow) == 130
+    stop(1000)
+    assert alocc_run(bag, out, model=flow) == 0
+    assert out.read_bytes() == (tmp_path / "whole.mcap").read_bytes()
+
+
 def test_without_remembering_the_resumed_output_would_differ(
     bag, tmp_path, undisturbed, stop, monkeypatch
 ):
@@ -211,9 +225,11 @@ def test_only_the_key_frames_that_are_remembered_run_again(bag, tmp_path, stop, 
     steps.clear()
     stop(1000)
     alocc_run(bag, tmp_path / "out.mcap")
-    # history 3: four key frames (0.5 s apart, of frames 0.25 s apart), then the twelfth frame.
-    assert len(steps) == 4 + 1
-    np.testing.assert_allclose(np.diff(steps) / 1e9, [0.5, 0.5, 0.5, 0.25], atol=1e-6)
+    # History 3: five key frames (0.5 s apart, of frames 0.25 s apart); of the others the one that
+    # the last frame glances back to, and what that one itself was compared with.
+    remembered = {2, 4, 6, 8, 10} | {9} | {7}
+    assert len(steps) == len(remembered) + 1
+    np.testing.assert_allclose(np.diff(steps) / 1e9, [0.5] * 2 + [0.25] * 5, atol=1e-6)
 
 
 def test_a_partial_of_other_options_is_refused_unless_restarted(bag, tmp_path, stop, capsys):

@@ -1,7 +1,8 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
 """A real network of the family with few channels: a frame takes a fraction of a second.
 
-``python tiny_model.py run BAG ...`` is ``alocc run BAG ...`` that knows the model ``tiny``.
+``python tiny_model.py run BAG ...`` is ``alocc run BAG ...`` that knows the models ``tiny`` and
+``flow``.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from types import MappingProxyType
 
 import alocc_ros.records
 from alocc_ros.grid import VoxelGrid
-from alocc_ros.labels import OCC3D
+from alocc_ros.labels import OCC3D, OPENOCC
 from alocc_ros.network.variants import VARIANTS, Variant
 
 GRID = VoxelGrid(lower=(-20.0, -20.0, -1.0), shape=(50, 50, 8), resolution=0.8)
@@ -47,19 +48,23 @@ RECORD = replace(
     scores=(),
 )
 
+# The same with a flow head.
+FLOW = replace(VARIANT, name="flow", queries=18, flow=True, classes=OPENOCC)
+FLOW_RECORD = replace(RECORD, name="flow", variant="flow", flow=True, classes=OPENOCC)
+
 
 @contextlib.contextmanager
 def known() -> Iterator[None]:
-    """Meanwhile this process knows the model ``tiny``."""
+    """Meanwhile this process knows the models ``tiny`` and ``flow``."""
     before = alocc_ros.records.load_records
-    records = MappingProxyType({**before(), "tiny": RECORD})
-    VARIANTS["tiny"] = VARIANT
+    records = MappingProxyType({**before(), "tiny": RECORD, "flow": FLOW_RECORD})
+    VARIANTS.update({"tiny": VARIANT, "flow": FLOW})
     alocc_ros.records.load_records = lambda: records
     try:
         yield
     finally:
         alocc_ros.records.load_records = before
-        del VARIANTS["tiny"]
+        del VARIANTS["tiny"], VARIANTS["flow"]
 
 
 if __name__ == "__main__":

@@ -64,7 +64,8 @@ def test_a_frame_between_key_frames_uses_the_memory_without_moving_it_on():
     with running():
         between = network(example_frame(network.variant, seed=7), memory, keep=False)
         pushed = network(example_frame(network.variant, seed=7), memory)
-    assert between.memory is memory and torch.equal(memory.history, before)
+    assert between.memory.history is memory.history and torch.equal(memory.history, before)
+    assert torch.equal(between.memory.stereo, pushed.memory.stereo)
     assert torch.equal(between.logits, pushed.logits)
     assert pushed.memory.ages.tolist() == [0.0, 0.5, 1.0]
 

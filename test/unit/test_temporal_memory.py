@@ -148,6 +148,28 @@ def test_frames_between_key_frames_use_the_memory_and_leave_it_alone() -> None:
     assert memory.keyframe.memory == "memory of 12"
 
 
+@pytest.mark.parametrize("rate", [2, 4, 5, 8, 10, 12, 20, 30])
+def test_every_frame_is_compared_with_one_an_interval_ago(rate: int) -> None:
+    """Exactly with the key frame before if it is one, and nearly so between key frames."""
+    memory = TemporalMemory()
+    # Glances lie up to an eighth of a second and half a period apart; half of that is the error.
+    nearest = (0.5 / 4 + 0.5 / rate) / 2 + 1e-6
+    for k in range(5 * rate):
+        taken = frame(k / rate)
+        key = memory.keyframe
+        recall = memory.recall(taken)
+        if recall.push:
+            assert (recall.glance and recall.glance.stamp) == (key and key.stamp)
+        elif k / rate >= 0.5:
+            assert abs((taken.stamp - recall.glance.stamp) / SECOND - 0.5) <= nearest
+            assert recall.glance.memory == f"glance of {recall.glance.stamp}"
+        memory.commit(taken, "memory", f"glance of {taken.stamp}")
+        assert len(memory.glances) <= 4 + 2
+    memory.reset()
+    assert memory.glances == ()
+    assert memory.recall(frame(60.0)).glance is None
+
+
 def test_the_same_stamp_again_neither_pushes_nor_resets() -> None:
     memory = started()
     again = frame(1.0, pose(500.0))
@@ -211,7 +233,7 @@ def test_a_memory_that_does_not_fit_is_thrown_away_for_a_counted_reason(
 ) -> None:
     memory = started()
     recall = memory.recall(next_frame)
-    assert recall == rules.Recall(None, push=True, reset=reason, elapsed_ns=0)
+    assert recall == rules.Recall(None, None, push=True, reset=reason, elapsed_ns=0)
     assert memory.resets == {rules.FIRST_FRAME: 1, reason: 1}
     memory.commit(next_frame, "new")
     assert memory.keyframe.memory == "new"
