@@ -77,7 +77,13 @@ class _Active:
 
 
 class AloccNode(LifecycleNode):
-    """The node; see the module."""
+    """The node; see the module.
+
+    Attributes:
+        load_model: makes the network of the parameters; the benchmark puts a tiny one in.
+    """
+
+    load_model = staticmethod(load)
 
     def __init__(self, **options: Any) -> None:
         """``options`` as of ``rclpy.lifecycle.LifecycleNode``."""
@@ -112,7 +118,7 @@ class AloccNode(LifecycleNode):
             preset = load_preset(parameters.preset)
             file = Path(parameters.calibration_file or preset.calibration_file or "")
             rig = load_rig(file, preset.rectified) if file.name else {}
-            model = load(parameters)
+            model = self.load_model(parameters)
             outputs = Outputs(self, parameters, preset.used_cameras)
         except AloccError as error:
             self.get_logger().error(f"cannot configure: {error}")

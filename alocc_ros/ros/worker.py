@@ -32,9 +32,11 @@ class WorkerStatistics:
         offered, processed, superseded, ignored: sets; ``ignored`` while it was disabled.
         failed: sets by kind of error.
         last_failure: the newest error, or "" if a result came since.
-        stages: s of recent results by stage: ``wait`` for the worker, ``poses``, ``preprocess``,
-            ``network``, ``publish``, and ``added``: all but preprocessing and network since the
-            last camera's image arrived, or since the worker was done with the set before.
+        stages: s of recent results by stage: ``arrival``, from the newest image's stamp until the
+            set was whole; ``wait`` for the worker to be done with the set before; ``poses``,
+            ``preprocess``, ``network``, ``publish``; and ``added``, what the node adds to
+            preprocessing and network between the set's being whole (or the worker's being done
+            with the set before, if that is later) and its being published.
         latencies: s from sensor stamp to publish of recent results.
         resets: of the temporal memory by reason.
         waiting: whether a set is waiting.
@@ -80,7 +82,7 @@ class Worker:
         self._pipeline, self._make_frame, self._publish = pipeline, make_frame, publish
         self._now, self._complain = now, complain
         self._changed = threading.Condition()
-        self._next: tuple[CameraSet, float] | None = None
+        self._next: tuple[CameraSet, float, float] | None = None
         self._stopping = self._reset_wanted = False
         self._offered = self._processed = self._superseded = self._ignored = 0
         self._failed: Counter[str] = Counter()
@@ -99,7 +101,8 @@ class Worker:
                 self._ignored += 1
                 return
             self._superseded += self._next is not None
-            self._next = (camera_set, monotonic())
+            newest = max(image.stamp for image in camera_set.images.values())
+            self._next = (camera_set, monotonic(), (self._now() - newest) * 1e-9)
             self._changed.notify()
 
     def reset(self) -> None:
@@ -143,12 +146,12 @@ class Worker:
                     self._changed.wait()
                 if self._stopping:
                     return
-                (camera_set, offered), self._next = self._next, None
+                (camera_set, offered, age), self._next = self._next, None
                 reset, self._reset_wanted = self._reset_wanted, False
             try:
                 if reset:
                     self._pipeline.reset()
-                self._work(camera_set, offered)
+                self._work(camera_set, offered, age)
             except AloccError as error:
                 self._fail(type(error).__name__, str(error))
             except Exception as error:  # a defect, or a device out of memory: the next may work
@@ -157,7 +160,7 @@ class Worker:
                 self._fail(type(error).__name__, traceback.format_exc().strip())
             self._free_since = monotonic()
 
-    def _work(self, camera_set: CameraSet, offered: float) -> None:
+    def _work(self, camera_set: CameraSet, offered: float, age: float) -> None:
         begin = monotonic()
         frame = self._make_frame(camera_set)
         framed = monotonic()
@@ -171,7 +174,8 @@ class Worker:
         end = monotonic()
         timings = self._pipeline.timings
         stages = {
-            "wait": begin - offered,
+            "arrival": age,
+            "wait": max(self._free_since - offered, 0.0),
             "poses": framed - begin,
             "preprocess": timings["preprocess"],
             "network": timings["network"],
