@@ -50,7 +50,11 @@ class ResNet(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # [N, 3, H, W]
         """C2 [N, 256, H/4, W/4] (the stereo feature), C4 [N, 1024, H/16, ..], C5 [N, 2048, ..]."""
-        x = conv_bn(images, self.conv1, self.bn1, relu=True)
-        c2 = self.layer1(F.max_pool2d(x, 3, 2, 1))
+        c2 = self.first_stage(images)
         c4 = self.layer3(self.layer2(c2))
         return c2, c4, self.layer4(c4)
+
+    def first_stage(self, images: Tensor) -> Tensor:
+        """C2 alone."""
+        x = conv_bn(images, self.conv1, self.bn1, relu=True)
+        return self.layer1(F.max_pool2d(x, 3, 2, 1))

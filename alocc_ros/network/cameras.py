@@ -25,7 +25,8 @@ class CameraGeometry:
         post_rotation, post_translation: [N, 3, 3], [N, 3]; full-image pixel p ->
             network-input pixel: R p + t (resize and crop).
         previous_T_camera: [N, 4, 4] camera now -> the same camera at the previous key frame.
-        augmentation: [3, 3] rotation/flip/scale of the grid in training; identity otherwise.
+        augmentation: [3, 3] rotation/flip/scale of the grid in training, or [N, 3, 3] where the
+            cameras are of several samples; identity otherwise.
     """
 
     grid_T_camera: Tensor
@@ -72,7 +73,7 @@ class CameraGeometry:
         height, width = variant.input_size
         rows, columns = variant.feature_size
         ray = self.augmentation @ self.grid_T_camera[:, :3, :3] @ self._ray()
-        origin = self.grid_T_camera[:, :3, 3] @ self.augmentation.T
+        origin = (self.augmentation @ self.grid_T_camera[:, :3, 3:])[..., 0]
         us, vs = (
             torch.linspace(0, size - 1, count, dtype=torch.float64)
             for size, count in ((width, columns), (height, rows))

@@ -15,7 +15,7 @@ from alocc_ros.ops.flow import FLOW_BINS, decode_flow
 from alocc_ros.ops.history import index_motion, warp_twin
 
 # The flow head's bird's-eye map: mean of the voxel slices z = 3..8 (0.2 to 2.6 m).
-_FLOW_SLICES = slice(3, 9)
+FLOW_SLICES = slice(3, 9)
 _FLOW_COST_CHANNELS = 24
 
 
@@ -72,17 +72,22 @@ class AloccHead(nn.Module):
         """
         # Over rows of channels, the order in which voxels lie in memory: ten times faster.
         rows = voxels.permute(0, 2, 3, 4, 1)
-        bev = rows[:, :, :, _FLOW_SLICES].mean(3).permute(0, 3, 1, 2)
+        bev = rows[:, :, :, FLOW_SLICES].mean(3).permute(0, 3, 1, 2)
         cost = self._match(bev, bev if previous is None else previous, previous_T_current, variant)
         cost = F.interpolate(cost, size=bev.shape[2:], mode="bilinear", align_corners=True)
         flow = decode_flow(cost, voxels, self.flow_post_conv[0], self.flow_predicter)
         observe("head/flow", lambda: flow[None])
         return flow, bev.detach()
 
+    @staticmethod
     @torch.no_grad()
-    def _correlate(
-        self, bev: Tensor, previous: Tensor, previous_T_current: Tensor, variant: Variant
+    def correlate(
+        bev: Tensor,  # [1, C, Y, X]
+        previous: Tensor,  # [1, C, Y, X]
+        previous_T_current: Tensor,
+        variant: Variant,
     ) -> Tensor:  # [1, TAPS * TAPS, Y/2, X/2]
+        """How alike each place now and the places around it before are."""
         r = variant.grid.resolution
         motion = index_motion(previous_T_current, variant.grid.lower, (r, r, r), planar=True)
         warped = warp_twin(previous[0, ..., None], motion)[None, ..., 0]
@@ -95,7 +100,7 @@ class AloccHead(nn.Module):
     def _match(
         self, bev: Tensor, previous: Tensor, previous_T_current: Tensor, variant: Variant
     ) -> Tensor:  # [1, 24, Y/2, X/2]
-        cost = self._correlate(bev, previous, previous_T_current, variant)
+        cost = self.correlate(bev, previous, previous_T_current, variant)
         observe("flow/cost_volume_softmax", cost)
         cost = conv_bn(cost, *self.cost_volum_net)
         observe("flow/cost_volume_net", cost)

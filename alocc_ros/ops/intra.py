@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from alocc_ros.ops.mode import fast
+from alocc_ros.ops.mode import forced
 
 
 def fill_behind_twin(
@@ -31,8 +32,10 @@ def fill_behind(
     fill: Tensor,  # [N, L, h, w]
 ) -> Tensor:  # [N, D, h, w]
     """The same as L shifted multiply-adds; no D x D matrix a pixel."""
-    if not fast():
+    if forced():
         return fill_behind_twin(depth, fill)
+    if torch.is_grad_enabled():
+        return _fill_behind_with_gradient(depth, fill)
     bins = depth.shape[1]
     # Bins outermost: every shift is then one contiguous block.
     surface = depth.transpose(0, 1).contiguous()  # [D, N, h, w]
@@ -41,3 +44,13 @@ def fill_behind(
     for behind in range(1, min(len(share), bins - 1) + 1):
         out[behind:].addcmul_(surface[: bins - behind], share[behind - 1])
     return out.transpose(0, 1)
+
+
+def _fill_behind_with_gradient(depth: Tensor, fill: Tensor) -> Tensor:
+    """The same without writing into what a gradient needs."""
+    bins = depth.shape[1]
+    out = depth
+    for behind in range(1, min(fill.shape[1], bins - 1) + 1):
+        share = depth[:, : bins - behind] * fill[:, behind - 1, None]
+        out = out + F.pad(share, (0, 0, 0, 0, behind, 0))
+    return out

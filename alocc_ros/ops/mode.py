@@ -22,6 +22,11 @@ def twins() -> Iterator[None]:
         _twins.reset(token)
 
 
+def forced() -> bool:
+    """True inside ``twins()``."""
+    return _twins.get()
+
+
 def fast() -> bool:
     """True where the fast form may run: not inside ``twins()`` and nobody asks for gradients.
 

@@ -1,0 +1,94 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""What the network should have said: per pixel block from LiDAR, per voxel from the benchmark
+(training.md section 4).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from alocc_ros.labels import OCC3D, OPENOCC, ClassList
+from alocc_ros.training.losses import IGNORED
+
+BLOCK = 16  # pixels an image feature stands for, along each axis
+NO_DEPTH = -1
+
+# LiDAR points carry Occ3D's labels (0: noise). OpenOcc has the same classes in another order and
+# none for noise. (The reference trains OpenOcc models on Occ3D's numbers: a car's pixels teach
+# "construction vehicle".)
+_OPENOCC_OF_OCC3D = np.full(256, IGNORED, dtype=np.uint8)
+for _label, _name in enumerate(OPENOCC.names):
+    _OPENOCC_OF_OCC3D[OCC3D.names.index(_name)] = _label
+
+
+def point_classes(labels: np.ndarray, classes: ClassList) -> np.ndarray:  # [P] uint8 -> [P] uint8
+    """Labels of LiDAR points (0 noise, 1 barrier, ... 16 vegetation) as the benchmark's."""
+    return labels if classes.name == "occ3d" else _OPENOCC_OF_OCC3D[labels]
+
+
+def pixels_of(
+    points: np.ndarray,  # [P, 3] metres
+    camera_T_points: np.ndarray,  # [4, 4]
+    intrinsics: np.ndarray,  # [3, 3]
+    post_rotation: np.ndarray,  # [3, 3]
+    post_translation: np.ndarray,  # [3]
+) -> tuple[np.ndarray, np.ndarray]:  # [P, 2] network-input pixels, [P] depth
+    """Where a camera's network input shows the points."""
+    seen = points @ camera_T_points[:3, :3].T + camera_T_points[:3, 3]
+    depth = seen[:, 2]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        pixels = seen @ intrinsics.T / depth[:, None]
+    return pixels[:, :2] @ post_rotation[:2, :2].T + post_translation[:2], depth
+
+
+def block_targets(
+    pixels: np.ndarray,  # [P, 2]
+    depth: np.ndarray,  # [P] metres
+    labels: np.ndarray | None,  # [P] uint8
+    input_size: tuple[int, int],
+    depth_range: tuple[float, float],
+    depth_step: float,
+) -> tuple[np.ndarray, np.ndarray]:  # [h, w] int64 bins, [h, w] uint8 classes
+    """The nearest point of each 16x16 block: its depth bin, and its class.
+
+    Points nearer or farther than the range are not there, as in the reference: what lies behind
+    them may count.
+    """
+    height, width = input_size
+    rows, columns = height // BLOCK, width // BLOCK
+    bins = np.full(rows * columns, NO_DEPTH, dtype=np.int64)
+    classes = np.full(rows * columns, IGNORED, dtype=np.uint8)
+    kept = (depth >= depth_range[0]) & (depth < depth_range[1])
+    index = np.flatnonzero(kept)
+    column, row = np.round(pixels[index]).astype(np.int64).T
+    inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+    index = index[inside]
+    block = row[inside] // BLOCK * columns + column[inside] // BLOCK
+    order = np.argsort(-depth[index], kind="stable")  # the nearest is written last
+    block, index = block[order], index[order]
+    bins[block] = np.floor((depth[index] - depth_range[0]) / depth_step)
+    bins[bins >= int((depth_range[1] - depth_range[0]) // depth_step)] = NO_DEPTH
+    if labels is not None:
+        classes[block] = labels[index]
+    return bins.reshape(rows, columns), classes.reshape(rows, columns)
+
+
+def voxel_labels(
+    labels: np.ndarray,  # [X, Y, Z] uint8
+    supervised: np.ndarray | None,  # [X, Y, Z] bool; None: all
+) -> np.ndarray:  # [Y, X, Z] uint8, IGNORED where nothing is known
+    """The labels in the network's layout."""
+    if supervised is not None:
+        labels = np.where(supervised, labels, np.uint8(IGNORED))
+    return np.ascontiguousarray(labels.transpose(1, 0, 2))
+
+
+def voxel_flow(
+    flow: np.ndarray,  # [X, Y, Z, 2] m/s (vx, vy)
+    labels: np.ndarray,  # [Y, X, Z] of voxel_labels
+    classes: ClassList,
+) -> np.ndarray:  # [Y, X, Z, 2] float32 m/s (along Y, along X), nan where not to be learned
+    """Velocities in the network's layout: only of visible voxels of things that may move."""
+    flow = flow.transpose(1, 0, 2, 3)[..., ::-1].astype(np.float32)
+    known = np.isin(labels, classes.flow) & np.isfinite(flow).all(-1)
+    return np.where(known[..., None], flow, np.float32(np.nan))

@@ -1,0 +1,182 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""The walk of training against the one that ships, and what only training has."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from small_networks import network_of, small
+from torch import nn
+from training_frames import MEAN, PLAIN, STD, network_input, training_frame
+
+from alocc_ros.engine import running
+from alocc_ros.network.variants import VARIANTS
+from alocc_ros.ops.flow import bin_values
+from alocc_ros.training.forward import Walk
+from alocc_ros.training.schedule import Phase
+
+EVERY = sorted(set(VARIANTS))
+
+# Both walks call torch's own operators, in another order and with other batch sizes. Without
+# memory, or with a motion wrong by a metre, these networks' logits differ by 1e-3 and more.
+WALK_TOLERANCE = 2e-5
+
+
+def walk_of(network, **options) -> Walk:
+    return Walk(network, MEAN, STD, "bgr", **options)
+
+
+def close(a, b, tolerance=WALK_TOLERANCE):
+    return (a - b).abs().max() <= tolerance * b.abs().max()
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_three_frames_in_training_are_three_frames_in_inference(name):
+    network = network_of(small(name))
+    v, walk = network.variant, walk_of(network)
+    memory, before, memories = None, None, [None]
+    for t in range(3):
+        frame = training_frame(v, t)
+        with running("twin"):
+            truth = network(network_input(frame, v, before), memory)
+        prediction, memories = walk([frame], memories, PLAIN)
+        logits = prediction.logits[0].permute(2, 1, 3, 0).detach()  # X, Y, Z, classes
+        assert close(logits, truth.logits)
+        if v.flow:
+            rows = prediction.flow_features[0].flatten(1).T
+            share = torch.softmax(walk.flow_logits(rows), 1)
+            flow = torch.einsum("mkc,k->mc", share, bin_values(share)).detach()
+            flow = flow.view(*frame.labels.shape, 2).transpose(0, 1).flip(-1)
+            assert close(flow, truth.flow)
+        memory, before = truth.memory, frame
+
+
+@pytest.mark.parametrize("name", ["alocc_flow_2d", "alocc_3d"])
+def test_two_samples_at_once_are_two_samples(name):
+    network = network_of(small(name))
+    v, walk = network.variant, walk_of(network)
+    alone, together = [[None], [None]], [None, None]
+    # The second sample's sequence begins one step later.
+    frames = [[training_frame(v, t, s) for t in range(s, 3)] for s in (0, 1)]
+    frames[1].insert(0, training_frame(v, 0, 1))
+    for t in range(3):
+        pair = [frames[s][t] for s in (0, 1)]
+        if t == 1:
+            alone[1], together[1] = [None], None
+        both, together = walk(pair, together, PLAIN)
+        for s in (0, 1):
+            one, alone[s] = walk([pair[s]], alone[s], PLAIN)
+            assert close(both.logits[s], one.logits[0])
+            assert close(both.image_logits[s], one.image_logits[0])
+            assert close(both.depth.chunk(2)[s], one.depth)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_every_parameter_has_a_gradient_but_the_noise_query(name):
+    network = network_of(small(name)).train()
+    walk = walk_of(network)
+    frames = [training_frame(network.variant, 0, s) for s in (0, 1)]
+    prediction, memories = walk(frames, [None, None], PLAIN)
+    total = prediction.logits.square().mean() + prediction.image_logits.square().mean()
+    total = total + prediction.depth.square().mean()
+    if prediction.flow_features is not None:
+        rows = prediction.flow_features.movedim(1, -1).flatten(0, -2)[::97]
+        total = total + walk.flow_logits(rows).square().mean()
+    total.backward()
+    without = [n for n, p in network.named_parameters() if p.grad is None]
+    assert without == []
+    assert (network.alocc_head.query_feat.weight.grad[0] == 0).all()
+    held = [t for m in memories for t in vars(m).values() if isinstance(t, torch.Tensor)]
+    assert not any(t.requires_grad for t in held)
+
+
+@pytest.mark.parametrize("name", ["alocc_flow_2d", "alocc_3d"])
+def test_checkpointing_changes_neither_gradients_nor_statistics(name):
+    v = small(name)
+
+    def gradients(checkpointing: bool):
+        network = network_of(v).train()
+        for module in network.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.3
+        walk = walk_of(network, checkpointing=checkpointing)
+        torch.manual_seed(1)
+        prediction, _ = walk([training_frame(v, 0)], [None], Phase(0.5, 0.5, True))
+        loss = prediction.logits.square().mean() + prediction.depth.square().mean()
+        if prediction.flow_features is not None:
+            loss = loss + prediction.flow_features.square().mean()
+        loss.backward()
+        return {n: p.grad for n, p in network.named_parameters()}, dict(network.named_buffers())
+
+    (plain, plain_buffers), (saving, saving_buffers) = gradients(False), gradients(True)
+    for name, gradient in plain.items():
+        if gradient is not None:
+            torch.testing.assert_close(saving[name], gradient, rtol=1e-4, atol=1e-7)
+    for name, buffer in plain_buffers.items():
+        torch.testing.assert_close(saving_buffers[name], buffer)
+
+
+def test_in_the_temporal_start_every_history_is_the_present_displaced():
+    network = network_of(small("alocc_2d"))
+    v, walk = network.variant, walk_of(network)
+    starting = Phase(0.0, 0.0, temporal=False)
+    first, second = training_frame(v, 0), training_frame(v, 1)
+    _, memories = walk([first], [None], starting)
+    assert memories[0].history is None
+    groups = {}
+    fuse = walk._fuse
+    walk._fuse = lambda *x: groups.setdefault("seen", x) and fuse(*x)
+    walk([second], memories, starting)
+    seen, ages = groups["seen"]
+    assert ages[0].tolist() == [0.0] + [v.history_interval] * v.history
+    assert (seen[0, 1] != seen[0, 0]).any()  # moved by the vehicle
+    assert all(torch.equal(seen[0, 1], slot) for slot in seen[0, 2:])
+
+
+def test_a_mirrored_grid_mirrors_the_motion():
+    from alocc_ros.training.forward import TrainingMemory, _motion
+
+    v = small("alocc_2d")
+    plain = [training_frame(v, t) for t in (0, 1)]
+    mirrored = [training_frame(v, t, flip=True) for t in (0, 1)]
+    point = torch.tensor([3.0, 2.0, 1.0, 1.0], dtype=torch.float64)
+    mirror = torch.tensor([-1.0, 1.0, 1.0, 1.0], dtype=torch.float64)
+
+    def motion(now, before):
+        memory = TrainingMemory(
+            None, torch.zeros(0), None, None, before.cameras.augmentation, before.map_T_grid
+        )
+        return _motion(now, memory)
+
+    straight = motion(plain[1], plain[0]) @ point
+    both = motion(mirrored[1], mirrored[0]) @ (mirror * point)
+    torch.testing.assert_close(both, mirror * straight)
+    only_before = motion(plain[1], mirrored[0]) @ point
+    torch.testing.assert_close(only_before, mirror * straight)
+
+
+def test_true_depth_takes_over_where_it_was_measured():
+    network = network_of(small("alocc_2d_mini"))
+    walk, frame = walk_of(network), training_frame(network.variant, 0)
+    nothing = replace(frame, depth_bins=torch.full_like(frame.depth_bins, -1))
+    predicted, _ = walk([frame], [None], PLAIN)
+    mixed, _ = walk([frame], [None], Phase(1.0, 0.0, True))
+    unmeasured, _ = walk([nothing], [None], Phase(1.0, 0.0, True))
+    assert not torch.equal(mixed.logits, predicted.logits)
+    assert torch.equal(unmeasured.logits, predicted.logits)
+    assert torch.equal(mixed.depth, predicted.depth)  # the depth loss sees the network's own
+
+
+def test_filling_behind_has_the_twins_gradient():
+    from alocc_ros.ops.intra import fill_behind, fill_behind_twin
+
+    torch.manual_seed(0)
+    depth = torch.rand(2, 7, 3, 4, dtype=torch.float64, requires_grad=True)
+    fill = torch.rand(2, 9, 3, 4, dtype=torch.float64, requires_grad=True)  # longer than the ray
+    weight = torch.rand(2, 7, 3, 4, dtype=torch.float64)
+    found = torch.autograd.grad((fill_behind(depth, fill) * weight).sum(), (depth, fill))
+    truth = torch.autograd.grad((fill_behind_twin(depth, fill) * weight).sum(), (depth, fill))
+    for a, b in zip(found, truth, strict=True):
+        torch.testing.assert_close(a, b)
