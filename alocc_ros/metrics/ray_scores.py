@@ -110,16 +110,21 @@ class RayResult:
             errors["mean"] = (self.flow.mave_tp, self.flow.mave_ray, self.flow.mave)
             for row in rows:
                 row += errors.get(row[0], [math.nan] * 3)
-        total = f"RayIoU {self.rayiou:.2f} %"
+        totals = [("RayIoU %", self.rayiou)]
         if self.flow is not None:
-            total += f", Occ score {self.occ_score:.2f} %"
-        return f"{text_table(header, rows)}\n{total}"
+            totals.append(("Occ score %", self.occ_score))
+        return f"{text_table(header, rows)}\n\n{text_table(('all', ''), totals)}"
 
     def _flow_columns(self) -> tuple[np.ndarray, ...]:
         return (self.flow.ave_tp, self.flow.ave_ray, self.flow.ave_voxel)
 
 
 _FLOW_COLUMNS = ("AVE_TP", "AVE of rays", "AVE of voxels")
+
+
+def occ_score(rayiou: float, mave_tp: float) -> float:
+    """Percent, of percent and m/s. Velocities of nothing (NaN) get no points."""
+    return 0.9 * rayiou + 10 * (0.0 if math.isnan(mave_tp) else max(1 - mave_tp, 0.0))
 
 
 class RayScores(Sums):
@@ -216,15 +221,10 @@ class RayScores(Sums):
         # As one mean over all thresholds and classes: the same number, the benchmark's rounding.
         rayiou = mean_of_known(iou)
         flow = self._flow_result() if self._flow else None
-        return RayResult(
-            self.classes,
-            int(s["frames"]),
-            iou,
-            rayiou_at,
-            rayiou,
-            flow,
-            math.nan if flow is None else self._occ_score(rayiou, flow.mave_tp),
-        )
+        score = math.nan if flow is None else occ_score(rayiou, flow.mave_tp)
+        if flow is not None and self._reference and math.isnan(flow.mave_tp):
+            score = math.nan
+        return RayResult(self.classes, int(s["frames"]), iou, rayiou_at, rayiou, flow, score)
 
     def _flow_result(self) -> FlowResult:
         moving = list(self.classes.flow)
@@ -235,11 +235,6 @@ class RayScores(Sums):
         return FlowResult(
             tuple(self.classes.names[c] for c in moving), *columns, *map(mean_of_known, columns)
         )
-
-    def _occ_score(self, rayiou: float, mave_tp: float) -> float:
-        if math.isnan(mave_tp) and not self._reference:
-            mave_tp = math.inf  # nothing that moves was found: no points for its velocity
-        return 0.9 * rayiou + 10 * np.maximum(1 - mave_tp, 0)
 
     def _by_class(self, labels: np.ndarray) -> np.ndarray:  # [classes] int64
         return np.bincount(labels, minlength=len(self.classes.names))
