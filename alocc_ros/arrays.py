@@ -160,7 +160,7 @@ def flow_lines(
     ends[:, 0] = np.stack(voxel_centres(occupancy.grid, flat[moving]), axis=1)
     ends[:, 1] = ends[:, 0]
     ends[:, 1, :2] += flow * np.float32(horizon)
-    return FlowLines(ends, _hue(np.arctan2(flow[:, 1], flow[:, 0])))
+    return FlowLines(ends, direction_colours(np.arctan2(flow[:, 1], flow[:, 0])))
 
 
 def _levels_within(grid: VoxelGrid, height: tuple[float, float]) -> np.ndarray:  # [Z] bool
@@ -178,7 +178,7 @@ def _or_over_levels(bits: np.ndarray) -> np.ndarray:  # [X, Y, Z] uint8 -> [X, Y
     return bits[:, :, 0]
 
 
-def _hue(angle: np.ndarray) -> np.ndarray:  # [n] rad -> [n, 3] float32 in [0, 1]
+def direction_colours(angle: np.ndarray) -> np.ndarray:  # [n] rad -> [n, 3] float32 in [0, 1]
     """The colour wheel: forward red, left yellow-green, backward cyan, right violet."""
     phase = angle[:, None] * (3.0 / np.pi) + np.array([0.0, 4.0, 2.0])  # sixths of a turn
     return np.clip(np.abs(phase % 6.0 - 3.0) - 1.0, 0.0, 1.0).astype(np.float32)

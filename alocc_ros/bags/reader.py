@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 from mcap.records import Channel, Chunk, Message, Schema
 from mcap.stream_reader import StreamReader, breakup_chunk
 from rosbags.rosbag2 import Reader
-from rosbags.typesys import Stores, get_typestore
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from alocc_ros.errors import AloccError, BagError
 
@@ -36,9 +36,65 @@ POSE_TYPES = (
     "geometry_msgs/msg/PoseWithCovarianceStamped",
 )
 POINT_CLOUD_TYPE = "sensor_msgs/msg/PointCloud2"
-_KNOWN_TYPES = {*IMAGE_TYPES, CAMERA_INFO_TYPE, TF_TYPE, *POSE_TYPES, POINT_CLOUD_TYPE}
+STRING_TYPE = "std_msgs/msg/String"
+GRID_INFO_TYPE = "alocc_ros/msg/GridInfo"
+SEMANTIC_GRID_TYPE = "alocc_ros/msg/SemanticGrid"
+_KNOWN_TYPES = {
+    *IMAGE_TYPES,
+    CAMERA_INFO_TYPE,
+    TF_TYPE,
+    *POSE_TYPES,
+    POINT_CLOUD_TYPE,
+    STRING_TYPE,
+    GRID_INFO_TYPE,
+    SEMANTIC_GRID_TYPE,
+}
+
+# The node's own messages, field by field as in the .msg files of this package, which are not
+# installed with its Python side.
+OWN_TYPES = {
+    "alocc_ros/msg/FrameStatus": """
+        uint8 flags
+        string degraded
+        string reset
+        string[] missing_cameras""",
+    "alocc_ros/msg/GridGeometry": """
+        geometry_msgs/Point origin
+        float64 resolution
+        uint32 size_x
+        uint32 size_y
+        uint32 size_z""",
+    "alocc_ros/msg/SemanticClass": """
+        string name
+        std_msgs/ColorRGBA colour
+        bool is_free
+        bool is_ground
+        bool is_obstacle
+        bool can_move""",
+    GRID_INFO_TYPE: """
+        std_msgs/Header header
+        GridGeometry geometry
+        SemanticClass[] classes
+        string class_list
+        bool has_flow
+        string model
+        string weights_sha256
+        bool random_weights
+        string version""",
+    SEMANTIC_GRID_TYPE: """
+        std_msgs/Header header
+        FrameStatus status
+        GridGeometry geometry
+        bool has_flow
+        uint32[] flow_cells
+        float32[] flow
+        uint8[] confidence
+        uint8[] labels""",
+}
 
 _TYPESTORE = get_typestore(Stores.ROS2_HUMBLE)
+for _name, _definition in OWN_TYPES.items():
+    _TYPESTORE.register(get_types_from_msg(_definition, _name))
 
 _PROTOBUF = (
     "holds Foxglove protobuf messages (foxglove/nuscenes2mcap), not ROS messages; neither "

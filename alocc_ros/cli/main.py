@@ -20,6 +20,7 @@ from alocc_ros.errors import AloccError
 # Only the module of the command that was asked for is imported.
 COMMANDS = (
     ("run", "occupancy and flow of a recorded bag"),
+    ("view", "look at bags, results, NPZ files and datasets"),
     ("play", "publish a bag over ROS 2, where there is no rosbag2"),
     ("parity", "compare this build of the network with golden tensors"),
     ("benchmark", "time the network on this machine"),

@@ -1,0 +1,289 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""``alocc view``: bags, recordings of results, NPZ files and datasets, to be looked at."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from alocc_ros.errors import BagError, OutputError, ParameterError
+from alocc_ros.stream.preset import load_preset, preset_names
+
+if TYPE_CHECKING:
+    from alocc_ros.viewer.moments import Moment, View
+    from alocc_ros.viewer.sources import Source
+
+_FIRST_IN_NS = 10**12  # smaller stamps are seconds: as nanoseconds they were minutes after 1970
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of ``alocc view``."""
+    parser.add_argument(
+        "inputs",
+        type=Path,
+        nargs="+",
+        metavar="FILE|DIR",
+        help="bag, output of `alocc run`, NPZ files of it, or nuScenes folder; several are "
+        "matched by their stamps",
+    )
+    parser.add_argument(
+        "--truth", type=Path, metavar="FILE|DIR", help="ground truth to show beside it"
+    )
+    parser.add_argument("--scene", metavar="NAME", help="of a nuScenes folder")
+    parser.add_argument(
+        "--benchmark", metavar="NAME", help="ground truth of a nuScenes folder: occ3d, openocc"
+    )
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "--preset",
+        metavar="NAME",
+        help=f"topics and frames of a bag: {', '.join(preset_names())} (default: what fits)",
+    )
+    where.add_argument(
+        "--config", type=Path, metavar="FILE", help="topics and frames from a YAML file"
+    )
+    parser.add_argument("--calibration", type=Path, help="rig YAML, or folder of camera_info YAMLs")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
+        "--frame", type=_number_from(0), metavar="N", help="only this one, counted from 0"
+    )
+    which.add_argument(
+        "--stamp", type=_stamp, metavar="S", help="only the one nearest to this stamp, s or ns"
+    )
+    which.add_argument("--max-frames", type=_number_from(1), metavar="N", help="stop after so many")
+    parser.add_argument(
+        "--png", type=Path, metavar="OUT", help="a page as a picture: one FILE.png, or all in DIR"
+    )
+    parser.add_argument(
+        "--animation", type=Path, metavar="OUT", help="the pages as a .gif or .webp"
+    )
+    parser.add_argument(
+        "--width", type=_number_from(160), metavar="PX", help="of the animation (960)"
+    )
+    parser.add_argument("--fps", type=_rate, help="of the animation (as recorded)")
+    parser.add_argument(
+        "--save", type=Path, metavar="FILE.rrd", help="a recording for Rerun, without a screen"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the command."""
+    _check_outputs(args)
+    from alocc_ros.viewer.sources import Wishes, as_truth, in_order, open_sources, told_apart
+
+    chosen = args.config or args.preset
+    wishes = Wishes(
+        preset=load_preset(chosen) if chosen else None,
+        calibration=args.calibration,
+        scene=args.scene,
+        benchmark=args.benchmark,
+    )
+    with contextlib.ExitStack() as stack:
+        sources = told_apart([s for path in args.inputs for s in open_sources(path, wishes, stack)])
+        if args.truth:
+            truth = as_truth(open_sources(args.truth, wishes, stack))
+            if not truth:
+                raise BagError(f"--truth {args.truth}: there are no voxels in it, only images")
+            sources += truth
+        number = _show(args, in_order(sources))
+    if not number:
+        raise BagError(f"{args.inputs[0]}: there is no frame {_asked_for(args)}")
+    for path in filter(None, (args.png, args.animation, args.save)):
+        print(f"{path}: {number} frame{'s' * (number > 1)}")
+    return 0
+
+
+def _check_outputs(args: argparse.Namespace) -> None:
+    """Before anything is read."""
+    if args.save and args.save.suffix != ".rrd":
+        raise OutputError(f"--save {args.save}: the name must end in .rrd")
+    for path in (args.save, args.animation):
+        if path and path.is_dir():
+            raise OutputError(f"{path}: there is a folder of that name")
+    if args.png and not _one_picture(args) and args.png.is_file():
+        raise OutputError(
+            f"--png {args.png}: a file of that name is there; give a .png or a folder"
+        )
+    if (args.width or args.fps) and not args.animation:
+        raise ParameterError("--width and --fps are of --animation, which was not asked for")
+    if args.config and args.config.suffix not in {".yaml", ".yml"}:
+        raise ParameterError(f"--config {args.config}: expected a file that ends in .yaml")
+    if _on_screen(args) and sys.platform == "linux":
+        if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+            raise ParameterError(
+                "there is no screen here (DISPLAY is not set): write pictures with --png or "
+                "--animation, or a recording for the Rerun viewer with --save FILE.rrd"
+            )
+
+
+def _on_screen(args: argparse.Namespace) -> bool:
+    return not (args.png or args.animation or args.save)
+
+
+def _one_picture(args: argparse.Namespace) -> bool:
+    return args.png is not None and args.png.suffix.lower() == ".png"
+
+
+def _asked_for(args: argparse.Namespace) -> str:
+    if args.frame is not None:
+        return f"{args.frame} (they are counted from 0)"
+    if args.stamp is not None:
+        return f"within 0.1 s of {args.stamp} ns"
+    return "in it"
+
+
+def _show(args: argparse.Namespace, sources: Sequence[Source]) -> int:
+    """Everything that was asked for; returns how many frames that were."""
+    from alocc_ros.viewer.sources import moments_of
+
+    paired: set[Source] = set()
+    chosen = _chosen(args, moments_of(sources, paired.add))
+    number = 0
+    with contextlib.ExitStack() as stack:
+        advance = stack.enter_context(_progress())
+        outputs = _outputs(args, sources, stack)
+        for number, moment in enumerate(_matched(args, chosen, sources, paired), start=1):
+            view = moment.look()
+            for output in outputs:
+                output(number - 1, view)
+            advance()
+    return number
+
+
+def _matched(
+    args: argparse.Namespace,
+    moments: Iterator[Moment],
+    sources: Sequence[Source],
+    paired: set[Source],
+) -> Iterator[Moment]:
+    """The moments; an error if what they were to be matched with is of another time."""
+    alone = args.frame is not None or args.stamp is not None or _one_picture(args)
+    seen = False
+    for moment in moments:
+        seen = True
+        if alone:
+            _check_matched(sources, paired)
+        yield moment
+    if seen:
+        _check_matched(sources, paired)
+
+
+def _check_matched(sources: Sequence[Source], paired: set[Source]) -> None:
+    for source in sources[1:]:
+        if source not in paired:
+            what = source.name or "image"
+            raise BagError(
+                f"no {what} of {source.path} was taken within 0.1 s of the frames of "
+                f"{sources[0].path} that were asked for"
+            )
+
+
+def _chosen(args: argparse.Namespace, moments: Iterator[Moment]) -> Iterator[Moment]:
+    from alocc_ros.viewer.sources import TOLERANCE
+
+    if args.stamp is not None:
+        near = nearest(moments, args.stamp)
+        return iter([near] if near and abs(near.stamp - args.stamp) <= TOLERANCE else [])
+    if args.frame is not None:
+        return itertools.islice(moments, args.frame, args.frame + 1)
+    return itertools.islice(moments, 1 if _one_picture(args) else args.max_frames)
+
+
+def nearest(moments: Iterable[Moment], stamp: int) -> Moment | None:
+    """The one nearest to ``stamp`` (ns); they come in order of time."""
+    best = None
+    for moment in moments:
+        if best and abs(moment.stamp - stamp) > abs(best.stamp - stamp):
+            break
+        best = moment
+    return best
+
+
+def _outputs(
+    args: argparse.Namespace, sources: Sequence[Source], stack: contextlib.ExitStack
+) -> list[Callable[[int, View], None]]:
+    """What is done with each view."""
+    outputs: list[Callable[[int, View], None]] = []
+    if args.save or _on_screen(args):
+        from alocc_ros.viewer.recording import Recording
+
+        names = tuple(dict.fromkeys(s.name for s in sources if s.name))
+        cameras = any(s.has_images for s in sources)
+        recording = stack.enter_context(Recording(args.save, names, cameras=cameras))
+        outputs.append(recording.add)
+    if args.png or args.animation:
+        outputs.append(_pages(args, stack))
+    return outputs
+
+
+def _pages(args: argparse.Namespace, stack: contextlib.ExitStack) -> Callable[[int, View], None]:
+    from alocc_ros.viewer.pictures import ANIMATION_WIDTH, Animation, save_png
+    from alocc_ros.viewer.sheet import sheet
+
+    animation = None
+    if args.animation:
+        animation = Animation(args.animation, args.width or ANIMATION_WIDTH, args.fps)
+        stack.enter_context(animation)
+
+    def page_of(number: int, view: View) -> None:
+        page = sheet(view)
+        if args.png:
+            name = f"{number + (args.frame or 0):06d}_{view.stamp}.png"
+            save_png(args.png if _one_picture(args) else args.png / name, page)
+        if animation:
+            animation.add(view.stamp, page)
+
+    return page_of
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Callable[[], None]]:
+    """A count on stderr, if that is a terminal."""
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda: None
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.completed:.0f} frames"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=None)
+        yield lambda: progress.advance(task)
+
+
+def _number_from(least: int) -> Callable[[str], int]:
+    def parsed(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"must be a whole number from {least}, got {text!r}")
+        return int(text)
+
+    return parsed
+
+
+def _stamp(text: str) -> int:
+    """``1600000000.008`` seconds, or the same in whole nanoseconds."""
+    try:
+        number = Decimal(text)
+    except InvalidOperation:
+        number = Decimal(-1)
+    if not number.is_finite() or not 0 <= number < 1 << 63:
+        raise argparse.ArgumentTypeError(f"must be a stamp in seconds or nanoseconds, got {text!r}")
+    return int(number if number >= _FIRST_IN_NS else number * 10**9)
+
+
+def _rate(text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = 0.0
+    if not 0.1 <= rate <= 60:
+        raise argparse.ArgumentTypeError(f"must be frames a second from 0.1 to 60, got {text!r}")
+    return rate

@@ -1,0 +1,101 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""What there is to see, instant by instant; and putting together what belongs together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from alocc_ros.types import FrameSet, Occupancy
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One voxel grid and where it is from.
+
+    Attributes:
+        name: ``prediction`` or ``ground truth``, or another caption.
+        detail: which model, which benchmark.
+        occupancy: the voxels.
+        base_T_grid: [4, 4], where the grid's frame is on the vehicle; None: it is the base.
+    """
+
+    name: str
+    detail: str
+    occupancy: Occupancy
+    base_T_grid: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class View:
+    """All that is known of one instant.
+
+    Attributes:
+        stamp: ns.
+        frame: images with calibration and poses, if there are any.
+        layers: voxel grids; the first one is drawn into the images.
+    """
+
+    stamp: int
+    frame: FrameSet | None = None
+    layers: tuple[Layer, ...] = ()
+
+
+@dataclass(frozen=True)
+class Moment:
+    """An instant of a source; what there is to see is only read when it is asked for."""
+
+    stamp: int
+    look: Callable[[], View]
+
+
+def joined(
+    moments: Iterable[Moment],
+    others: Iterable[Moment],
+    tolerance: int,  # ns
+    on_pair: Callable[[], None] = lambda: None,
+) -> Iterator[Moment]:
+    """``moments``, each with what the nearest one of ``others`` adds to it.
+
+    Both in order of time. A moment of ``others`` goes to the one that it is nearest to, and
+    only within ``tolerance``; what finds no partner is left as it is.
+    """
+    waiting = iter(others)
+    before: Moment | None = None
+    behind = next(waiting, None)
+    for moment, following in _with_next(moments):
+        while behind is not None and behind.stamp <= moment.stamp:
+            before, behind = behind, next(waiting, None)
+        near = [m for m in (before, behind) if m is not None]
+        found = min(near, key=lambda m: abs(m.stamp - moment.stamp), default=None)
+        if found is not None:
+            apart = abs(found.stamp - moment.stamp)
+            nearer = following is not None and abs(found.stamp - following.stamp) < apart
+            if apart <= tolerance and not nearer:
+                if found is before:
+                    before = None
+                else:
+                    before, behind = None, next(waiting, None)
+                on_pair()
+                yield _both(moment, found)
+                continue
+        yield moment
+
+
+def _with_next(moments: Iterable[Moment]) -> Iterator[tuple[Moment, Moment | None]]:
+    rest = iter(moments)
+    current = next(rest, None)
+    while current is not None:
+        following = next(rest, None)
+        yield current, following
+        current = following
+
+
+def _both(moment: Moment, other: Moment) -> Moment:
+    def look() -> View:
+        one, two = moment.look(), other.look()
+        return View(one.stamp, one.frame or two.frame, one.layers + two.layers)
+
+    return Moment(moment.stamp, look)
