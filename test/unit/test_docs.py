@@ -17,13 +17,14 @@ from alocc_ros.labels import OCC3D, OPENOCC
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-_BLOCK = re.compile(r"(<!-- tested -->\n)?```(?:sh|bash)?\n(.*?)```", re.S)
+# A block of another language is passed over as a whole: its end begins no other one.
+_BLOCK = re.compile(r"```python\n.*?```|(<!-- tested -->\n)?```(?:sh|bash)?\n(.*?)```", re.S)
 
 
 def shell_lines(page: Path) -> list[str]:
     """Every command of the page's code blocks, and those in the text."""
     text = page.read_text(encoding="utf-8")
-    blocks = "\n".join(match[2] for match in _BLOCK.finditer(text))
+    blocks = "\n".join(match[2] or "" for match in _BLOCK.finditer(text))
     indented = re.findall(r"^    (\S.*)$", text, re.M)
     inline = re.findall(r"`((?:alocc|make) [^`]+)`", text)
     return [line.split("#")[0].strip() for line in (*blocks.splitlines(), *indented, *inline)]
