@@ -1,5 +1,5 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
-"""``alocc benchmark``: time the network on this machine, part by part."""
+"""``alocc benchmark``: time the network on this machine, part by part, or the node around it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import argparse
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alocc_ros.cli._models import FIVE, add_variant_arguments, variant_of
@@ -23,12 +24,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--warmup", type=int, default=3, help="frames before (default: 3)")
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
     add_variant_arguments(parser)
+    node = parser.add_argument_group(
+        "the ROS 2 node",
+        "with a tiny network, as processes of their own; exit code 1: it is too slow",
+    )
+    what = node.add_mutually_exclusive_group()
+    what.add_argument("--node", action="store_true", help="six cameras to results, over DDS")
+    what.add_argument("--publish", action="store_true", help="fill and publish large messages")
+    node.add_argument("--seconds", type=float, default=60.0, metavar="S", help="how long (60)")
+    node.add_argument("--raw", action="store_true", help="rgb8 images instead of JPEG")
+    node.add_argument("--decode", default="exact", choices=("exact", "fast"), help="of JPEG images")
+    node.add_argument("--bag", type=Path, help="a bag in a loop instead of the cameras")
+    node.add_argument(
+        "--rate", type=float, help="Hz of the cameras (12), times real time of the bag (1)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print one table a model."""
+    """Print one table a model, or one of the node."""
     from alocc_ros.errors import ParameterError
 
+    if args.node or args.publish:
+        return _node(args)
     names = args.model or list(FIVE)
     for name in ("frames", "warmup", "threads"):
         value = getattr(args, name)
@@ -39,6 +56,38 @@ def run(args: argparse.Namespace) -> int:
     if len(names) > 1:
         return _one_process_each(names, args)
     return _one(variants[0], args)
+
+
+def _node(args: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    from alocc_ros.errors import ParameterError
+    from alocc_ros.ros.benchmark import plumbing, publishing
+
+    rate = args.rate or (1.0 if args.bag else 12.0)
+    if args.seconds < 3.0 or rate <= 0.0:
+        raise ParameterError("--seconds must be at least 3, --rate above 0")
+    console = Console(stderr=args.json)
+    with console.status("") as status:
+        if args.publish:
+            report = publishing.measure(status.update)
+        else:
+            setup = plumbing.Setup(args.seconds, args.raw, args.decode, args.bag, rate)
+            report = plumbing.measure(setup, status.update)
+    table = Table(title=report.title)
+    for column in ("", "measured", "wanted", ""):
+        table.add_column(column)
+    for row in report.rows:
+        table.add_row(
+            row.name, row.value, row.wanted, {True: "yes", False: "NO"}.get(row.holds, "")
+        )
+    console.print(table)
+    console.print(", ".join(f"{k} {v}" for k, v in report.environment.items()), style="dim")
+    if args.json:
+        json.dump(report.as_json(), sys.stdout, indent=1)
+        print()
+    return 0 if report.holds else 1
 
 
 def _check_choices(args: argparse.Namespace) -> None:

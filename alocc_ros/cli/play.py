@@ -73,7 +73,8 @@ def run(args: argparse.Namespace) -> int:
         finally:
             if account.messages:
                 print(
-                    f"played {account.messages} messages in {account.laps} whole laps, "
+                    f"played {account.messages} messages, {account.images} images in "
+                    f"{account.laps} whole laps, "
                     f"late by {1e3 * account.behind:.0f} ms at most"
                 )
             rclpy.try_shutdown()

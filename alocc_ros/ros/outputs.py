@@ -97,18 +97,18 @@ class Outputs:
         """Everything that somebody wants of one result."""
         head = messages.header(occupancy)
         status = messages.frame_status(frame, occupancy)
-        if self._wanted("status"):
+        if self.wanted("status"):
             self._publishers["status"].publish(FrameStatusStamped(header=head, status=status))
-        if self._wanted("obstacles"):
+        if self.wanted("obstacles"):
             points = arrays.obstacle_points(occupancy, self._height)
             rows = points.view(arrays.OBSTACLE_DTYPE).reshape(-1)
             self._publishers["obstacles"].publish(messages.point_cloud(rows, head))
-        if self._wanted("occupancy_grid"):
+        if self.wanted("occupancy_grid"):
             cells = arrays.occupancy_grid(occupancy, self._height)
             self._publishers["occupancy_grid"].publish(
                 messages.occupancy_grid(cells, occupancy.grid, head)
             )
-        if self._wanted("voxels"):
+        if self.wanted("voxels"):
             self._publishers["voxels"].publish(messages.semantic_grid(occupancy, status, head))
         self._clear_markers |= bool(occupancy.reset)
         if self._is_time_to_view():
@@ -116,27 +116,28 @@ class Outputs:
 
     def _publish_views(self, frame: FrameSet, occupancy: Occupancy, head: Header) -> None:
         clear, self._clear_markers = self._clear_markers, False
-        if self._wanted("occupancy") or self._wanted("markers"):
+        if self.wanted("occupancy") or self.wanted("markers"):
             points = self._thinned(arrays.occupied_points(occupancy))
-            if self._wanted("occupancy"):
+            if self.wanted("occupancy"):
                 self._publishers["occupancy"].publish(messages.point_cloud(points, head))
-            if self._wanted("markers"):
+            if self.wanted("markers"):
                 resolution = occupancy.grid.resolution
                 cubes = messages.cube_markers(points, resolution, head, clear=clear)
                 self._publishers["markers"].publish(cubes)
-        if self._wanted("flow_markers"):
+        if self.wanted("flow_markers"):
             lines = arrays.flow_lines(occupancy)
             self._publishers["flow_markers"].publish(
                 messages.flow_markers(lines, head, clear=clear)
             )
         for camera, image in frame.images.items():
-            if self._wanted(f"overlay/{camera}"):
+            if self.wanted(f"overlay/{camera}"):
                 pixels = self._overlay(frame, occupancy, camera)
                 frame_id = self.cameras[camera].frame
                 at = Header(stamp=messages.time(image.stamp), frame_id=frame_id)
                 self._publishers[f"overlay/{camera}"].publish(messages.image(pixels, at))
 
-    def _wanted(self, name: str) -> bool:
+    def wanted(self, name: str) -> bool:
+        """Whether somebody has subscribed to that topic."""
         publisher = self._publishers.get(name)
         return publisher is not None and publisher.get_subscription_count() > 0
 

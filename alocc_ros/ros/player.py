@@ -43,11 +43,13 @@ class Account:
 
     Attributes:
         messages: how many, without the clock's.
+        images: how many of them.
         laps: whole passes.
         behind: s, how much too late the latest message was.
     """
 
     messages: int = 0
+    images: int = 0
     laps: int = 0
     behind: float = 0.0
 
@@ -133,6 +135,7 @@ class Player:
             account.behind = max(account.behind, -delay)
             self._publishers[record.topic].publish(record.data)
             account.messages += 1
+            account.images += record.topic in self._images
             played += 1
         if played == 0:
             raise BagError(f"bag {self._bag.path} has no messages so far from its beginning")

@@ -1,0 +1,281 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""Cameras (or a bag that loops), the node and a listener, each a process: does all add up?
+
+What is counted by whom: the cameras what they sent, the node (its /diagnostics) what it received
+and what became of it, the listener what was published, the kernel memory and time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from alocc_ros.errors import AloccError
+from alocc_ros.ros import transport
+from alocc_ros.ros.benchmark.processes import (
+    Listener,
+    Process,
+    Usage,
+    listening,
+    machine_processor,
+)
+from alocc_ros.ros.benchmark.report import Report, Row, environment
+from alocc_ros.types import CAMERAS
+
+# s from one of the node's stages to what it is called here.
+_STAGES = {
+    "arrival": "last image's stamp until the set is whole",
+    "wait": "wait until the set before is done",
+    "poses": "poses and calibration",
+    "preprocess": "preprocessing",
+    "network": "network",
+    "publish": "filling and publishing",
+    "latency": "all, from the anchor's stamp to publish",
+}
+_MOST_ADDED = 40.0  # ms
+_LEAST_RATE = {"exact": 5.0, "fast": 10.0}  # Hz, on two cores
+_MOST_GROWTH = 0.02
+_START = 120.0  # s, for a process to be there
+_SETTLE = 30.0  # s, for what is under way after the last image
+_LOOK = 0.5  # s
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What is to be measured.
+
+    Attributes:
+        seconds: of the cameras' time, or of a bag's playing.
+        raw: rgb8 instead of JPEG.
+        decode: as the node's parameter.
+        bag: played in a loop instead of the cameras.
+        rate: Hz of the cameras, or times real time of the bag.
+    """
+
+    seconds: float = 60.0
+    raw: bool = False
+    decode: str = "exact"
+    bag: Path | None = None
+    rate: float = 12.0
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether the wanted speeds are for this: for JPEG cameras only."""
+        return self.bag is None and not self.raw
+
+
+@dataclass(frozen=True)
+class _Counts:
+    """What came of it all.
+
+    Attributes:
+        sent: images.
+        sets: that they make; None: unknown.
+        seconds: in which they were sent.
+        details: more to tell.
+    """
+
+    sent: int
+    sets: int | None
+    seconds: float
+    details: list[Row]
+    image_bytes: float = 0.0
+
+
+def measure(setup: Setup, progress: Callable[[str], None]) -> Report:
+    """Runs it all.
+
+    Raises:
+        AloccError: a process does not start or does not do its part.
+    """
+    way = transport.prepare()
+    domain = random.randint(1, 100)  # nobody's robot is disturbed
+    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    children = dict(os.environ, ROS_DOMAIN_ID=str(domain))
+    with listening(domain) as listener, Process(*_node(setup), environment=children) as node:
+        progress("the node starts")
+        deadline = time.monotonic() + _START
+        while not listener.values("sets"):
+            if node.ended or time.monotonic() > deadline:
+                raise AloccError("the node does not start")
+            listener.spin(_LOOK)
+        with Process(*_source(setup), environment=children) as source:
+            usage, sender = Usage(node), Usage(source)
+            begin, machine = time.monotonic(), machine_processor()
+            told = _watch(setup, listener, (usage, sender), source, node, progress)
+            others = machine_processor() - machine - usage.processor - sender.processor
+            seconds = time.monotonic() - begin
+    rows = [
+        *_rows_of_counts(setup, told, listener),
+        *_rows_of_times(setup, told, listener),
+        *_rows_of_usage(usage, sender, others, seconds),
+        *told.details,
+    ]
+    return Report(_title(setup, told), rows, environment(way))
+
+
+def _node(setup: Setup) -> list[str]:
+    parameters = {
+        "model": "benchmark",
+        "decode": setup.decode,
+        "diagnostics_period": _LOOK,
+        "use_sim_time": str(setup.bag is not None).lower(),
+    }
+    given = [a for name, value in parameters.items() for a in ("-p", f"{name}:={value}")]
+    program = ["-m", "alocc_ros.ros.benchmark.node", "--ros-args", "--log-level", "warn"]
+    return [*program, *given]
+
+
+def _source(setup: Setup) -> list[str]:
+    if setup.bag is None:
+        command = ["-m", "alocc_ros.ros.benchmark.cameras", "--seconds", str(setup.seconds)]
+        return [*command, "--rate", str(setup.rate), *(["--raw"] if setup.raw else [])]
+    play = ["-m", "alocc_ros.cli.main", "play", str(setup.bag), "--loop"]
+    return [*play, "--rate", str(setup.rate), "--wait", str(_START)]
+
+
+def _watch(
+    setup: Setup,
+    listener: Listener,
+    usages: tuple[Usage, ...],
+    source: Process,
+    node: Process,
+    progress: Callable[[str], None],
+) -> _Counts:
+    """Listens until the source is done and the node has nothing left; what the source told."""
+    begin: float | None = None
+    while True:
+        listener.spin(_LOOK)
+        if node.ended:
+            raise AloccError(f"the node ended with exit code {node.program.returncode}")
+        if setup.bag is None and source.said.endswith("\n"):
+            break
+        if source.ended:
+            raise AloccError("what sends the images has ended before its time")
+        if begin is None:
+            if listener.number("sets", "processed") == 0:
+                continue
+            begin = time.monotonic()
+        for usage in usages:
+            usage.look()
+        passed = time.monotonic() - begin
+        progress(f"{passed:.0f} of {setup.seconds:.0f} s: {_account(listener)}")
+        if setup.bag is not None and passed >= setup.seconds:
+            source.interrupt()
+            break
+    before, deadline = "", time.monotonic() + _SETTLE
+    while (now := _account(listener)) != before and time.monotonic() < deadline:
+        before = now
+        listener.spin(3 * _LOOK)
+    return _told(setup, source.said)
+
+
+def _told(setup: Setup, said: str) -> _Counts:
+    if setup.bag is None:
+        told = json.loads(said)
+        late = Row("images too late by, p99, ms", f"{told['late_p99_ms']:.1f}")
+        return _Counts(told["images"], told["sets"], told["seconds"], [late], told["bytes"])
+    played = re.search(r"(\d+) images in (\d+) whole laps", said)
+    if played is None:
+        raise AloccError(f"the player does not tell what it played, but {said!r}")
+    return _Counts(int(played[1]), None, setup.seconds, [Row("whole laps", played[2])])
+
+
+def _account(listener: Listener) -> str:
+    names = ("offered", "processed", "superseded")
+    return ", ".join(f"{listener.number('sets', name)} {name}" for name in names)
+
+
+def _title(setup: Setup, told: _Counts) -> str:
+    if setup.bag is not None:
+        what = f"{setup.bag} in a loop at {setup.rate:g} times its speed"
+    else:
+        kind = f"{'rgb8' if setup.raw else 'JPEG'} of {told.image_bytes / 1e3:.0f} kB"
+        what = f"six cameras, 1600x900 at {setup.rate:g} Hz, {kind}"
+    return f"{what}, decode: {setup.decode}"
+
+
+def _rows_of_counts(setup: Setup, told: _Counts, listener: Listener) -> list[Row]:
+    received = sum(listener.number(f"camera {camera}", "received") for camera in CAMERAS)
+    names = ("offered", "processed", "superseded", "ignored")
+    offered, processed, superseded, ignored = (listener.number("sets", n) for n in names)
+    values = listener.values("sets")
+    failed = sum(int(n) for key, n in values.items() if key.startswith("failed: "))
+    # A machine may be too small for 311 MB/s of raw images; what comes then must still add up.
+    all_of_it = setup.is_timed
+    rows = [
+        Row("images sent", str(told.sent)),
+        Row(
+            "images received",
+            str(received),
+            "all" if all_of_it else "",
+            received == told.sent if all_of_it else None,
+        ),
+        Row(
+            "sets put together",
+            str(offered),
+            str(told.sets) if all_of_it else "",
+            offered == told.sets if all_of_it else None,
+        ),
+        Row("- processed", str(processed)),
+        Row("- superseded by a newer one", str(superseded)),
+        Row("- failed", str(failed + ignored), "0", failed + ignored == 0),
+        Row(
+            "- together",
+            str(processed + superseded + failed + ignored),
+            str(offered),
+            processed + superseded + failed + ignored == offered,
+        ),
+    ]
+    published = listener.counts["status"]
+    return [*rows, Row("results published", str(published), str(processed), published == processed)]
+
+
+def _rows_of_times(setup: Setup, told: _Counts, listener: Listener) -> list[Row]:
+    network = listener.values("network")
+
+    def both(stage: str) -> str:
+        return " / ".join(network.get(f"{stage}_{p}_ms", "-") for p in ("p50", "p95"))
+
+    rate = listener.number("sets", "processed") / told.seconds
+    least = _LEAST_RATE[setup.decode]
+    added = float(network.get("added_p95_ms", "nan"))
+    timed = setup.is_timed
+    return [
+        Row(
+            "results a second",
+            f"{rate:.2f}",
+            f"at least {least:g} on 2 cores" if timed else "",
+            rate >= least if timed else None,
+        ),
+        Row(
+            "added latency, p50 / p95, ms",
+            both("added"),
+            f"p95 at most {_MOST_ADDED:g}" if timed else "",
+            added <= _MOST_ADDED if timed else None,
+        ),
+        *(Row(f"- {what}", both(stage)) for stage, what in _STAGES.items()),
+    ]
+
+
+def _rows_of_usage(usage: Usage, sender: Usage, others: float, seconds: float) -> list[Row]:
+    mebibytes = [size / 2**20 for _, size in usage.memory]
+    return [
+        Row("memory of the node, MiB", f"{mebibytes[0]:.0f}, at the end {mebibytes[-1]:.0f}"),
+        Row(
+            "- growth once warm",
+            f"{100 * usage.growth:+.2f} %",
+            f"less than {100 * _MOST_GROWTH:g} %",
+            usage.growth < _MOST_GROWTH,
+        ),
+        Row("- growth of what sends the images", f"{100 * sender.growth:+.2f} %"),
+        Row("cores used by the node", f"{usage.processor / seconds:.2f}"),
+        Row("- by what sends the images", f"{sender.processor / seconds:.2f}"),
+        Row("- by everything else here", f"{others / seconds:.2f}"),
+    ]
