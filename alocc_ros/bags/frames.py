@@ -152,7 +152,7 @@ class FrameSource:
         yield FrameSet(
             stamp=camera_set.stamp,
             images=images,
-            calibration=self._calibration(camera_set.stamp),
+            calibration=self._calibration(camera_set),
             map_T_base=map_T_base,
             map_T_base_at=poses,
             missing=missing,
@@ -160,16 +160,17 @@ class FrameSource:
             base_frame=self._preset.base_frame,
         )
 
-    def _calibration(self, stamp: int) -> Mapping[str, Calibration]:
-        """The rig as CameraInfo described it at ``stamp`` (the first one holds before it).
+    def _calibration(self, camera_set: CameraSet) -> Mapping[str, Calibration]:
+        """The rig as CameraInfo described it for each image (the first one holds before it).
 
         The network has six places. One without a camera gets the anchor's geometry, of which
         nothing is used: no image comes from there and nothing is lifted.
         """
-        rig = {
-            camera: self._intrinsics_at(camera, stamp).mounted(camera, base_T_camera)
-            for camera, base_T_camera in self._mounts.items()
-        }
+        rig = {}
+        for camera, base_T_camera in self._mounts.items():
+            image = camera_set.images.get(camera)
+            stamp = image.stamp if image else camera_set.stamp
+            rig[camera] = self._intrinsics_at(camera, stamp).mounted(camera, base_T_camera)
         anchor = rig[self._preset.anchor]
         return {c: rig.get(c) or dataclasses.replace(anchor, camera=c) for c in CAMERAS}
 

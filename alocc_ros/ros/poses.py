@@ -8,6 +8,7 @@ answer to arrive. Nothing is guessed: no pose at a stamp is an error.
 from __future__ import annotations
 
 import threading
+from bisect import bisect_left
 from time import monotonic
 
 import numpy as np
@@ -17,10 +18,11 @@ from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.time import Time
-from tf2_msgs.msg import TFMessage
-from tf2_ros import Buffer, TransformException, TransformListener
+from tf2_ros import Buffer, TransformException
 
 from alocc_ros.errors import PoseError, StampError
+from alocc_ros.geometry import interpolate
+from alocc_ros.ros.links import LinkListener
 from alocc_ros.ros.topics import Topic, qos_problems
 from alocc_ros.stream import conversions
 from alocc_ros.stream.preset import Preset
@@ -47,15 +49,14 @@ class Poses:
     def __init__(self, node: Node, preset: Preset, buffer: Buffer) -> None:
         """Subscribes; ``buffer`` outlives this, as it cannot be taken off a node's clock."""
         self._node, self._preset, self._buffer = node, preset, buffer
-        self._listener = _Listener(buffer, node)
+        self._listener = LinkListener(buffer, node)
         self.map_frame = preset.world_frame
         self.odometry: Topic | None = None
         self._refused = ""  # why odometry messages are of no use
         self._arrived = threading.Condition()
-        self._trajectory = Trajectory(
-            max_gap_ns=round(preset.pose_gap_s * 1e9),
-            max_extrapolation_ns=round(preset.pose_extrapolation_s * 1e9),
-        )
+        self._gap = round(preset.pose_gap_s * 1e9)
+        self._beyond = round(preset.pose_extrapolation_s * 1e9)
+        self._trajectory = Trajectory(max_gap_ns=self._gap, max_extrapolation_ns=self._beyond)
         if preset.ego_pose_source == "odometry":
             self.odometry = Topic(
                 node, preset.odometry_topic, _ODOMETRY_TYPES, self._add_odometry, depth=50
@@ -68,15 +69,14 @@ class Poses:
             PoseError: there is none, with the reason.
         """
         if self.odometry is None:
-            return self._lookup(self._preset.world_frame, self._preset.base_frame, stamp, deadline)
+            return self._on_tf(stamp, deadline)
         with self._arrived:
-            while True:
-                try:
-                    return self._trajectory.at(stamp)
-                except PoseError as error:
-                    if not self._arrived.wait(max(deadline - monotonic(), 0.0)):
-                        reason = self._refused or self.odometry.problem or str(error)
-                        raise PoseError(f"{self.odometry.resolved}: {reason}") from error
+            self._arrived.wait_for(lambda: self._is_covered(stamp), max(deadline - monotonic(), 0))
+            try:
+                return self._trajectory.at(stamp)
+            except PoseError as error:
+                reason = self._refused or self.odometry.problem or str(error)
+                raise PoseError(f"{self.odometry.resolved}: {reason}") from error
 
     def base_T(self, frame: str, deadline: float) -> np.ndarray:  # [4, 4]
         """Where a fixed frame is on the vehicle, waiting until ``deadline`` for it.
@@ -101,6 +101,49 @@ class Poses:
         self._buffer.clear()
         if self.odometry is not None:
             self.odometry.close()
+
+    def _is_covered(self, stamp: int) -> bool:
+        """Whether waiting is over: an extrapolated pose is for when the true one does not come."""
+        covered = self._trajectory.covered
+        return covered is not None and stamp <= covered[1]
+
+    def _on_tf(self, stamp: int, deadline: float) -> np.ndarray:  # [4, 4]
+        """``map_T_base`` on TF, within the preset's bounds, of which the buffer knows nothing."""
+        world, base = self._preset.world_frame, self._preset.base_frame
+        try:
+            pose = self._lookup(world, base, stamp, deadline)
+        except PoseError:
+            extrapolated = self._extrapolated(stamp)
+            if extrapolated is None:
+                raise
+            return extrapolated
+        for (parent, child), stamps in self._listener.moving(world, base).items():
+            after = bisect_left(stamps, stamp)
+            if not 0 < after < len(stamps) or stamps[after] == stamp:
+                continue
+            gap = stamps[after] - stamps[after - 1]
+            if gap > self._gap:
+                raise PoseError(
+                    f"no pose of {child} in {parent} at {stamp * 1e-9:.3f}: the transforms around "
+                    f"it are {gap * 1e-9:.3f} s apart, more than the preset's pose_gap_s, "
+                    f"{self._gap * 1e-9:g} s"
+                )
+        return pose
+
+    def _extrapolated(self, stamp: int) -> np.ndarray | None:  # [4, 4]
+        """With the motion at the nearer end of what TF covers; None: not within the bounds."""
+        world, base = self._preset.world_frame, self._preset.base_frame
+        links = list(self._listener.moving(world, base).values())
+        if self._beyond == 0 or not links:
+            return None
+        first, last = max(s[0] for s in links), min(s[-1] for s in links)
+        known = sorted({s for stamps in links for s in stamps if first <= s <= last})
+        pair = known[:2] if stamp < first else known[-2:]
+        away = max(first - stamp, stamp - last)
+        if len(pair) < 2 or not 0 < away <= self._beyond or pair[1] - pair[0] > self._gap:
+            return None
+        poses = [self._lookup(world, base, s, deadline=0.0) for s in pair]
+        return interpolate(*poses, (stamp - pair[0]) / (pair[1] - pair[0]))
 
     def _lookup(self, target: str, source: str, stamp: int, deadline: float) -> np.ndarray:
         wait = Duration(nanoseconds=max(round((deadline - monotonic()) * 1e9), 0))
@@ -128,25 +171,3 @@ class Poses:
                 return
             self._refused, self.map_frame = "", parent
             self._arrived.notify_all()
-
-
-class _Listener(TransformListener):
-    """Clears the buffer when the stamps of a link go back, as in a bag that loops.
-
-    The buffer itself notices that by the clock only, and only with simulated time; what it has
-    would keep it from taking what comes.
-    """
-
-    def __init__(self, buffer: Buffer, node: Node) -> None:
-        self._newest: dict[tuple[str, str], int] = {}
-        super().__init__(buffer, node)
-
-    def callback(self, data: TFMessage) -> None:
-        for entry in data.transforms:
-            link = (entry.header.frame_id, entry.child_frame_id)
-            stamp = entry.header.stamp.sec * 1_000_000_000 + entry.header.stamp.nanosec
-            if 0 < stamp < self._newest.get(link, 0) - _JUMP:
-                self.buffer.clear()
-                self._newest.clear()
-            self._newest[link] = max(stamp, self._newest.get(link, 0))
-        super().callback(data)

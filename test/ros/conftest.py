@@ -25,13 +25,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.flaky(reruns=1))
 
 
+def quieten(patch: pytest.MonkeyPatch, logs: Path) -> None:
+    """Logs into a scratch folder; nothing of this machine's network is listened to."""
+    patch.setenv("ROS_LOG_DIR", str(logs))
+    patch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    for name in ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"):
+        patch.delenv(name, raising=False)
+
+
 @pytest.fixture(autouse=True)
 def quiet_ros(monkeypatch, tmp_path_factory):
-    """Logs into a scratch folder; nothing of this machine's network is listened to."""
-    monkeypatch.setenv("ROS_LOG_DIR", str(tmp_path_factory.mktemp("ros_log")))
-    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    for name in ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"):
-        monkeypatch.delenv(name, raising=False)
+    quieten(monkeypatch, tmp_path_factory.mktemp("ros_log"))
 
 
 @pytest.fixture
