@@ -55,6 +55,10 @@ class DeviceError(AloccError):
     """A device that is not there, or an option that it does not support."""
 
 
+class DataError(AloccError):
+    """A data set on the disk that is incomplete, damaged, or contradicts itself."""
+
+
 class MetricError(AloccError):
     """Arrays that cannot be scored: wrong shapes, labels out of range, flow that is not finite."""
 

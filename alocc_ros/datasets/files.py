@@ -1,0 +1,89 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""Files of arrays, read without trusting them: a damaged one is an error, never a guess."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from alocc_ros.errors import DataError, OutputError
+
+# What numpy and zipfile raise on the many ways in which a file can be broken; the last two
+# come of headers that lie about a shape or hold no Python literal.
+_BROKEN = (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, MemoryError, SyntaxError)
+
+
+def read_bytes(path: Path) -> bytes:
+    """What is in a file of the data set.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    with _explained(path, "a file"):
+        return path.read_bytes()
+
+
+def read_npz(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Arrays of these names out of an NPZ; arrays of Python objects are refused.
+
+    Raises:
+        DataError: the file or an array is not there, or cannot be read.
+    """
+    with _explained(path, "an NPZ file"), np.load(path, allow_pickle=False) as archive:
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ValueError("it holds one array without a name")
+        if missing := [name for name in names if name not in archive.files]:
+            there = ", ".join(archive.files)
+            raise ValueError(f"it has no {', '.join(missing)}, only {there or 'nothing'}")
+        return {name: archive[name] for name in names}
+
+
+def read_npy(path: Path) -> np.ndarray:
+    """The array of an NPY file; one of Python objects is refused.
+
+    Raises:
+        DataError: the file is not there, or cannot be read.
+    """
+    with _explained(path, "an NPY file"):
+        array = np.load(path, allow_pickle=False)
+        if not isinstance(array, np.ndarray):
+            array.close()
+            raise ValueError("it is an archive of several arrays")
+        return array
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A name to write to, which becomes ``path`` if all goes well, else nothing is left.
+
+    Raises:
+        OutputError: the disk is full, or the folder cannot be written to.
+    """
+    scratch = path.with_name(path.name + ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield scratch
+        os.replace(scratch, path)
+    except OSError as error:
+        scratch.unlink(missing_ok=True)
+        raise OutputError(f"cannot write {path}: {error.strerror}") from error
+    except BaseException:
+        scratch.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def _explained(path: Path, what: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+    except _BROKEN as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{path} is damaged, or not {what} as expected: {reason}") from error

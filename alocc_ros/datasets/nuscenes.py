@@ -1,0 +1,525 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""nuScenes and everything in its format, out of its own tables.
+
+A folder with ``v1.0-trainval/`` (or another version), ``samples/`` and ``sweeps/``. Only key
+frames are kept in memory; ``NuScenes.readings`` gives all that was recorded in a scene.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from alocc_ros.datasets.files import read_bytes
+from alocc_ros.datasets.splits import read_splits
+from alocc_ros.datasets.tables import OnProgress, nothing, read_table
+from alocc_ros.errors import DataError
+from alocc_ros.geometry import inverse
+from alocc_ros.types import CAMERAS, Calibration, CameraImage, FrameSet
+
+ANCHOR = "cam_front"  # a key frame's grid lies where the vehicle was when this one looked
+LIDAR = "LIDAR_TOP"
+DEFAULT_VERSION = "v1.0-trainval"
+_CHANNELS = {camera.upper(): camera for camera in CAMERAS}
+# Of columns that are no text.
+_KINDS = {
+    "timestamp": int,
+    "translation": list,
+    "rotation": list,
+    "camera_intrinsic": list,
+    "is_key_frame": (bool, int),
+    "width": (int, type(None)),
+    "height": (int, type(None)),
+}
+_TABLES = ("scene", "sample", "sample_data", "ego_pose", "sensor", "calibrated_sensor")
+
+
+@dataclass(frozen=True)
+class CameraSample:
+    """An image that was taken.
+
+    Attributes:
+        camera: such as ``cam_front``.
+        token: of the row of sample_data; empty where unknown.
+        stamp: ns, when it was taken.
+        path: of the file.
+        calibration: of the camera.
+        map_T_base: [4, 4] ego pose at ``stamp``.
+        is_key_frame: False: a sweep between two key frames.
+    """
+
+    camera: str
+    token: str
+    stamp: int
+    path: Path
+    calibration: Calibration
+    map_T_base: np.ndarray
+    is_key_frame: bool = True
+
+
+@dataclass(frozen=True)
+class LidarSample:
+    """One turn of the LiDAR, of points [P, 5] float32 (x, y, z, intensity, ring).
+
+    Attributes:
+        token, stamp, path, map_T_base, is_key_frame: as of an image.
+        base_T_lidar: [4, 4] where it is mounted.
+    """
+
+    token: str
+    stamp: int
+    path: Path
+    base_T_lidar: np.ndarray
+    map_T_base: np.ndarray
+    is_key_frame: bool = True
+
+    @property
+    def map_T_lidar(self) -> np.ndarray:  # [4, 4]
+        """Where the LiDAR was."""
+        return self.map_T_base @ self.base_T_lidar
+
+
+Reading = CameraSample | LidarSample
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A key frame.
+
+    Attributes:
+        token: its name in every table and label folder.
+        scene_name, scene_token: what it belongs to.
+        stamp: ns; the LiDAR's, each camera has its own.
+        cameras: by name, all six, in network order.
+        lidar: the sweep that the labels were made from.
+    """
+
+    token: str
+    scene_name: str
+    scene_token: str
+    stamp: int
+    cameras: Mapping[str, CameraSample]
+    lidar: LidarSample
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"{self.scene_name}, {self.token}"
+
+    @property
+    def map_T_base(self) -> np.ndarray:  # [4, 4]
+        """Ego pose of the frame set: at the anchor camera's stamp."""
+        return self.cameras[ANCHOR].map_T_base
+
+    @property
+    def base_T_lidar_grid(self) -> np.ndarray:  # [4, 4]
+        """Where a grid in the LiDAR's frame (SurroundOcc) lies in the frame set's base frame.
+
+        The LiDAR measures up to 43 ms from the anchor camera, so this is not just its mounting.
+        """
+        return inverse(self.map_T_base) @ self.lidar.map_T_lidar
+
+
+@dataclass(frozen=True)
+class Scene:
+    """About twenty seconds of one drive.
+
+    Attributes:
+        name: such as ``scene-0061``.
+        token: of the row of the table.
+        samples: its key frames in order of time.
+        description: a few words about what is to be seen.
+    """
+
+    name: str
+    token: str
+    samples: tuple[Sample, ...]
+    description: str = ""
+
+
+class Dataset:
+    """Scenes in a folder, wherever their descriptions were read from.
+
+    Attributes:
+        root: the folder of ``samples``, ``sweeps``, ``gts``, ...
+        version: of the tables.
+        scenes: in order of time.
+        splits: names of scenes by name of split.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        version: str,
+        scenes: Sequence[Scene],
+        splits: Mapping[str, Collection[str]],
+    ) -> None:
+        self.root, self.version, self.splits = root, version, splits
+        self.scenes = tuple(sorted(scenes, key=lambda s: (s.samples[0].stamp, s.name)))
+
+    @cached_property
+    def samples(self) -> tuple[Sample, ...]:
+        """Every key frame in order of time."""
+        return tuple(sorted((s for c in self.scenes for s in c.samples), key=lambda s: s.stamp))
+
+    def scene(self, name: str) -> Scene:
+        """The scene of that name.
+
+        Raises:
+            DataError: there is none.
+        """
+        for scene in self.scenes:
+            if scene.name == name:
+                return scene
+        raise DataError(f"{self.root} has no {name!r} in {self.version}, {self._there_are()}")
+
+    def split(self, name: str) -> tuple[Scene, ...]:
+        """The scenes of a split that are here.
+
+        Raises:
+            DataError: no such split, or none of its scenes is here.
+        """
+        if name not in self.splits:
+            raise DataError(f"no split is called {name!r}; there are {', '.join(self.splits)}")
+        chosen = tuple(scene for scene in self.scenes if scene.name in self.splits[name])
+        if not chosen:
+            raise DataError(
+                f"{self.root}: no scene of the split {name!r} is in {self.version}, "
+                f"{self._there_are()}"
+            )
+        return chosen
+
+    def _there_are(self) -> str:
+        names = sorted(scene.name for scene in self.scenes)
+        shown = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+        return f"which has {len(names)} scenes: {shown}"
+
+
+class NuScenes(Dataset):
+    """A folder with tables."""
+
+    def __init__(
+        self,
+        root: Path,
+        version: str | None = None,
+        *,
+        scenes: Collection[str] | None = None,
+        on_progress: OnProgress = nothing,
+    ) -> None:
+        """Reads the tables; a minute for the whole of nuScenes.
+
+        Args:
+            root: the folder that holds ``v1.0-...``.
+            version: name of that folder; None: ``v1.0-trainval``, or the only one there is.
+            scenes: names of those that are wanted, the others are passed over; None: all.
+            on_progress: is told how far it is.
+
+        Raises:
+            DataError: a table is missing, damaged, or contradicts another one.
+        """
+        root = Path(root)
+        version = version or _only_version(root)
+        self._folder = root / version
+        missing = [t for t in _TABLES if not (self._folder / f"{t}.json").is_file()]
+        if missing:
+            tables = ", ".join(f"{t}.json" for t in missing)
+            raise DataError(f"{self._folder} lacks {tables}: these are no nuScenes tables")
+        self._sensors = _read_sensors(self._folder)
+        found = _read_scenes(self._folder, self._sensors, root, scenes, on_progress)
+        super().__init__(root, version, found, read_splits(self._folder))
+
+    def readings(
+        self, scenes: Collection[Scene], on_progress: OnProgress = nothing
+    ) -> dict[str, list[Reading]]:
+        """By name of scene: its images (12 Hz) and LiDAR turns (20 Hz) in order of time.
+
+        Raises:
+            DataError: a table is damaged.
+        """
+        scene_of = {sample.token: scene.name for scene in scenes for sample in scene.samples}
+        rows = _read_sample_data(self._folder, self._sensors, scene_of, False, on_progress)
+        poses = _read_poses(self._folder, {row.pose for row in rows}, on_progress)
+        found: dict[str, list[Reading]] = {scene.name: [] for scene in scenes}
+        calibrations = _Calibrations(self._sensors)
+        for row in rows:
+            reading = _reading(row, self.root, self._sensors, calibrations, poses)
+            found[scene_of[row.sample]].append(reading)
+        for readings in found.values():
+            readings.sort(key=lambda r: (r.stamp, r.path.name))
+        return found
+
+
+def frame_set(sample: Sample) -> FrameSet:
+    """The key frame as the pipeline takes it, with the files' bytes.
+
+    Raises:
+        DataError: an image is not there.
+    """
+    cameras = sample.cameras
+    return FrameSet(
+        stamp=cameras[ANCHOR].stamp,
+        images={name: camera_image(one) for name, one in cameras.items()},
+        calibration={name: one.calibration for name, one in cameras.items()},
+        map_T_base=sample.map_T_base,
+        map_T_base_at={name: one.map_T_base for name, one in cameras.items()},
+    )
+
+
+def camera_image(image: CameraSample) -> CameraImage:
+    """An image as it lies on the disk, not decoded.
+
+    Raises:
+        DataError: it is not there.
+    """
+    return CameraImage(image.camera, image.stamp, read_bytes(image.path), "compressed")
+
+
+def lidar_points(lidar: LidarSample) -> np.ndarray:  # [P, 5] float32
+    """x, y, z (m), intensity and ring of every point, in the LiDAR's frame.
+
+    Raises:
+        DataError: the file is not there, or cut off.
+    """
+    data = read_bytes(lidar.path)
+    if len(data) % 20:
+        raise DataError(f"{lidar.path} is cut off: {len(data)} bytes are no points of 20")
+    return np.frombuffer(data, "<f4").reshape(-1, 5)
+
+
+# --- the tables --------------------------------------------------------------------------------
+
+
+def _only_version(root: Path) -> str:
+    if not root.is_dir():
+        raise DataError(f"there is no folder {root}")
+    found = sorted(p.parent.name for p in root.glob("*/sample_data.json"))
+    if not found:
+        raise DataError(f"{root} holds no tables: expected a folder such as {DEFAULT_VERSION}")
+    if DEFAULT_VERSION in found:
+        return DEFAULT_VERSION
+    if len(found) > 1:
+        raise DataError(f"{root} holds {', '.join(found)}: say which version is meant")
+    return found[0]
+
+
+@dataclass(frozen=True)
+class _Sensor:
+    """A sensor as it was mounted on one vehicle."""
+
+    channel: str
+    base_T_sensor: np.ndarray  # [4, 4]
+    intrinsics: list[list[float]]
+
+
+@dataclass(frozen=True)
+class _DataRow:
+    """What is kept of a row of sample_data."""
+
+    token: str
+    sample: str
+    sensor: str
+    pose: str
+    stamp: int  # ns
+    file: str
+    size: tuple[int, int]  # width, height
+    is_key_frame: bool
+
+
+class _Calibrations:
+    """One object for all images of a camera, as it is cheaper to compare."""
+
+    def __init__(self, sensors: Mapping[str, _Sensor]) -> None:
+        self._sensors = sensors
+        self._known: dict[tuple[str, tuple[int, int]], Calibration] = {}
+
+    def of(self, row: _DataRow) -> Calibration:
+        key = (row.sensor, row.size)
+        if key not in self._known:
+            sensor = self._sensors[row.sensor]
+            self._known[key] = Calibration(
+                camera=_CHANNELS[sensor.channel],
+                width=row.size[0],
+                height=row.size[1],
+                intrinsics=_intrinsics(sensor, row),
+                base_T_camera=sensor.base_T_sensor,
+            )
+        return self._known[key]
+
+
+def _intrinsics(sensor: _Sensor, row: _DataRow) -> np.ndarray:  # [3, 3]
+    try:
+        matrix = np.asarray(sensor.intrinsics, dtype=np.float64)
+    except (TypeError, ValueError):
+        matrix = np.zeros(0)
+    if matrix.shape != (3, 3) or not np.isfinite(matrix).all():
+        raise DataError(f"calibrated_sensor {row.sensor} of {sensor.channel}: no 3x3 intrinsics")
+    if min(row.size) <= 0:
+        raise DataError(f"sample_data {row.token}: an image of {row.size[0]} x {row.size[1]} px")
+    return matrix
+
+
+def _read_sensors(folder: Path) -> dict[str, _Sensor]:
+    """By token: the six cameras and the LiDAR of every vehicle."""
+    channels = dict(_fields(folder, "sensor", ("token", "channel")))
+    rows = [
+        row
+        for row in _fields(
+            folder,
+            "calibrated_sensor",
+            ("token", "sensor_token", "translation", "rotation", "camera_intrinsic"),
+        )
+        if channels.get(row[1]) in _CHANNELS or channels.get(row[1]) == LIDAR
+    ]
+    where = str(folder / "calibrated_sensor.json")
+    poses = _matrices([r[2] for r in rows], [r[3] for r in rows], where)
+    return {
+        row[0]: _Sensor(channels[row[1]], pose, row[4])
+        for row, pose in zip(rows, poses, strict=True)
+    }
+
+
+def _read_scenes(
+    folder: Path,
+    sensors: Mapping[str, _Sensor],
+    root: Path,
+    wanted: Collection[str] | None,
+    on_progress: OnProgress,
+) -> list[Scene]:
+    names, about = {}, {}
+    for token, name, description in _fields(folder, "scene", ("token", "name", "description")):
+        if wanted is None or name in wanted:
+            names[token], about[token] = name, description
+    if unknown := sorted(set(wanted or ()) - set(names.values())):
+        raise DataError(f"{folder} has no {', '.join(unknown)}")
+    stamps, scene_of = {}, {}
+    for token, stamp, scene in _fields(folder, "sample", ("token", "timestamp", "scene_token")):
+        if scene in names:
+            stamps[token], scene_of[token] = stamp * 1000, scene
+    rows = _read_sample_data(folder, sensors, scene_of, True, on_progress)
+    poses = _read_poses(folder, {row.pose for row in rows}, on_progress)
+    calibrations = _Calibrations(sensors)
+    found: dict[str, dict[str, Reading]] = {token: {} for token in scene_of}
+    for row in rows:
+        reading = _reading(row, root, sensors, calibrations, poses)
+        found[row.sample][sensors[row.sensor].channel] = reading
+    samples: dict[str, list[Sample]] = {scene: [] for scene in names}
+    for token, readings in found.items():
+        if lacking := [c for c in (*_CHANNELS, LIDAR) if c not in readings]:
+            raise DataError(
+                f"{folder}/sample_data.json: the key frame {token} of {names[scene_of[token]]} "
+                f"has no {', '.join(lacking)}"
+            )
+        sample = Sample(
+            token,
+            names[scene_of[token]],
+            scene_of[token],
+            stamps[token],
+            {camera: readings[channel] for channel, camera in _CHANNELS.items()},
+            readings[LIDAR],
+        )
+        samples[sample.scene_token].append(sample)
+    if empty := [names[scene] for scene, inside in samples.items() if not inside]:
+        raise DataError(f"{folder}/sample.json: {', '.join(sorted(empty))} has no key frame")
+    if not names:
+        raise DataError(f"{folder}/scene.json holds no scene")
+    return [
+        Scene(names[t], t, tuple(sorted(inside, key=lambda s: s.stamp)), about[t])
+        for t, inside in samples.items()
+    ]
+
+
+def _read_sample_data(
+    folder: Path,
+    sensors: Mapping[str, _Sensor],
+    samples: Collection[str],
+    key_frames_only: bool,
+    on_progress: OnProgress,
+) -> list[_DataRow]:
+    """Rows of the cameras and the LiDAR that belong to ``samples``."""
+    names = ("is_key_frame", "sample_token", "calibrated_sensor_token", "ego_pose_token")
+    names = (*names, "token", "timestamp", "filename", "width", "height")
+    rows = []
+    for key, sample, sensor, pose, token, stamp, file, width, height in _fields(
+        folder, "sample_data", names, on_progress
+    ):
+        if sample not in samples or sensor not in sensors or (key_frames_only and not key):
+            continue
+        size = (width or 0, height or 0)  # the LiDAR has none
+        rows.append(_DataRow(token, sample, sensor, pose, stamp * 1000, file, size, bool(key)))
+    return rows
+
+
+def _read_poses(
+    folder: Path, wanted: Collection[str], on_progress: OnProgress
+) -> dict[str, np.ndarray]:
+    tokens, translations, rotations = [], [], []
+    for token, translation, rotation in _fields(
+        folder, "ego_pose", ("token", "translation", "rotation"), on_progress
+    ):
+        if token in wanted:
+            tokens.append(token)
+            translations.append(translation)
+            rotations.append(rotation)
+    poses = _matrices(translations, rotations, str(folder / "ego_pose.json"))
+    return dict(zip(tokens, poses, strict=True))
+
+
+def _reading(
+    row: _DataRow,
+    root: Path,
+    sensors: Mapping[str, _Sensor],
+    calibrations: _Calibrations,
+    poses: Mapping[str, np.ndarray],
+) -> Reading:
+    if row.pose not in poses:
+        raise DataError(f"ego_pose.json of {root} has no {row.pose}, which {row.file} names")
+    sensor, path, pose = sensors[row.sensor], root / row.file, poses[row.pose]
+    key = row.is_key_frame
+    if sensor.channel == LIDAR:
+        return LidarSample(row.token, row.stamp, path, sensor.base_T_sensor, pose, key)
+    camera = _CHANNELS[sensor.channel]
+    return CameraSample(camera, row.token, row.stamp, path, calibrations.of(row), pose, key)
+
+
+def _fields(
+    folder: Path, table: str, names: Sequence[str], on_progress: OnProgress = nothing
+) -> Iterable[tuple[Any, ...]]:
+    """Of each row of a table, the entries of these names."""
+    path = folder / f"{table}.json"
+    kinds = [_KINDS.get(name, str) for name in names]
+    for row in read_table(path, on_progress):
+        try:
+            values = tuple([row[name] for name in names])
+        except KeyError as error:
+            raise DataError(f"{path}: the row {row.get('token', '?')} has no {error}") from error
+        if not all(map(isinstance, values, kinds)):
+            wrong = [
+                n for n, v, k in zip(names, values, kinds, strict=True) if not isinstance(v, k)
+            ]
+            raise DataError(f"{path}: the row {row['token']} has no usable {', '.join(wrong)}")
+        yield values
+
+
+def _matrices(
+    translations: Sequence[Sequence[float]], rotations: Sequence[Sequence[float]], where: str
+) -> np.ndarray:  # [n, 4, 4] float64
+    """Poses from translations (m) and quaternions (w, x, y, z; nuScenes order)."""
+    try:
+        t = np.asarray(translations, dtype=np.float64).reshape(-1, 3)
+        q = np.asarray(rotations, dtype=np.float64).reshape(-1, 4)
+        good = np.isfinite(t).all(1) & (np.abs(np.linalg.norm(q, axis=1) - 1) < 1e-3)
+        if len(t) != len(q) or not good.all():
+            raise ValueError("a pose is not finite, or its quaternion has not length 1")
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{where}: {error}") from error
+    out = np.tile(np.eye(4), (len(t), 1, 1))
+    if len(t):
+        out[:, :3, :3] = Rotation.from_quat(q[:, [1, 2, 3, 0]]).as_matrix()
+    out[:, :3, 3] = t
+    return out
