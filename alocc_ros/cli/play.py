@@ -48,7 +48,8 @@ def run(args: argparse.Namespace) -> int:
     with Bag(args.bag) as bag:
         topics = sorted(topic for topic, kind in bag.types.items() if kind in PLAYED_TYPES)
         topics = [topic_name(t) for t in args.topics] if args.topics else topics
-        transport.prepare()
+        if news := transport.prepare().news:
+            print(news, file=sys.stderr)
         # Ctrl-C must come as KeyboardInterrupt, not as a context that is gone; and what is
         # terminated without a word leaves its shared memory behind.
         signal.signal(signal.SIGTERM, signal.default_int_handler)

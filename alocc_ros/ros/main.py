@@ -40,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:
+        if way.news:
+            node.get_logger().info(way.news)
         if way.remedy:
             node.get_logger().warning(f"{way.reason}; {way.remedy}")
         if not node.start():

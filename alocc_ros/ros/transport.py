@@ -14,7 +14,7 @@ import os
 import re
 import time
 from collections.abc import MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from alocc_ros.errors import AloccError
@@ -44,17 +44,26 @@ class Transport:
         ours: True if it is the one of this package.
         reason: one sentence for people.
         remedy: what to do about it, or empty if all is well.
+        freed: bytes of shared memory that killed processes had left; ``prepare`` freed them.
     """
 
     profile: Path | None
     ours: bool
     reason: str
     remedy: str = ""
+    freed: int = 0
+
+    @property
+    def news(self) -> str:
+        """One line for the log, or empty."""
+        if not self.freed:
+            return ""
+        return f"freed {self.freed / 1e6:.0f} MB of shared memory that killed processes had left"
 
 
 def prepare(environment: MutableMapping[str, str] = os.environ) -> Transport:
-    """Sets the profile in ``environment`` if nothing speaks against it."""
-    decision = decide(environment)
+    """Sets the profile in ``environment`` if nothing speaks against it; frees abandoned memory."""
+    decision = replace(decide(environment), freed=remove_abandoned_segments())
     if decision.ours:
         environment[profile_variable()] = str(decision.profile)
     return decision
@@ -118,7 +127,7 @@ def shared_memory_size(folder: Path = SHARED_MEMORY) -> int | None:
     return info.f_frsize * info.f_blocks
 
 
-def remove_abandoned_segments(folder: Path = SHARED_MEMORY) -> int:
+def remove_abandoned_segments(folder: Path | None = None) -> int:
     """Frees the shared memory of processes that were killed; bytes freed.
 
     A process that ends by itself, or by SIGINT or SIGTERM, leaves nothing. One that is killed
@@ -133,9 +142,9 @@ def remove_abandoned_segments(folder: Path = SHARED_MEMORY) -> int:
     return freed
 
 
-def abandoned_segments(folder: Path = SHARED_MEMORY) -> list[Path]:
+def abandoned_segments(folder: Path | None = None) -> list[Path]:
     """Shared memory of Fast DDS whose process is no more."""
-    names = sorted(folder.glob("fast*_*"))
+    names = sorted((folder or SHARED_MEMORY).glob("fast*_*"))
     return [p for p in names if _SEGMENT.fullmatch(p.name) and _is_abandoned(p)]
 
 

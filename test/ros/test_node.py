@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -377,6 +379,33 @@ def test_an_interrupt_in_the_middle_ends_it_cleanly_and_the_next_one_starts(stag
     stage.start_node(*SIM_TIME)
     stage.until(lambda: len(stage.messages["voxels"]) >= 2, "the next one does not work")
     player.terminate()
+
+
+def test_killed_players_and_nodes_leave_nothing_that_the_next_one_trips_over(stage, bag):
+    def begins() -> None:
+        stage.messages["voxels"].clear()
+        stage.until(lambda: len(stage.messages["voxels"]) >= 2, "nothing comes out")
+
+    first = stage.start_node(*SIM_TIME)
+    player = stage.start("-m", PLAY, "play", str(bag), "--loop")
+    begins()
+    player.kill()
+    player.wait(ENDS)
+    stage.start("-m", PLAY, "play", str(bag), "--loop")
+    begins()
+    first.kill()
+    first.wait(ENDS)
+    # What is younger than a start may take is left alone.
+    long_ago = time.time() - 60.0
+    for path in transport.SHARED_MEMORY.glob("fast*_*"):
+        with contextlib.suppress(OSError):  # another user's, or just gone
+            os.utime(path, (long_ago, long_ago))
+    left = transport.abandoned_segments()
+    assert left or not transport.decide().ours
+    stage.messages["diagnostics"].clear()
+    stage.start_node(*SIM_TIME)
+    begins()
+    assert not any(path.exists() for path in left)
 
 
 @hearing("voxels", "occupancy", "markers")

@@ -86,6 +86,15 @@ def test_memory_of_killed_processes_is_freed_and_that_of_living_ones_is_not(tmp_
     assert left == {names[0], "fastdds_port7400", "somebody_elses_file"}
 
 
+def test_whoever_prepares_frees_abandoned_memory_and_can_say_so(tmp_path, monkeypatch):
+    for name in ("fastdds_0123456789abcdef", "fastdds_0123456789abcdef_el"):
+        (tmp_path / name).write_bytes(bytes(2**20))
+    monkeypatch.setattr(transport, "SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr(transport, "_STARTING", -1.0)
+    assert prepare({}).news == "freed 1 MB of shared memory that killed processes had left"
+    assert prepare({}).news == ""
+
+
 @pytest.mark.ros
 def test_a_process_that_was_killed_leaves_memory_that_is_found(domain, monkeypatch):
     """The real thing: what Fast DDS leaves, and that its locks are as we think."""
