@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import itertools
 import os
 import sys
@@ -88,7 +89,9 @@ def run(args: argparse.Namespace) -> int:
     with contextlib.ExitStack() as stack:
         sources = told_apart([s for path in args.inputs for s in open_sources(path, wishes, stack)])
         if args.truth:
-            truth = as_truth(open_sources(args.truth, wishes, stack))
+            classes = next((s.classes for s in sources if s.classes), "")
+            wanted = dataclasses.replace(wishes, compare=True, classes=classes)
+            truth = as_truth(open_sources(args.truth, wanted, stack))
             if not truth:
                 raise BagError(f"--truth {args.truth}: there are no voxels in it, only images")
             sources += truth

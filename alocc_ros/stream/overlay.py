@@ -23,6 +23,7 @@ _LAYOUT = (
 _TILE_WIDTH = 480  # px
 _STRENGTH = 0.55  # of the blocks over the image
 _NEAR = 1.0  # m; blocks nearer than this would cover the whole image
+_FIRST_BATCH = 256  # blocks, see not_covered
 _CAPTION = 22  # px
 _DARK, _LIGHT = (24, 24, 28), (230, 230, 230)
 
@@ -52,18 +53,51 @@ def overlay(
         (pixels > -half[:, None]) & (pixels < (width, height) + half[:, None]), axis=1
     )
     order = np.flatnonzero(inside)[np.argsort(-depth[inside], kind="stable")]
+    corners = np.hstack([pixels[order] - half[order, None], pixels[order] + half[order, None]])
+    corners = corners.round()
+    seen = not_covered(corners, (width, height))
+    order, corners = order[seen], corners[seen].tolist()
     blocks = Image.new("RGBA", (width, height))
     painter = ImageDraw.Draw(blocks)
     colours = [tuple(c) for c in occupancy.classes.colours.tolist()]
     edges = [tuple(int(0.7 * v) for v in c) for c in colours]
     labels = occupancy.labels.reshape(-1)[flat[order]].tolist()
-    corners = np.hstack([pixels - half[:, None], pixels + half[:, None]])[order].round().tolist()
     for (left, top, right, bottom), label in zip(corners, labels, strict=True):
         outline = edges[label] if right - left > 4 else None
         painter.rectangle((left, top, right, bottom), fill=colours[label], outline=outline)
     drawn = np.asarray(blocks)
     mixed = (1 - _STRENGTH) * picture + _STRENGTH * drawn[..., :3]
     return np.where(drawn[..., 3:] > 0, mixed, picture).astype(np.uint8)
+
+
+def not_covered(
+    corners: np.ndarray,  # [n, 4] whole px: left, top, right, bottom; all of them inside
+    size: tuple[int, int],  # width, height, px
+) -> np.ndarray:  # indices, ascending
+    """Which of the rectangles show, if each is painted over those before it.
+
+    Painting costs the same for all of them, and behind the first rows of a full grid nothing
+    shows. So the last ones go first, in batches that double, and what by then is covered
+    is left out.
+    """
+    width, height = size
+    left, top = (corners[:, i].clip(0, size[i]).astype(int) for i in (0, 1))
+    right, bottom = ((corners[:, i + 2] + 1).clip(0, size[i]).astype(int) for i in (0, 1))
+    free = np.ones((height, width), np.uint8)
+    sums = np.zeros((height + 1, width + 1), np.int32)
+    rest = np.arange(len(corners))[::-1]
+    kept = []
+    batch = _FIRST_BATCH
+    while len(rest):
+        chosen, rest = rest[:batch], rest[batch:]
+        batch *= 2
+        kept.append(chosen)
+        for i in chosen.tolist():
+            free[top[i] : bottom[i], left[i] : right[i]] = 0
+        np.cumsum(free.cumsum(axis=0, dtype=np.int32), axis=1, out=sums[1:, 1:])
+        u, v, to_u, to_v = (side[rest] for side in (left, top, right, bottom))
+        rest = rest[sums[to_v, to_u] - sums[v, to_u] - sums[to_v, u] + sums[v, u] > 0]
+    return np.sort(np.concatenate(kept)) if kept else np.zeros(0, int)
 
 
 def from_above(occupancy: Occupancy, size: int) -> Image.Image:

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from alocc_ros.errors import ImageError
-from alocc_ros.geometry import project
+from alocc_ros.geometry import inverse, project
 from alocc_ros.labels import ClassList
 from alocc_ros.stream.images import Undistortion, decode
 from alocc_ros.stream.overlay import camera_T_grid
@@ -43,6 +43,7 @@ _TEXT, _FAINT, _RING = (232, 235, 240), (139, 148, 160), (255, 255, 255)
 _AMBER, _RED = (255, 190, 80), (255, 107, 107)
 
 _GROUND_OPACITY, _OPACITY = 0.42, 0.66  # of voxels over an image
+_ROOM = 1.2  # m around a camera; there it is free, whatever the network says
 _RINGS = (10.0, 20.0, 30.0, 40.0)  # m
 # m, lower and upper corner of a car of usual size whose base frame is below its rear axle.
 _VEHICLE = ((-1.0, -0.95, 0.2), (3.7, 0.95, 1.6))
@@ -142,7 +143,7 @@ def _legend(classes: ClassList) -> Image.Image:
 
 
 def _cameras(frame: FrameSet, layer: Layer | None) -> Image.Image:
-    faces = None if layer is None else voxels.faces(layer.occupancy)
+    faces = None if layer is None else voxels.faces(_with_room(frame, layer))
     width = (_INNER - 2 * _GAP) // 3
     shape = next(iter(frame.calibration.values()))
     height = round(width * shape.height / shape.width)
@@ -178,6 +179,26 @@ def _camera(
     late = (image.stamp - frame.stamp) / 1e6
     _write_chip(tile, name if abs(late) < 0.05 else f"{name}  {late:+.0f} ms")
     return tile
+
+
+def _with_room(frame: FrameSet, layer: Layer) -> Occupancy:
+    """Without the voxels around the cameras, whose inside is all that one would see."""
+    occupancy = layer.occupancy
+    labels = occupancy.labels.copy()
+    resolution, lower = occupancy.grid.resolution, occupancy.grid.lower
+    for camera in frame.images:
+        place = inverse(camera_T_grid(frame, camera, layer.base_T_grid))[:3, 3]
+        # In steps of cells: the box around the ball, then the ball.
+        first = np.floor((place - _ROOM - lower) / resolution).astype(int)
+        last = np.ceil((place + _ROOM - lower) / resolution).astype(int)
+        axes = [
+            np.arange(max(a, 0), min(b, n))
+            for a, b, n in zip(first, last, labels.shape, strict=True)
+        ]
+        cells = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
+        near = np.linalg.norm(occupancy.grid.centres(cells) - place, axis=1) < _ROOM
+        labels[tuple(cells[near].T)] = occupancy.classes.free
+    return replace(occupancy, labels=labels)
 
 
 def _with_voxels(

@@ -33,13 +33,17 @@ class Wishes:
         preset: topics and frames of bags; None: the shipped one that fits.
         calibration: takes the place of the preset's.
         scene: of a dataset; None: the first one to look at, all of them to compare with.
-        benchmark: whose ground truth of a dataset; None: what is there.
+        benchmark: whose ground truth of a dataset; None: the first that is there.
+        classes: name of the class list that this ground truth has to have; "": any.
+        compare: it is wanted to compare something with.
     """
 
     preset: Preset | None = None
     calibration: Path | None = None
     scene: str | None = None
     benchmark: str | None = None
+    classes: str = ""
+    compare: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,12 +55,14 @@ class Source:
         name: ``prediction``, ``ground truth``, or "" for images.
         moments: begins anew each time it is called.
         has_images: whether there are any.
+        classes: name of the voxels' class list.
     """
 
     path: Path
     name: str
     moments: Callable[[], Iterator[Moment]]
     has_images: bool = False
+    classes: str = ""
 
 
 def open_sources(path: Path, wishes: Wishes, stack: ExitStack) -> list[Source]:
@@ -126,7 +132,7 @@ def _called(source: Source, name: str) -> Source:
         for moment in source.moments():
             yield Moment(moment.stamp, partial(renamed, moment.look))
 
-    return Source(source.path, name, moments)
+    return replace(source, name=name, moments=moments)
 
 
 # --- bags ------------------------------------------------------------------------------------
@@ -138,7 +144,9 @@ def _bag_sources(bag: Bag, wishes: Wishes) -> list[Source]:
     sources = []
     for recorded in grids:
         name = TRUTH if "truth" in recorded.name else PREDICTION
-        sources.append(Source(bag.path, name, partial(_grid_moments, recorded, name)))
+        moments = partial(_grid_moments, recorded, name)
+        classes = recorded.info.classes.name
+        sources.append(Source(bag.path, name, moments, classes=classes))
     preset = wishes.preset or preset_of(bag)
     images = {topic for topic, kind in bag.types.items() if kind in IMAGE_TYPES}
     fits = {named(topics.image) for topics in preset.used_cameras.values()} <= images
@@ -179,7 +187,8 @@ def _npz_source(path: Path, files: Sequence[Path]) -> Source:
         for stamp, file in stamped:
             yield Moment(stamp, partial(_npz_view, file))
 
-    return Source(path, PREDICTION, moments)
+    classes = read_npz(stamped[0][1]).classes.name
+    return Source(path, PREDICTION, moments, classes=classes)
 
 
 def _npz_view(file: Path) -> View:
