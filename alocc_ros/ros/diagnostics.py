@@ -6,7 +6,7 @@ Made by a timer from snapshots, so that it also comes, and says so, when nothing
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,9 +24,12 @@ ACTIVE = "active"
 
 _OK, _WARN, _ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 _LOSS_HINT = (
-    "images are being lost on the way: use the shared-memory profile config/fastdds_shm.xml "
-    "(see `alocc doctor`)"
+    "the camera skips them, or they are lost on the way: run its driver with the shared-memory "
+    "profile config/fastdds_shm.xml (see `alocc doctor`)"
 )
+_SHARE = 0.05  # of missing images that is worth a warning
+_FEW = 20  # gaps; fewer tell no period
+_PAUSE = 10  # periods; a longer gap is a camera that was off
 # A latency beyond this compares clocks that have nothing to do with each other: a bag is
 # played without use_sim_time.
 _PLAUSIBLE = 60.0  # s
@@ -45,6 +48,20 @@ class CameraState:
     state: str
     reason: str
     age: float | None
+
+
+def share_missing(gaps: Sequence[int]) -> float:
+    """Which part of a camera's images did not come, judged by the gaps between their stamps.
+
+    Its period is told from the short gaps, so that it is found even if more than half of the
+    images are missing; one and a half periods are still a late image.
+    """
+    if len(gaps) < _FEW:
+        return 0.0
+    short = float(np.percentile(gaps, 10))
+    period = float(np.median([gap for gap in gaps if gap <= 1.5 * short]))
+    steps = [max(int(gap / period + 0.25), 1) for gap in gaps if gap <= _PAUSE * period]
+    return 1.0 - len(steps) / sum(steps)
 
 
 class Diagnostics:
@@ -139,13 +156,18 @@ class Diagnostics:
             "lost": camera.image.lost,
             "used": statistics.used,
         }
+        share = share_missing(list(camera.gaps))
+        values["missing_percent"] = f"{100 * share:.0f}"
         values |= {f"dropped: {why}": n for why, n in sorted(statistics.dropped.items())}
         level = _OK if state.state == ACTIVE else _ERROR
         if state.state == WAITING and now - self._begin < self._stale_after:
             level = _WARN  # it has just begun
         text = f"{state.state}: {state.reason}" if state.reason else state.state
-        if lost > 0:
-            level, text = max(level, _WARN), f"{text}; {lost} {_LOSS_HINT}"
+        if lost > 0 or share >= _SHARE:
+            many = (
+                f"{lost} images" if share < _SHARE else f"about {100 * share:.0f} % of the images"
+            )
+            level, text = max(level, _WARN), f"{text}; {many} do not arrive: {_LOSS_HINT}"
         return self._status(f"camera {camera.name}", level, text, values)
 
     def _sets(

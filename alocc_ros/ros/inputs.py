@@ -8,6 +8,7 @@ converted or waited for.
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -31,6 +32,7 @@ _IMAGE_TYPES = {
     "raw": {RAW: Image},
     "compressed": {COMPRESSED: CompressedImage},
 }
+_GAPS = 60  # that the share of missing images is told from
 _IMAGE_DEPTH = 5  # what waits longer is too old to be of use
 _INFO_DEPTH = 2
 
@@ -79,6 +81,7 @@ class Camera:
         frame: TF name of the optical frame; "" until a message tells.
         intrinsics: None until CameraInfo or a file tells; the same object until they change.
         refusal: why the newest image was refused, or "".
+        gaps: ns between the stamps of its newest images.
         info_refusal: why the newest CameraInfo was refused, or "".
         image, info: the topics; ``info`` is None if the intrinsics come from a file.
     """
@@ -98,6 +101,8 @@ class Camera:
         self.frame = conversions.frame_name(topics.frame)
         self.intrinsics: Intrinsics | None = rig.intrinsics if rig else None
         self.refusal = self.info_refusal = ""
+        self.gaps: deque[int] = deque(maxlen=_GAPS)
+        self._last_stamp: int | None = None
         self._rectified = rectified
         self._info_key: tuple[Any, ...] = ()
         self.image = Topic(node, topics.image, types, partial(on_image, self), _IMAGE_DEPTH)
@@ -110,6 +115,14 @@ class Camera:
         """The first header that names a frame counts, if the preset names none."""
         if not self.frame and frame:
             self.frame = conversions.frame_name(frame)
+
+    def note_stamp(self, stamp: int) -> None:
+        """Keeps the gap to the stamp before; time that goes back begins anew."""
+        if self._last_stamp is not None and stamp > self._last_stamp:
+            self.gaps.append(stamp - self._last_stamp)
+        elif self._last_stamp is not None and stamp < self._last_stamp:
+            self.gaps.clear()
+        self._last_stamp = stamp
 
     def _on_info(self, message: CameraInfo) -> None:
         self.note_frame(message.header.frame_id)
@@ -199,6 +212,7 @@ class Inputs:
         else:
             camera.refusal = ""
         stamp = now if self._stamp_source == "receive" else header_stamp
+        camera.note_stamp(stamp)
         image = conversions.camera_image(message, camera.name, stamp, self._preset.assume_8uc3)
         self.collector.add(image, now)  # which counts images that it cannot use
 

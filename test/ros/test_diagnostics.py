@@ -1,0 +1,77 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""What /diagnostics says of a camera."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS is not installed (make setup)")
+pytest.importorskip("alocc_ros.msg", reason="alocc_ros/msg is not built (make setup)")
+
+from diagnostic_msgs.msg import DiagnosticStatus  # noqa: E402
+
+from alocc_ros.ros.diagnostics import Diagnostics, share_missing  # noqa: E402
+from alocc_ros.ros.inputs import Inputs  # noqa: E402
+from alocc_ros.ros.parameters import NodeParameters  # noqa: E402
+from alocc_ros.ros.worker import WorkerStatistics  # noqa: E402
+from alocc_ros.stream.preset import load_preset  # noqa: E402
+
+PERIOD = 83_333_333  # ns
+NOTHING = WorkerStatistics(0, 0, 0, 0, {}, "", {}, [], {}, False)
+
+
+def gaps(came: np.ndarray, jitter: float = 0.0) -> list[int]:
+    """Between the stamps of the images whose number is in ``came``."""
+    random = np.random.default_rng(0)
+    stamps = (np.flatnonzero(came) + random.uniform(-jitter, jitter, came.sum())) * PERIOD
+    return np.diff(stamps).astype(int).tolist()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.3, 0.6])
+@pytest.mark.parametrize("jitter", [0.0, 0.1])
+def test_the_share_of_missing_images_is_found_whatever_it_is(share, jitter):
+    came = np.random.default_rng(1).random(1000) >= share
+    assert share_missing(gaps(came, jitter)) == pytest.approx(share, abs=0.03)
+
+
+def test_a_pause_and_a_late_image_are_no_loss():
+    steady = [PERIOD] * 40
+    assert share_missing([*steady, 30 * PERIOD]) == 0.0
+    assert share_missing([*steady, int(1.4 * PERIOD), int(0.6 * PERIOD)]) == 0.0
+    assert share_missing([PERIOD, 3 * PERIOD] * 5) == 0.0  # too few to tell
+
+
+def test_a_camera_whose_images_get_lost_is_named_with_the_remedy(node):
+    preset, parameters = load_preset("nuscenes"), NodeParameters()
+    inputs = Inputs(node, preset, parameters, {})
+    for number in range(60):
+        for name, camera in inputs.cameras.items():
+            if name != "cam_back" or number % 3:
+                camera.note_stamp(1_000_000_000 + number * PERIOD)
+    statuses = Diagnostics("/alocc_node", 1.5, 0.0).statuses(
+        cameras=inputs.cameras,
+        refusals={},
+        collector=inputs.collector.statistics,
+        worker=NOTHING,
+        problems=[],
+        device_memory=0,
+        now=1.0,
+    )
+    by_name = {status.name.removeprefix("/alocc_node: camera "): status for status in statuses}
+    text = by_name["cam_back"].message
+    assert "about 33 % of the images do not arrive" in text
+    assert "config/fastdds_shm.xml" in text
+    assert by_name["cam_back"].level == DiagnosticStatus.WARN
+    assert {v.key: v.value for v in by_name["cam_back"].values}["missing_percent"] == "33"
+    assert "do not arrive" not in by_name["cam_front"].message
+    inputs.close()
+
+
+def test_a_stamp_that_goes_back_begins_anew(node):
+    inputs = Inputs(node, load_preset("nuscenes"), NodeParameters(), {})
+    camera = inputs.cameras["cam_back"]
+    for stamp in (100, 200, 400, 50, 150):
+        camera.note_stamp(stamp)
+    assert list(camera.gaps) == [100]
+    inputs.close()
