@@ -27,7 +27,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from std_srvs.srv import SetBool, Trigger
 from tf2_ros import Buffer
 
-from alocc_ros.errors import AloccError
+from alocc_ros.errors import AloccError, ParameterError
 from alocc_ros.ros import messages
 from alocc_ros.ros.diagnostics import Diagnostics
 from alocc_ros.ros.frames import FrameMaker
@@ -115,10 +115,7 @@ class AloccNode(LifecycleNode):
         begin = monotonic()
         try:
             parameters = self._declared.read()
-            preset = load_preset(parameters.preset)
-            file = Path(parameters.calibration_file or preset.calibration_file or "")
-            rig = load_rig(file, preset.rectified) if file.name else {}
-            model = self.load_model(parameters)
+            preset, rig, model = self._load(parameters)
             outputs = Outputs(self, parameters, preset.used_cameras)
         except AloccError as error:
             self.get_logger().error(f"cannot configure: {error}")
@@ -132,6 +129,27 @@ class AloccNode(LifecycleNode):
             f"{preset.name}, {monotonic() - begin:.1f} s"
         )
         return SUCCESS
+
+    def _load(self, parameters: NodeParameters) -> tuple[Preset, dict[str, RigCamera], Model]:
+        """What the parameters name.
+
+        Raises:
+            ParameterError: with everything that is not to be had.
+        """
+        problems = []
+        try:
+            preset = load_preset(parameters.preset)
+            file = Path(parameters.calibration_file or preset.calibration_file or "")
+            rig = load_rig(file, preset.rectified) if file.name else {}
+        except AloccError as error:
+            problems.append(str(error))
+        try:
+            model = self.load_model(parameters)
+        except AloccError as error:
+            problems.append(str(error))
+        if problems:
+            raise ParameterError("; ".join(problems))
+        return preset, rig, model
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Puts the network on its device and subscribes."""

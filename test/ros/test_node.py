@@ -357,11 +357,13 @@ def resident(pid: int) -> int:
 
 
 def test_wrong_parameters_end_a_node_that_starts_itself(stage):
-    program = stage.start_node("-p", "model:=no_such_model", "-p", "random_weights:=false")
+    wrong = ("model:=no_such_model", "random_weights:=false", "preset:=nuscens")
+    program = stage.start_node(*(a for p in wrong for a in ("-p", p)))
     said, _ = program.communicate(timeout=ENDS)
     assert program.returncode == 2
     assert "cannot configure" in said
     assert "no_such_model" in said
+    assert "did you mean 'nuscenes'" in said, "both are told at once"
     assert "Traceback" not in said
 
 
