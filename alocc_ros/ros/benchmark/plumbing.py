@@ -128,8 +128,9 @@ def _node(setup: Setup) -> list[str]:
         "use_sim_time": str(setup.bag is not None).lower(),
     }
     given = [a for name, value in parameters.items() for a in ("-p", f"{name}:={value}")]
-    program = ["-m", "alocc_ros.ros.benchmark.node", "--ros-args", "--log-level", "warn"]
-    return [*program, *given]
+    # A bag that loops makes TF warn at every lap.
+    level = ["--log-level", "warn" if setup.bag is None else "error"]
+    return ["-m", "alocc_ros.ros.benchmark.node", "--ros-args", *level, *given]
 
 
 def _source(setup: Setup) -> list[str]:
