@@ -34,6 +34,7 @@ $(STAMP): setup.py setup.cfg pyproject.toml tools/install_torch.py
 	$(BIN)/python -m pip install --quiet "pip>=25.3" "setuptools>=68" "wheel>=0.40"
 	$(BIN)/python tools/install_torch.py $(if $(GPU),--gpu)
 	$(BIN)/python -m pip install --quiet --no-build-isolation -e ".[test]"
+	$(BIN)/python -m pip install --quiet --no-deps "nuscenes-devkit==1.2.0"
 	touch $@
 
 ros: $(ROS_STAMP)  ## only the ROS part of setup: wheels and our messages
