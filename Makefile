@@ -11,6 +11,8 @@ OUT := out
 STAMP := $(VENV)/.setup-$(if $(GPU),gpu,cpu)
 ROS ?= kilted
 ROS_STAMP := $(if $(filter-out 0,$(ROS)),$(VENV)/.ros-$(ROS))
+# The release whose wheels the node is tested with besides, in an environment of its own.
+OTHER_ROS := $(if $(filter kilted,$(ROS)),jazzy)
 
 # Where pip installs to is decided here; where it downloads from stays the user's choice.
 export PIP_USER := 0
@@ -20,7 +22,7 @@ unexport PIP_IGNORE_INSTALLED PIP_FORCE_REINSTALL PIP_EDITABLE PIP_REQUIREMENT P
 unexport PIP_QUIET PIP_VERBOSE PIP_UPGRADE PIP_NO_BINARY PIP_REQUIRE_HASHES PYTHONHOME
 
 .DEFAULT_GOAL := help
-.PHONY: help setup ros lint format test test-fast demo bench clean
+.PHONY: help setup ros lint format test test-ros test-fast demo bench clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*##/  make \1 \t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -54,6 +56,13 @@ format: $(STAMP)  ## rewrite the sources in the house style
 
 test: lint $(ROS_STAMP)  ## everything that CI runs
 	$(BIN)/python -m pytest -q
+ifneq ($(OTHER_ROS),)
+	if $(BIN)/python -m pip show --quiet ros-rclpy 2>/dev/null; then \
+	  $(MAKE) test-ros ROS=$(OTHER_ROS) VENV=$(VENV)-$(OTHER_ROS) GPU=; fi
+endif
+
+test-ros: $(ROS_STAMP)  ## the tests of the node (ROS=jazzy VENV=.venv-jazzy: over those wheels)
+	$(BIN)/python -m pytest -q test/ros
 
 test-fast: $(STAMP)  ## the tests that need no data, a minute or two
 	$(BIN)/python -m pytest -q -m "not slow and not golden and not system and not ros"
@@ -78,4 +87,4 @@ bench: $(STAMP)  ## time the networks on this machine
 	$(BIN)/alocc benchmark
 
 clean:  ## remove what the commands above made, .venv too
-	rm -rf $(VENV) $(OUT) build dist alocc_ros.egg-info .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(VENV)-jazzy $(OUT) build dist alocc_ros.egg-info .pytest_cache .ruff_cache .import_linter_cache

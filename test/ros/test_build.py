@@ -50,7 +50,7 @@ def test_the_package_builds_and_runs_from_where_it_was_installed(tmp_path):
         pytest.skip("no CMake, or no ROS wheels in this environment")
     prefix, build, source = tmp_path / "install", tmp_path / "build", tmp_path / "source"
     # A copy: CMake refuses include folders inside the source, and .venv lies there.
-    for name in ("alocc_ros", "cmake", "config", "launch", "models", "msg", "rviz"):
+    for name in ("alocc_ros", "cmake", "config", "launch", "models", "msg", "rviz", "test"):
         # Git keeps no empty folders, so a clone has none.
         for path in (p for p in (ROOT / name).rglob("*") if p.is_file()):
             copy = source / path.relative_to(ROOT)
