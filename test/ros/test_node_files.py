@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import json
 import re
 from pathlib import Path
 
@@ -69,6 +70,31 @@ def test_every_display_of_rviz_shows_a_topic_of_the_node():
     assert {f"overlay/{camera}" for camera in CAMERAS} <= shown
     occupancy = displays[0]
     assert (occupancy["Style"], occupancy["Size (m)"]) == ("Boxes", 0.4)
+
+
+def test_every_panel_of_foxglove_shows_a_topic_of_the_node_and_is_in_the_layout():
+    layout = json.loads((ROOT / "rviz" / "alocc_foxglove.json").read_text())
+    panels = layout["configById"]
+    topics = {*panels["3D!occupancy"]["topics"], panels["RawMessages!status"]["topicPath"]}
+    for name, panel in panels.items():
+        if name.startswith("Image!"):
+            topics.add(panel["imageMode"]["imageTopic"])
+    names = {topic.removeprefix("/alocc_node/") for topic in topics}
+    overlays = {f"overlay/{camera}" for camera in CAMERAS}
+    assert overlays <= names
+    assert names - overlays <= set(node_topics())
+    assert {"occupancy", "flow_markers", "occupancy_grid"} <= names
+    assert panels["DiagnosticSummary!node"]["topicToRender"] == "/diagnostics"
+    occupancy = panels["3D!occupancy"]["topics"]["/alocc_node/occupancy"]
+    assert (occupancy["pointShape"], occupancy["cubeSize"]) == ("cube", 0.4)
+
+    def placed(part) -> set[str]:
+        if isinstance(part, str):
+            tabs = panels[part].get("tabs", [])
+            return {part}.union(*(placed(tab["layout"]) for tab in tabs))
+        return placed(part["first"]) | placed(part["second"])
+
+    assert placed(layout["layout"]) == set(panels)
 
 
 def test_launch_arguments_are_documented_and_are_parameters():
