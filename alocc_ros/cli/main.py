@@ -25,6 +25,7 @@ COMMANDS = (
     ("parity", "compare this build of the network with golden tensors"),
     ("benchmark", "time the network on this machine"),
     ("flops", "count the network's operations"),
+    ("train", "train a network on nuScenes, or on anything in its format"),
     ("models", "list, fetch and verify published weights"),
     ("doctor", "what is here, what is missing, and how to mend it"),
 )

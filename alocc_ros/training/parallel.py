@@ -28,13 +28,16 @@ class World:
     local_rank: int = 0
 
 
+ALONE = World()
+
+
 @contextmanager
 def joined(device_type: str) -> Iterator[World]:
     """The world that torchrun describes in the environment, joined for as long as the block runs;
     alone without torchrun. NCCL between CUDA devices, gloo between CPUs.
     """
     if "WORLD_SIZE" not in os.environ:
-        yield World()
+        yield ALONE
         return
     dist.init_process_group("nccl" if device_type == "cuda" else "gloo")
     try:

@@ -36,9 +36,9 @@ def pixels_of(
     """Where a camera's network input shows the points."""
     seen = points @ camera_T_points[:3, :3].T + camera_T_points[:3, 3]
     depth = seen[:, 2]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        pixels = seen @ intrinsics.T / depth[:, None]
-    return pixels[:, :2] @ post_rotation[:2, :2].T + post_translation[:2], depth
+    # Behind the camera nothing is seen; any number will do there.
+    pixels = (seen @ intrinsics.T)[:, :2] / np.where(depth > 0, depth, 1.0)[:, None]
+    return pixels @ post_rotation[:2, :2].T + post_translation[:2], depth
 
 
 def block_targets(

@@ -1,0 +1,131 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""``alocc train``: train a network on nuScenes, or on anything in its format."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from alocc_ros.training.config import TrainingConfig
+    from alocc_ros.training.trainer import Report
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument("--model", help="model record, such as alocc_2d_mini")
+    parser.add_argument("--data", type=Path, required=True, metavar="ROOT", help="data set")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--config", type=Path, help="settings, such as another run's config.yaml")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="change a setting"
+    )
+    parser.add_argument("--steps", type=int, help="the same as --set steps=N")
+    parser.add_argument("--weights", type=Path, help="start from whatever fits of these")
+    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda (default: auto)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train; alone, or as one of torchrun's processes."""
+    from rich.console import Console
+
+    from alocc_ros import engine
+
+    device = engine.resolve_device(args.device)
+    engine.keep_freed_memory()
+    from alocc_ros.training.parallel import joined
+
+    config = _config(args)
+    with joined(device.type) as world:
+        console = Console(stderr=True, quiet=world.rank > 0)
+        if device.type == "cuda" and world.size > 1:
+            device = engine.resolve_device(f"cuda:{world.local_rank}")
+        _train(args, config, device, world, console)
+    return 0
+
+
+def _config(args: argparse.Namespace) -> TrainingConfig:
+    from alocc_ros.errors import OutputError, ParameterError
+    from alocc_ros.training import checkpoint
+    from alocc_ros.training.config import TrainingConfig
+
+    written = args.output / "config.yaml"
+    if args.resume:
+        if args.config or args.weights:
+            raise ParameterError("--resume goes on with the run's own settings and weights")
+        if not written.is_file():
+            raise OutputError(f"{args.output}: no run to resume, there is no config.yaml")
+        config = TrainingConfig.read(written)
+    else:
+        if checkpoint.latest(args.output / "checkpoints") is not None:
+            raise OutputError(f"{args.output} holds a run: --resume it, or choose another --output")
+        if args.config is None and args.model is None:
+            raise ParameterError("say what to train: --model NAME, or --config FILE")
+        config = TrainingConfig.read(args.config) if args.config else TrainingConfig(args.model)
+    values = {"model": args.model, "steps": args.steps}
+    config = config.with_values({n: v for n, v in values.items() if v is not None})
+    return config.changed(args.set)
+
+
+def _train(args, config, device, world, console: Console) -> None:  # noqa: ANN001
+    from alocc_ros import records
+    from alocc_ros.network.alocc import Alocc
+    from alocc_ros.network.checkpoint import read_state_dict
+    from alocc_ros.network.variants import find_variant
+    from alocc_ros.training.parallel import wait_for_all
+    from alocc_ros.training.randomness import seed_everything
+    from alocc_ros.training.source import NuScenesSource
+    from alocc_ros.training.start import randomise, take_over
+    from alocc_ros.training.trainer import Trainer, inter_index_max
+
+    record = records.find(config.model)
+    variant = find_variant(record.variant)
+    with console.status(f"reading {args.data}"):
+        source = NuScenesSource(args.data, config.split, record, config.benchmark)
+    seed_everything(config.seed)
+    network = Alocc(variant, inter_index_max(variant, config))
+    randomise(network)
+    if args.weights is not None:
+        report = take_over(network, read_state_dict(args.weights), record.channel_order)
+        for line in report.lines():
+            console.print(line, highlight=False)
+    if world.rank == 0:
+        args.output.mkdir(parents=True, exist_ok=True)
+        config.write(args.output / "config.yaml")
+    wait_for_all()
+    trainer = Trainer(network, record, source, config, args.output, device, world)
+    if args.resume:
+        trainer.resume()
+    console.print(
+        f"{config.model} on {sum(map(len, source.scenes))} key frames of {len(source.scenes)} "
+        f"scenes: steps {trainer.step} to {config.steps}, {trainer.slots} samples each, "
+        f"{world.size} x {device}",
+        highlight=False,
+    )
+    with _progress(console, trainer.step, config.steps) as on_step:
+        trainer.run(on_step)
+    console.print(f"weights: {args.output / 'weights.safetensors'}", highlight=False)
+
+
+@contextmanager
+def _progress(console: Console, first: int, steps: int) -> Iterator[Callable[[Report], None]]:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn as Remaining
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Remaining())
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("starting", total=steps, completed=first)
+
+        def on_step(report: Report) -> None:
+            words = f"loss {report.total:.3f}, {report.seconds:.2f} s a step"
+            bar.update(task, completed=report.step + 1, description=words)
+            if not bar.live.is_started or (not console.is_terminal and report.step % 100 == 0):
+                console.print(f"step {report.step}: {words}", highlight=False)
+
+        yield on_step

@@ -1,0 +1,87 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""Key frames of nuScenes, and of anything in its format, to train on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from alocc_ros.datasets.nuscenes import NuScenes, Sample, frame_set, lidar_points
+from alocc_ros.datasets.truth import (
+    check_present,
+    find_benchmark,
+    missing_files,
+    missing_images,
+    read_truth,
+)
+from alocc_ros.errors import TrainingError
+from alocc_ros.records import ModelRecord
+from alocc_ros.training.samples import KeyFrameSample
+
+
+class NuScenesSource:
+    """The scenes of a split, with everything that is there to learn from.
+
+    Attributes:
+        scenes: see ``samples.SampleSource``.
+    """
+
+    def __init__(self, root: Path, split: str, record: ModelRecord, benchmark: str = "") -> None:
+        """Reads the tables and looks whether every file is there.
+
+        Raises:
+            DataError: tables or files are missing or damaged.
+            TrainingError: the benchmark's voxels or classes are not the model's.
+        """
+        name = benchmark or _benchmark_of(record)
+        kind = find_benchmark(name)
+        if (kind.classes, kind.grid) != (record.classes, record.grid):
+            raise TrainingError(f"{record.name} has other voxels or classes than {name}")
+        self._root, self._benchmark, self._in_lidar_frame = root, name, kind.in_lidar_frame
+        self._supervision = record.supervision
+        self._rays = record.supervision == "ray_visible"
+        dataset = NuScenes(root)
+        self._samples: list[Sample] = []
+        self._before: list[int | None] = []  # the key frame before in the scene
+        self.scenes: list[tuple[int, ...]] = []
+        for scene in dataset.split(split):
+            first = len(self._samples)
+            self._samples += scene.samples
+            indices = tuple(range(first, len(self._samples)))
+            self._before += [None, *indices[:-1]]
+            self.scenes.append(indices)
+        labels = missing_files(root, self._samples, name, ray_mask=self._rays)
+        check_present(labels, f"the labels of {name}")
+        check_present(missing_images(self._samples), "images")
+
+    def read(self, index: int) -> KeyFrameSample:
+        """One key frame.
+
+        Raises:
+            DataError: a file is damaged.
+        """
+        sample, before = self._samples[index], self._before[index]
+        truth = read_truth(self._root, sample, self._benchmark, ray_mask=self._rays)
+        supervised = {
+            "camera_visible": truth.mask_camera,
+            "ray_visible": truth.ray_mask,
+            "all": None,
+        }[self._supervision]
+        if supervised is None and self._supervision != "all":
+            raise TrainingError(f"{sample.name}: {self._benchmark} has no {self._supervision} mask")
+        return KeyFrameSample(
+            name=sample.name,
+            frame=frame_set(sample),
+            previous=None if before is None else frame_set(self._samples[before]),
+            labels=truth.labels,
+            supervised=supervised,
+            flow=truth.flow,
+            points=lidar_points(sample.lidar)[:, :3].astype(np.float64),
+            map_T_points=sample.lidar.map_T_lidar,
+            base_T_grid=sample.base_T_lidar_grid if self._in_lidar_frame else np.eye(4),
+        )
+
+
+def _benchmark_of(record: ModelRecord) -> str:
+    return "surroundocc" if record.frame == "lidar" else record.classes.name

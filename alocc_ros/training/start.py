@@ -1,0 +1,102 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""The weights that training begins with: random ones, and whatever fits of other networks'."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from alocc_ros.errors import CheckpointError
+from alocc_ros.network.alocc import Alocc
+
+_BACKBONE = "img_backbone."
+
+
+@dataclass(frozen=True)
+class StartReport:
+    """Which weights of a file went into the network.
+
+    Attributes:
+        matched: by part of the network (``img_backbone``): how many of how many tensors.
+        other_shape: names that both have, with different shapes; left as they were.
+        unused: names that only the file has.
+        turned: the first convolution's channels were put from red first to blue first.
+    """
+
+    matched: Mapping[str, tuple[int, int]]
+    other_shape: tuple[str, ...]
+    unused: tuple[str, ...]
+    turned: bool
+
+    def lines(self) -> list[str]:
+        """For people."""
+        parts = [f"{part} {here} of {of}" for part, (here, of) in self.matched.items()]
+        text = [f"weights taken over: {', '.join(parts)}"]
+        if self.turned:
+            text.append("ImageNet weights: first convolution turned from RGB to BGR")
+        if self.other_shape:
+            text.append(f"of another shape, left random: {_some(self.other_shape)}")
+        if self.unused:
+            text.append(f"in the file, not in the network: {_some(self.unused)}")
+        return text
+
+
+def randomise(network: Alocc) -> None:
+    """First values that training from nothing needs, where torch's own are not the ones."""
+    for module in network.img_backbone.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    if network.variant.inter_object:
+        # Side copies begin at the eight neighbours: cell (ku, kv) is moved by (ku - 1, kv - 1).
+        offsets = network.depth_net.depth2occ_inter_bias_net
+        nn.init.zeros_(offsets.weight)
+        cells = [(u - 1.0, v - 1.0) for u in range(3) for v in range(3)]
+        with torch.no_grad():
+            offsets.bias.copy_(torch.tensor(cells).flatten())
+
+
+def take_over(network: Alocc, weights: Mapping[str, Tensor], channel_order: str) -> StartReport:
+    """Copy every tensor that the network has under the same name in the same shape.
+
+    Takes networks of this family, BEVDet's (backbone and neck have its names), and a bare
+    ResNet as torchvision names it. That one saw red first, so for a network that sees
+    blue first its first convolution is turned.
+
+    Raises:
+        CheckpointError: nothing fits.
+    """
+    bare = "conv1.weight" in weights and "layer1.0.conv1.weight" in weights
+    if bare:
+        weights = {_BACKBONE + name: value for name, value in weights.items()}
+    turned = bare and channel_order == "bgr"
+    if turned:
+        first = _BACKBONE + "conv1.weight"
+        weights = {**weights, first: weights[first].flip(1)}
+    own = network.state_dict()
+    fitting = {n: v for n, v in weights.items() if n in own and v.shape == own[n].shape}
+    if not fitting:
+        raise CheckpointError(
+            f"no tensor fits {network.variant.name}; the file has {_some(tuple(weights))}"
+        )
+    network.load_state_dict({**own, **fitting})
+    parts = dict.fromkeys(name.partition(".")[0] for name in own)
+    return StartReport(
+        {
+            part: (
+                sum(n.startswith(f"{part}.") for n in fitting),
+                sum(n.startswith(f"{part}.") for n in own),
+            )
+            for part in parts
+        },
+        tuple(n for n in weights if n in own and n not in fitting),
+        tuple(n for n in weights if n not in own),
+        turned,
+    )
+
+
+def _some(names: tuple[str, ...]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more

@@ -1,0 +1,101 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""Frames and memories in, losses out: the module that is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from alocc_ros.network.alocc import Alocc
+from alocc_ros.records import ModelRecord
+from alocc_ros.training.config import TrainingConfig
+from alocc_ros.training.forward import Prediction, TrainingMemory, Walk
+from alocc_ros.training.losses import ClassBalance, Draw, depth_loss, flow_losses, mask_losses
+from alocc_ros.training.randomness import torch_random
+from alocc_ros.training.samples import TrainingFrame
+from alocc_ros.training.schedule import Phase
+
+_VOXELS, _PIXELS = 3, 4  # purposes of the random numbers, see randomness.py
+
+
+class TrainingStep(nn.Module):
+    """A network and its losses as one module, so that DistributedDataParallel sees all of it.
+
+    Attributes:
+        network: what is trained.
+    """
+
+    def __init__(
+        self, network: Alocc, record: ModelRecord, balance: ClassBalance, config: TrainingConfig
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self._config, self._balance = config, balance
+        self._walk = Walk(
+            network, record.mean, record.std, record.channel_order, config.checkpointing
+        )
+
+    def forward(
+        self,
+        frames: Sequence[TrainingFrame],
+        memories: Sequence[TrainingMemory | None],
+        phase: Phase,
+    ) -> tuple[dict[str, Tensor], list[TrainingMemory]]:
+        """Weighted losses by name; their sum is what is minimised."""
+        device = frames[0].images.device
+        precision = torch.autocast(
+            device.type, torch.bfloat16, enabled=self._config.precision == "bf16"
+        )
+        with precision:
+            prediction, memories = self._walk(frames, memories, phase)
+            velocities = self._velocities(prediction, frames)
+        with torch.autocast(device.type, enabled=False):
+            losses = self._losses(prediction, frames)
+            if velocities is not None:
+                bins, error, angle = flow_losses(*velocities)
+                losses["flow_bin"] = self._config.flow_bin_weight * bins
+                losses["flow"] = self._config.flow_weight * error
+                losses["flow_angle"] = self._config.flow_angle_weight * angle
+        return losses, memories
+
+    def _losses(self, prediction: Prediction, frames: Sequence[TrainingFrame]) -> dict[str, Tensor]:
+        c, random = self._config, self._random
+        mask, dice = mask_losses(
+            list(prediction.logits.flatten(2)),
+            [f.labels.flatten() for f in frames],
+            self._balance,
+            Draw(c.voxel_points),
+            [random(f, _VOXELS) for f in frames],
+        )
+        image_mask, image_dice = mask_losses(
+            list(prediction.image_logits.flatten(2)),
+            [f.image_labels.flatten() for f in frames],
+            self._balance,
+            Draw(c.image_points),
+            [random(f, _PIXELS) for f in frames],
+        )
+        bins = torch.cat([f.depth_bins for f in frames])
+        return {
+            "mask": c.mask_weight * mask,
+            "dice": c.dice_weight * dice,
+            "image_mask": c.image_weight * c.mask_weight * image_mask,
+            "image_dice": c.image_weight * c.dice_weight * image_dice,
+            "depth": c.depth_weight * depth_loss(prediction.depth, bins),
+        }
+
+    def _velocities(
+        self, prediction: Prediction, frames: Sequence[TrainingFrame]
+    ) -> tuple[Tensor, Tensor] | None:  # [M, bins, 2], [M, 2] m/s
+        """Velocity bins and true velocities of all voxels whose velocity is known."""
+        if prediction.flow_features is None:
+            return None
+        flow = torch.stack([f.flow for f in frames])
+        known = flow.isfinite().all(-1)
+        rows = prediction.flow_features.movedim(1, -1)[known]
+        return self._walk.flow_logits(rows), flow[known]
+
+    def _random(self, frame: TrainingFrame, purpose: int) -> torch.Generator:
+        visit = frame.visit
+        return torch_random(frame.images.device, self._config.seed, purpose, visit.step, visit.slot)

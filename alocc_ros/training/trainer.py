@@ -1,0 +1,407 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""The loop: frames in, gradients, steps, checkpoints. ``alocc train`` is a few lines around it."""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
+
+from alocc_ros.errors import OutputError, ParameterError, TrainingError
+from alocc_ros.network.alocc import Alocc
+from alocc_ros.network.checkpoint import save_safetensors
+from alocc_ros.network.lifting import RELEASED_INTER_INDEX_MAX
+from alocc_ros.network.variants import Variant
+from alocc_ros.records import ModelRecord
+from alocc_ros.training import checkpoint
+from alocc_ros.training.augmentation import ImageAugmentation
+from alocc_ros.training.config import TrainingConfig
+from alocc_ros.training.ema import EmaRate, average_of, follow
+from alocc_ros.training.forward import TrainingMemory
+from alocc_ros.training.log import RunLog
+from alocc_ros.training.losses import IGNORED, VOXELS, ClassBalance
+from alocc_ros.training.norms import synchronised
+from alocc_ros.training.parallel import ALONE, World, any_rank, mean_over_ranks, wait_for_all
+from alocc_ros.training.randomness import seed_everything
+from alocc_ros.training.samples import Preparation, SampleSource, TrainingFrame
+from alocc_ros.training.schedule import LearningRate, Phases
+from alocc_ros.training.step import TrainingStep
+from alocc_ros.training.streams import Streams, Visit, halves
+
+_DROPOUT = 5  # purpose of the random numbers, see randomness.py
+# A pass over nuScenes with class-balanced sampling would be so many times longer; the reference
+# counts its schedules in such epochs.
+_EPOCH = 4.554
+# What may change between a run and its continuation without making it another run.
+_FREE = {
+    "steps", "batch", "accumulate", "workers", "save_every", "keep", "evaluate_every", "log_every",
+    "checkpointing", "compile",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Report:
+    """What is said of a step.
+
+    Attributes:
+        step: from 0.
+        losses: weighted, by name, mean over the processes.
+        gradient: L2 norm before it was clipped.
+        learning_rate: of the step.
+        seconds: that it took.
+    """
+
+    step: int
+    losses: Mapping[str, float]
+    gradient: float
+    learning_rate: float
+    seconds: float
+
+    @property
+    def total(self) -> float:
+        """What was minimised."""
+        return sum(self.losses.values())
+
+
+class Trainer:
+    """One run, in one of its processes.
+
+    Attributes:
+        network: what is trained.
+        average: what is evaluated and published: the network's slowly following copy.
+        step: the next one.
+        slots: streams of the global batch.
+    """
+
+    def __init__(
+        self,
+        network: Alocc,
+        record: ModelRecord,
+        source: SampleSource,
+        config: TrainingConfig,
+        output: Path,
+        device: torch.device,
+        world: World = ALONE,
+        evaluate: Callable[[Alocc], Mapping[str, float]] | None = None,
+    ) -> None:
+        self._config, self._output, self._device, self._world = config, output, device, world
+        self._evaluate, self._record = evaluate, record
+        self.slots = world.size * config.batch * config.accumulate
+        self.step = 0
+        self.network = network.to(device)
+        self.average = average_of(network)
+        if world.size > 1:
+            self.network = synchronised(self.network, device.type)
+        if config.compile:
+            _compile(self.network)
+        balance = ClassBalance.of(_voxel_counts(source, record, config))
+        model: nn.Module = TrainingStep(self.network, record, balance, config).to(device).train()
+        if world.size > 1:
+            model = DistributedDataParallel(
+                model,
+                device_ids=[device] if device.type == "cuda" else None,
+                broadcast_buffers=False,  # synchronised statistics are the same everywhere
+                gradient_as_bucket_view=True,
+            )
+        self._model = model
+        self._optimiser = torch.optim.AdamW(
+            self.network.parameters(), config.learning_rate, weight_decay=config.weight_decay
+        )
+        self._memories: dict[int, TrainingMemory | None] = {}
+        variant = network.variant
+        self._streams = Streams(_sequences(source, variant), self.slots, config.seed)
+        self._preparation = Preparation(
+            source,
+            variant,
+            record.classes,
+            config.seed,
+            ImageAugmentation(config.image_scale, config.image_flip, config.image_turn)
+            if config.augment_images
+            else None,
+            config.grid_flip,
+        )
+        self._rates = LearningRate(
+            config.learning_rate,
+            config.warmup_steps,
+            config.warmup_ratio,
+            config.cosine,
+            config.steps,
+        )
+        epoch = config.epoch_steps or _epoch_steps(source, self.slots)
+        start, end = (round(e * epoch) for e in config.flow_denoising)
+        self._phases = Phases(
+            round(config.temporal_start * epoch), round(config.depth_denoising * epoch), start, end
+        )
+        self._ema = EmaRate(config.ema_limit, config.ema_warmup, config.ema_offset)
+
+    def resume(self) -> None:
+        """Go on from the newest checkpoint.
+
+        Raises:
+            OutputError: there is none.
+            ParameterError: it is of a run with other settings.
+            CheckpointError: it is damaged.
+        """
+        newest = checkpoint.latest(self._checkpoints)
+        if newest is None:
+            raise OutputError(f"{self._output}: no checkpoint to resume from")
+        state = checkpoint.load_state(newest)
+        self._check_same(state, newest)
+        self.network.load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
+        self._optimiser.load_state_dict(state["optimiser"])
+        self.step = state["step"]
+        mine = [s for batch in self._my_slots() for s in batch]
+        self._memories = checkpoint.load_memories(newest, mine, self._device)
+
+    def run(self, on_step: Callable[[Report], None] = lambda report: None) -> None:
+        """Train to the last step; an interruption saves a checkpoint first.
+
+        Raises:
+            TrainingError: a loss or the gradient is not a number.
+            KeyboardInterrupt: SIGINT or SIGTERM came.
+        """
+        config, first = self._config, self.step
+        log = RunLog(self._output, first) if self._world.rank == 0 else None
+        batches = iter(self._loader(first))
+        try:
+            with _stop_asked() as stop:
+                while self.step < config.steps:
+                    report = self._one_step(batches)
+                    done = self.step == config.steps
+                    if log is not None and (report.step % config.log_every == 0 or done):
+                        log.write(report.step, _numbers(report))
+                    on_step(report)
+                    stopped = any_rank(stop.asked, self._device)
+                    if done or stopped or self.step % config.save_every == 0:
+                        self.save()
+                    if stopped:
+                        raise KeyboardInterrupt
+                    if done or (config.evaluate_every and self.step % config.evaluate_every == 0):
+                        self._publish(log)
+        finally:
+            if log is not None:
+                log.close()
+
+    def save(self) -> Path:
+        """Write a checkpoint now; every process calls this."""
+        state = {
+            "step": self.step,
+            "slots": self.slots,
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "optimiser": self._optimiser.state_dict(),
+            "config": _plain(self._config),
+        }
+        return checkpoint.save(
+            self._checkpoints, self.step, state, self._memories, self._world, self._config.keep
+        )
+
+    # --- one step -----------------------------------------------------------------------------
+
+    def _one_step(self, batches: Iterator[list[TrainingFrame]]) -> Report:
+        config, begin = self._config, time.perf_counter()
+        rate, phase = self._rates.at(self.step), self._phases.at(self.step)
+        if self._record.lidar_depth:
+            phase = replace(phase, depth_truth=1.0)  # it will be given the measured depth for ever
+        for group in self._optimiser.param_groups:
+            group["lr"] = rate
+        seed_everything(config.seed, _DROPOUT, self.step, self._world.rank)
+        self._optimiser.zero_grad(set_to_none=True)
+        sums: dict[str, Tensor] = {}
+        for part in range(config.accumulate):
+            frames = [f.to(self._device) for f in next(batches)]
+            last = part == config.accumulate - 1
+            waiting = isinstance(self._model, DistributedDataParallel) and not last
+            with self._model.no_sync() if waiting else nullcontext():
+                losses = self._losses(frames, phase)
+                (sum(losses.values()) / config.accumulate).backward()
+            for name, loss in losses.items():
+                sums[name] = sums.get(name, 0.0) + loss.detach() / config.accumulate
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), config.clip)
+        if not bool(norm.isfinite()):  # the same in every process
+            raise TrainingError(f"step {self.step}: the gradient is {float(norm)}")
+        self._optimiser.step()
+        follow(self.average, self.network, self._ema.at(self.step))
+        means = mean_over_ranks(torch.stack(list(sums.values()))).tolist()
+        report = Report(
+            self.step,
+            dict(zip(sums, means, strict=True)),
+            float(norm),
+            rate,
+            time.perf_counter() - begin,
+        )
+        self.step += 1
+        return report
+
+    def _losses(self, frames: Sequence[TrainingFrame], phase: Any) -> dict[str, Tensor]:
+        memories = [None if f.visit.start else self._memories.get(f.visit.slot) for f in frames]
+        losses, kept = self._model(frames, memories, phase)
+        bad = [f"{name} is {float(x)}" for name, x in losses.items() if not math.isfinite(x)]
+        if any_rank(bool(bad), self._device):
+            who = "; ".join(f.name for f in frames) if bad else "another process"
+            raise TrainingError(
+                f"step {self.step}: loss {', '.join(bad) or 'not finite'} in the batch of {who}; "
+                "the newest checkpoint is from before"
+            )
+        for frame, memory in zip(frames, kept, strict=True):
+            self._memories[frame.visit.slot] = memory
+        return losses
+
+    # --- around it ----------------------------------------------------------------------------
+
+    @property
+    def _checkpoints(self) -> Path:
+        return self._output / "checkpoints"
+
+    def _my_slots(self) -> list[list[int]]:
+        """Slots of this process in each batch of a step."""
+        size, batch = self._world.size, self._config.batch
+        return [
+            [(part * size + self._world.rank) * batch + i for i in range(batch)]
+            for part in range(self._config.accumulate)
+        ]
+
+    def _loader(self, first: int) -> DataLoader:
+        workers = self._config.workers
+        return DataLoader(
+            self._preparation,  # type: ignore[arg-type]  # anything with __getitem__
+            batch_sampler=_Batches(self._streams, self._my_slots(), first, self._config.steps),
+            num_workers=workers,
+            collate_fn=list,
+            worker_init_fn=_alone if workers else None,
+        )
+
+    def _check_same(self, state: Mapping[str, Any], where: Path) -> None:
+        before = TrainingConfig(self._config.model).with_values(state["config"])
+        other = [n for n in self._config.differences(before) if n not in _FREE]
+        if other:
+            changes = ", ".join(
+                f"{n} was {getattr(before, n)}, is {getattr(self._config, n)}" for n in other
+            )
+            raise ParameterError(f"{where} is of another run: {changes}")
+        if state["slots"] != self.slots:
+            raise ParameterError(
+                f"{where} was trained with {state['slots']} streams (processes x batch x "
+                f"accumulate), now there are {self.slots}; --set batch and accumulate to match"
+            )
+
+    def _publish(self, log: RunLog | None) -> None:
+        """Evaluate the average, and write it as weights."""
+        scores = {} if self._evaluate is None else self._evaluate(self.average)
+        if log is not None:
+            if scores:
+                log.write(self.step - 1, {f"score/{n}": v for n, v in scores.items()})
+            words = {"model": self._config.model, "step": str(self.step)}
+            words |= {n: f"{v:.4f}" for n, v in scores.items()}
+            save_safetensors(self._output / "weights.safetensors", self.average.state_dict(), words)
+        wait_for_all()
+
+
+class _Batches:
+    """This process's visits, batch by batch."""
+
+    def __init__(self, streams: Streams, slots: list[list[int]], first: int, steps: int) -> None:
+        self._streams, self._slots, self._first, self._steps = streams, slots, first, steps
+
+    def __iter__(self) -> Iterator[list[Visit]]:
+        for visits in self._streams.steps(self._first):
+            if visits[0].step == self._steps:
+                return
+            for slots in self._slots:
+                yield [visits[s] for s in slots]
+
+
+class _Stop:
+    asked = False
+
+
+@contextmanager
+def _stop_asked() -> Iterator[_Stop]:
+    """SIGINT and SIGTERM set a flag; the step in progress is finished."""
+    stop = _Stop()
+
+    def ask(*_: object) -> None:
+        stop.asked = True
+
+    before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _alone(_: int) -> None:
+    """A loader process computes with one thread, and leaves stopping to its parent."""
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _sequences(source: SampleSource, variant: Variant) -> list[tuple[int, ...]]:
+    """Half scenes; single frames for networks without history."""
+    if variant.history:
+        return halves(source.scenes)
+    return [(index,) for scene in source.scenes for index in scene]
+
+
+def _epoch_steps(source: SampleSource, slots: int) -> int:
+    frames = sum(len(scene) for scene in source.scenes)
+    return max(1, int(frames // slots * _EPOCH))
+
+
+def _voxel_counts(
+    source: SampleSource, record: ModelRecord, config: TrainingConfig
+) -> Sequence[int]:
+    """Voxels of each class, as published for nuScenes or counted in some frames."""
+    if not config.count_voxels:
+        return VOXELS[record.classes.name]
+    frames = [index for scene in source.scenes for index in scene]
+    chosen = torch.linspace(0, len(frames) - 1, min(config.count_voxels, len(frames)))
+    counts = torch.zeros(256, dtype=torch.int64)
+    for place in chosen.round().int().tolist():
+        sample = source.read(frames[place])
+        labels = sample.labels if sample.supervised is None else sample.labels[sample.supervised]
+        counts += torch.bincount(torch.from_numpy(labels.reshape(-1)).long(), minlength=256)
+    return counts[:IGNORED][: record.classes.free + 1].tolist()
+
+
+def _compile(network: Alocc) -> None:
+    """The parts that are convolutions from end to end."""
+    backbone = network.img_backbone
+    parts = [backbone.layer1, backbone.layer2, backbone.layer3, backbone.layer4, network.img_neck]
+    parts += [network.img_bev_encoder_backbone, network.img_bev_encoder_neck]
+    for part in parts:
+        part.compile()
+
+
+def _numbers(report: Report) -> dict[str, float]:
+    numbers = {f"loss/{name}": value for name, value in report.losses.items()}
+    return {
+        "loss": report.total,
+        **numbers,
+        "gradient": report.gradient,
+        "learning_rate": report.learning_rate,
+        "seconds": report.seconds,
+    }
+
+
+def _plain(config: TrainingConfig) -> dict[str, Any]:
+    return {n: list(v) if isinstance(v, tuple) else v for n, v in vars(config).items()}
+
+
+def inter_index_max(variant: Variant, config: TrainingConfig) -> int:
+    """How far side copies may land; see ``network/lifting.py``."""
+    if config.inter_object_bug:
+        return min(RELEASED_INTER_INDEX_MAX, variant.depth_bins - 1)
+    return variant.depth_bins - 1
