@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from alocc_ros.arrays import direction_colours
 from alocc_ros.bags.outputs import whole_file
 from alocc_ros.errors import OutputError
+from alocc_ros.labels import OCC3D
 
 ANIMATIONS = {".gif": "GIF", ".webp": "WEBP"}
 ANIMATION_WIDTH = 960  # px
@@ -109,11 +111,19 @@ class Animation:
 
 
 def _with_one_palette(pages: Sequence[Image.Image]) -> list[Image.Image]:
-    """Palettes that change from page to page flicker."""
+    """Palettes that change from page to page flicker.
+
+    Most of the palette is what the pages have most of; the classes, which may be small in them,
+    and the directions of motion have a part of their own.
+    """
     chosen = [pages[i] for i in np.unique(np.linspace(0, len(pages) - 1, 8).astype(int))]
     width, height = chosen[0].size
     strip = Image.new("RGB", (width, height * len(chosen)))
     for number, page in enumerate(chosen):
         strip.paste(page, (0, number * height))
-    palette = strip.quantize(256, Image.Quantize.MEDIANCUT)
+    turns = direction_colours(np.arange(12) * np.pi / 6) * 255
+    always = np.vstack([OCC3D.colours, 0.75 * OCC3D.colours, turns]).astype(np.uint8)
+    often = strip.quantize(256 - len(always), Image.Quantize.MEDIANCUT).getpalette("RGB")
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([*(often or []), *always.reshape(-1).tolist()])
     return [page.quantize(palette=palette, dither=Image.Dither.NONE) for page in pages]

@@ -288,13 +288,22 @@ def _flow(occupancy: Occupancy, moving: list[Motion]) -> Image.Image:
     _draw_vehicle_and_rings(picture, place)
     ends = [[place.pixel(*m.start[:2]), place.pixel(*m.end[:2])] for m in moving]
     _draw_arrows(picture, np.array(ends).reshape(-1, 2, 2), [_RING] * len(moving))
-    painter = ImageDraw.Draw(picture)
-    for motion, (_, (u, v)) in list(zip(moving, ends, strict=True))[:8]:
-        text = f"{motion.speed:.1f}"
-        _write_outlined(painter, (u + 7, v), text, _font(12), "lm")
+    _write_speeds(picture, [m.speed for m in moving], [end for _, end in ends])
     _draw_wheel(picture)
     _write_chip(picture, "flow, m/s")
     return picture
+
+
+def _write_speeds(
+    picture: Image.Image, speeds: list[float], places: list[tuple[float, float]]
+) -> None:
+    """Next to the arrows' heads, as far as there is room."""
+    painter = ImageDraw.Draw(picture)
+    written: list[tuple[float, float]] = []
+    for speed, (u, v) in zip(speeds, places, strict=True):
+        if all(abs(u - x) > 24 or abs(v - y) > 13 for x, y in written):
+            _write_outlined(painter, (u + 7, v), f"{speed:.1f}", _font(12), "lm")
+            written.append((u, v))
 
 
 def _draw_vehicle_and_rings(picture: Image.Image, place: above.Map) -> None:
