@@ -1,17 +1,19 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
-"""Names on the command line to variants."""
+"""Names on the command line to networks."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alocc_ros import records
-from alocc_ros.errors import ParameterError
+from alocc_ros.errors import CheckpointError, ModelError, ParameterError
 
 if TYPE_CHECKING:
+    from alocc_ros.network.alocc import Alocc
     from alocc_ros.network.variants import Variant
 
 
@@ -44,3 +46,62 @@ def variant_of(name: str, shape: Sequence[int] | None = None) -> Variant:
     if min(height, width) < 64 or height % 32 or width % 32:
         raise ParameterError(f"--shape {height} {width}: both must be multiples of 32, 64 or more")
     return replace(variant, input_size=(height, width))
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of commands that run one network with its weights."""
+    parser.add_argument("--model", required=True, help="a name of `alocc models list`, or a file")
+    parser.add_argument("--variant", help="the network that a file of unknown origin is for")
+    parser.add_argument("--random-weights", action="store_true", help="run without trained weights")
+    parser.add_argument("--seed", type=int, default=0, help="of the random weights")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+
+
+def find_model(args: argparse.Namespace) -> tuple[records.ModelRecord, Path | None]:
+    """The model that these options name, and its weights; None: random ones.
+
+    Raises:
+        ModelError: there is none, or its weights are not here.
+    """
+    if args.random_weights:  # also of models that were never published
+        return records.find(args.model), None
+    record, path = records.resolve(args.model, args.variant)
+    if path is None:
+        fetch = f"fetch them with `alocc models fetch {record.name}`, " if record.file else ""
+        raise ModelError(
+            f"the weights of {record.name} are not here: {fetch}give a checkpoint with "
+            "--model FILE, or try things out with --random-weights (the output means nothing)"
+        )
+    return record, path
+
+
+def load_network(
+    record: records.ModelRecord, weights_file: Path | None, device: str, seed: int
+) -> tuple[Alocc, str]:
+    """The network on its device, and where its weights come from in a few words.
+
+    Raises:
+        CheckpointError: the file cannot be read safely, or does not fit.
+        DeviceError: no such device.
+    """
+    import torch
+
+    from alocc_ros.engine import keep_freed_memory, resolve_device
+    from alocc_ros.network.alocc import Alocc
+    from alocc_ros.network.checkpoint import load_weights, read_state_dict
+    from alocc_ros.network.variants import find_variant
+
+    place = resolve_device(device)
+    keep_freed_memory()
+    torch.manual_seed(seed)
+    network = Alocc(find_variant(record.variant))
+    if weights_file is None:
+        weights = f"RANDOM WEIGHTS (seed {seed})"
+    else:
+        try:
+            load_weights(network, read_state_dict(weights_file))
+        except CheckpointError as error:
+            named = str(error).startswith((str(weights_file), weights_file.name))
+            raise CheckpointError(str(error) if named else f"{weights_file}: {error}") from error
+        weights = f"sha256:{records.sha256(weights_file)}"
+    return network.eval().to(place), weights

@@ -15,13 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from alocc_ros.errors import (
-    CheckpointError,
-    ModelError,
-    OutputError,
-    ParameterError,
-    PresetError,
-)
+from alocc_ros.cli._models import add_model_arguments, find_model, load_network
+from alocc_ros.errors import OutputError, ParameterError, PresetError
 from alocc_ros.stream.preset import load_preset, preset_names
 
 if TYPE_CHECKING:
@@ -37,8 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", type=Path, required=True, help="recording to write, .mcap"
     )
-    parser.add_argument("--model", required=True, help="a name of `alocc models list`, or a file")
-    parser.add_argument("--variant", help="the network that a file of unknown origin is for")
+    add_model_arguments(parser)
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
         "--preset",
@@ -50,9 +44,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--calibration", type=Path, help="rig YAML, or folder of camera_info YAMLs")
     parser.add_argument("--grid-frame", help="TF frame of the grid (models of the LiDAR frame)")
-    parser.add_argument("--random-weights", action="store_true", help="run without trained weights")
-    parser.add_argument("--seed", type=int, default=0, help="of the random weights")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument(
         "--max-frames", type=_positive, metavar="N", help="stop after so many frames"
     )
@@ -76,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     from alocc_ros.bags.job import process
     from alocc_ros.bags.reader import Bag
 
-    record, weights_file = _model(args)
+    record, weights_file = find_model(args)
     if record.frame != "ego" and not args.grid_frame:
         raise ParameterError(
             f"{record.name} sees in the {record.frame} frame: "
@@ -118,21 +109,6 @@ def _check_output(output: Path, bag: Path) -> None:
         raise OutputError(f"-o {output}: that is in the bag itself, which is never written to")
 
 
-def _model(args: argparse.Namespace) -> tuple[ModelRecord, Path | None]:
-    from alocc_ros.records import find, resolve
-
-    if args.random_weights:  # also of models that were never published
-        return find(args.model), None
-    record, path = resolve(args.model, args.variant)
-    if path is None:
-        fetch = f"fetch them with `alocc models fetch {record.name}`, " if record.file else ""
-        raise ModelError(
-            f"the weights of {record.name} are not here: {fetch}give a checkpoint with "
-            "--model FILE, or try things out with --random-weights (the output means nothing)"
-        )
-    return record, path
-
-
 def _pipeline(
     args: argparse.Namespace,
     record: ModelRecord,
@@ -140,30 +116,11 @@ def _pipeline(
     base_T_grid: np.ndarray | None,
 ) -> tuple[Pipeline, str]:
     """The pipeline, and where its weights come from in a few words."""
-    import torch
-
-    from alocc_ros.engine import keep_freed_memory, resolve_device
-    from alocc_ros.network.alocc import Alocc
-    from alocc_ros.network.checkpoint import load_weights, read_state_dict
-    from alocc_ros.network.variants import find_variant
     from alocc_ros.pipeline import Pipeline
-    from alocc_ros.records import sha256
 
-    device = resolve_device(args.device)
-    keep_freed_memory()
-    torch.manual_seed(args.seed)
-    network = Alocc(find_variant(record.variant))
-    if weights_file is None:
-        weights = f"RANDOM WEIGHTS (seed {args.seed})"
-    else:
-        try:
-            load_weights(network, read_state_dict(weights_file))
-        except CheckpointError as error:
-            named = str(error).startswith((str(weights_file), weights_file.name))
-            raise CheckpointError(str(error) if named else f"{weights_file}: {error}") from error
-        weights = f"sha256:{sha256(weights_file)}"
+    network, weights = load_network(record, weights_file, args.device, args.seed)
     pipeline = Pipeline(
-        network=network.eval().to(device),
+        network=network,
         record=record,
         base_T_grid=base_T_grid,
         grid_frame=args.grid_frame,
