@@ -39,6 +39,13 @@ POINT_CLOUD_TYPE = "sensor_msgs/msg/PointCloud2"
 STRING_TYPE = "std_msgs/msg/String"
 GRID_INFO_TYPE = "alocc_ros/msg/GridInfo"
 SEMANTIC_GRID_TYPE = "alocc_ros/msg/SemanticGrid"
+# What `alocc run` and the node publish beside those; played again, not read.
+OUTPUT_TYPES = (
+    "alocc_ros/msg/FrameStatusStamped",
+    "diagnostic_msgs/msg/DiagnosticArray",
+    "nav_msgs/msg/OccupancyGrid",
+    "visualization_msgs/msg/MarkerArray",
+)
 _KNOWN_TYPES = {
     *IMAGE_TYPES,
     CAMERA_INFO_TYPE,
@@ -48,6 +55,7 @@ _KNOWN_TYPES = {
     STRING_TYPE,
     GRID_INFO_TYPE,
     SEMANTIC_GRID_TYPE,
+    *OUTPUT_TYPES,
 }
 
 # The node's own messages, field by field as in the .msg files of this package, which are not

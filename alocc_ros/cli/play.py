@@ -21,14 +21,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--clock", type=_not_negative, default=100.0, metavar="HZ", help="rate of /clock, 0: none"
     )
     parser.add_argument(
-        "--topics", nargs="+", metavar="TOPIC", help="images, camera infos, poses, clouds: all"
+        "--topics",
+        nargs="+",
+        metavar="TOPIC",
+        help="only these; else all that the node or `alocc run` takes or gives",
+    )
+    parser.add_argument(
+        "--remap",
+        nargs="+",
+        type=_renaming,
+        default=[],
+        metavar="OLD:=NEW",
+        help="publish a topic, or all under a name, as another",
     )
     parser.add_argument(
         "--wait",
         type=_not_negative,
         default=5.0,
         metavar="S",
-        help="wait so long for somebody to want the images (5)",
+        help="wait so long for somebody to want the images, or anything if there are none (5)",
     )
     parser.add_argument(
         "--best-effort", action="store_true", help="publish images as cameras do, not reliably"
@@ -42,11 +53,13 @@ def run(args: argparse.Namespace) -> int:
 
     from alocc_ros.bags.reader import Bag, topic_name
     from alocc_ros.ros import transport
-    from alocc_ros.ros.player import PLAYED_TYPES, Account, Player
+    from alocc_ros.ros.player import Account, Player, playable
 
     account = Account()
     with Bag(args.bag) as bag:
-        topics = sorted(topic for topic, kind in bag.types.items() if kind in PLAYED_TYPES)
+        topics, unknown = playable(bag)
+        if unknown:
+            print(f"no such messages are built here: {', '.join(unknown)}", file=sys.stderr)
         topics = [topic_name(t) for t in args.topics] if args.topics else topics
         if news := transport.prepare().news:
             print(news, file=sys.stderr)
@@ -64,6 +77,7 @@ def run(args: argparse.Namespace) -> int:
                 start=args.start,
                 clock_rate=args.clock,
                 best_effort=args.best_effort,
+                renamed=dict(args.remap),
             )
             if alone := player.wait(args.wait):
                 print(f"nobody has subscribed to {', '.join(alone)}", file=sys.stderr)
@@ -94,3 +108,10 @@ def _not_negative(text: str) -> float:
     if not 0.0 <= number < float("inf"):
         raise ValueError(text)
     return number
+
+
+def _renaming(text: str) -> tuple[str, str]:
+    old, separator, new = text.partition(":=")
+    if not (separator and old.strip("/") and new.strip("/")):
+        raise argparse.ArgumentTypeError(f"must look like /old:=/new, got {text!r}")
+    return f"/{old.strip('/')}", f"/{new.strip('/')}"

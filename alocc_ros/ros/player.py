@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from rclpy.duration import Duration
 from rclpy.node import Node
@@ -15,9 +16,13 @@ from rosgraph_msgs.msg import Clock
 
 from alocc_ros.bags.reader import (
     CAMERA_INFO_TYPE,
+    GRID_INFO_TYPE,
     IMAGE_TYPES,
+    OUTPUT_TYPES,
     POINT_CLOUD_TYPE,
     POSE_TYPES,
+    SEMANTIC_GRID_TYPE,
+    STRING_TYPE,
     TF_TYPE,
     Bag,
     Record,
@@ -25,8 +30,19 @@ from alocc_ros.bags.reader import (
 from alocc_ros.errors import BagError
 from alocc_ros.ros.messages import time as time_message
 
-PLAYED_TYPES = (*IMAGE_TYPES, CAMERA_INFO_TYPE, TF_TYPE, *POSE_TYPES, POINT_CLOUD_TYPE)
-TF_STATIC = "/tf_static"
+PLAYED_TYPES = (
+    *IMAGE_TYPES,
+    CAMERA_INFO_TYPE,
+    TF_TYPE,
+    *POSE_TYPES,
+    POINT_CLOUD_TYPE,
+    SEMANTIC_GRID_TYPE,
+    GRID_INFO_TYPE,
+    STRING_TYPE,
+    *OUTPUT_TYPES,
+)
+# Published once and for all, whenever somebody comes to listen; the second name under any other.
+TF_STATIC, GRID_INFO = "/tf_static", "grid_info"
 CLOCK = "/clock"
 _DEPTH = 10
 _ACK_TIMEOUT = 2.0  # s
@@ -57,8 +73,8 @@ class Account:
 class Player:
     """Publishes the topics of a bag and ``/clock``.
 
-    The bytes go out as they were recorded. ``/tf_static`` is latched and complete from the
-    beginning, whatever part of the bag is played.
+    The bytes go out as they were recorded. ``/tf_static`` and ``grid_info`` are latched and
+    complete from the beginning, whatever part of the bag is played.
     """
 
     def __init__(
@@ -71,8 +87,9 @@ class Player:
         start: float = 0.0,  # s into the recording
         clock_rate: float = 100.0,  # Hz of wall time; 0: no clock
         best_effort: bool = False,
+        renamed: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        """Makes the publishers.
+        """Makes the publishers; ``renamed`` tells other names for topics, or for what is under one.
 
         Raises:
             BagError: the bag has none of the topics, or nothing after ``start``.
@@ -83,7 +100,8 @@ class Player:
                 f"it has {', '.join(sorted(bag.types))}"
             )
         self._bag, self._rate, self._node = bag, rate, node
-        self._topics = [t for t in topics if t != TF_STATIC]
+        latched = [t for t in topics if t == TF_STATIC or t.endswith(f"/{GRID_INFO}")]
+        self._topics = [t for t in topics if t not in latched]
         reliable = QoSProfile(depth=_DEPTH)
         as_cameras = QoSProfile(depth=_DEPTH, reliability=ReliabilityPolicy.BEST_EFFORT)
         self._publishers = {}
@@ -91,7 +109,8 @@ class Player:
             is_camera = bag.types[topic] in (*IMAGE_TYPES, CAMERA_INFO_TYPE)
             qos = as_cameras if best_effort and is_camera else reliable
             kind = _message_class(bag.types[topic])
-            self._publishers[topic] = node.create_publisher(kind, topic, qos)
+            name = new_name(topic, renamed)
+            self._publishers[topic] = node.create_publisher(kind, name, qos)
         self._images = [t for t in self._topics if bag.types[t] in IMAGE_TYPES]
         first = next(bag.messages(self._topics), None)
         if first is None:
@@ -99,20 +118,24 @@ class Player:
         self._begin = first.log_time + round(start * 1e9)
         self._clock = node.create_publisher(Clock, CLOCK, 10) if clock_rate > 0 else None
         self._tick = round(rate * 1e9 / clock_rate) if clock_rate > 0 else 0  # ns of the bag
-        if TF_STATIC in topics:
-            self._latch_static()
+        for topic in latched:
+            self._latch(topic, new_name(topic, renamed))
 
     def wait(self, timeout: float) -> list[str]:
-        """Waits until somebody subscribes to every image topic; those that nobody wants."""
+        """Waits until somebody subscribes to every image topic; those that nobody wants.
+
+        In a recording without images, until somebody subscribes to anything.
+        """
         deadline = time.monotonic() + timeout
         while True:
-            alone = [t for t in self._images if not self._publishers[t].get_subscription_count()]
-            if not alone or time.monotonic() >= deadline:
+            wanted = {t for t, p in self._publishers.items() if p.get_subscription_count()}
+            alone = [t for t in self._images or self._topics if t not in wanted]
+            if not alone or (wanted and not self._images) or time.monotonic() >= deadline:
                 break
             time.sleep(_POLL)
-        if timeout > 0 and not alone:
+        if timeout > 0 and wanted:
             time.sleep(_SETTLE)
-        return alone
+        return alone if self._images or not wanted else []
 
     def play(self, account: Account) -> None:
         """One pass; ``account`` is kept up to date meanwhile.
@@ -159,15 +182,34 @@ class Player:
                 tick += self._tick
             yield record.log_time, record
 
-    def _latch_static(self) -> None:
-        records = list(self._bag.messages([TF_STATIC]))
+    def _latch(self, topic: str, name: str) -> None:
+        records = list(self._bag.messages([topic]))
         latched = QoSProfile(
             depth=max(len(records), 1), durability=DurabilityPolicy.TRANSIENT_LOCAL
         )
-        kind = _message_class(self._bag.types[TF_STATIC])
-        self._static = self._node.create_publisher(kind, TF_STATIC, latched)
+        kind = _message_class(self._bag.types[topic])
+        publisher = self._node.create_publisher(kind, name, latched)
         for record in records:
-            self._static.publish(record.data)
+            publisher.publish(record.data)
+
+
+def new_name(topic: str, renamed: Mapping[str, str]) -> str:
+    """``topic`` after renaming: of ``{"/a": "/b"}``, ``/a/x`` becomes ``/b/x``."""
+    for old, new in renamed.items():
+        if topic == old or topic.startswith(f"{old}/"):
+            return new + topic.removeprefix(old)
+    return topic
+
+
+def playable(bag: Bag) -> tuple[list[str], list[str]]:
+    """Topics that can be played, and those whose message types are not installed here."""
+    known = sorted(topic for topic, kind in bag.types.items() if kind in PLAYED_TYPES)
+    here = [topic for topic in known if importlib.util.find_spec(_package(bag.types[topic]))]
+    return here, [topic for topic in known if topic not in here]
+
+
+def _package(type_name: str) -> str:
+    return f"{type_name.split('/')[0]}.msg"
 
 
 def _message_class(type_name: str) -> type:
