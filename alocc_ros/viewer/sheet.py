@@ -288,21 +288,23 @@ def _flow(occupancy: Occupancy, moving: list[Motion]) -> Image.Image:
     _draw_vehicle_and_rings(picture, place)
     ends = [[place.pixel(*m.start[:2]), place.pixel(*m.end[:2])] for m in moving]
     _draw_arrows(picture, np.array(ends).reshape(-1, 2, 2), [_RING] * len(moving))
-    _write_speeds(picture, [m.speed for m in moving], [end for _, end in ends])
+    _write_speeds(picture, [m.speed for m in moving], ends)
     _draw_wheel(picture)
     _write_chip(picture, "flow, m/s")
     return picture
 
 
 def _write_speeds(
-    picture: Image.Image, speeds: list[float], places: list[tuple[float, float]]
+    picture: Image.Image, speeds: list[float], ends: list[list[tuple[float, float]]]
 ) -> None:
-    """Next to the arrows' heads, as far as there is room."""
+    """Beyond the arrows' heads, as far as there is room."""
     painter = ImageDraw.Draw(picture)
     written: list[tuple[float, float]] = []
-    for speed, (u, v) in zip(speeds, places, strict=True):
+    for speed, ((start, _), (u, v)) in zip(speeds, ends, strict=True):
         if all(abs(u - x) > 24 or abs(v - y) > 13 for x, y in written):
-            _write_outlined(painter, (u + 7, v), f"{speed:.1f}", _font(12), "lm")
+            left = u < start - 1
+            place = (u - 7, v) if left else (u + 7, v)
+            _write_outlined(painter, place, f"{speed:.1f}", _font(12), "rm" if left else "lm")
             written.append((u, v))
 
 
