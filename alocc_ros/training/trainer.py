@@ -247,7 +247,8 @@ class Trainer:
     def _losses(self, frames: Sequence[TrainingFrame], phase: Any) -> dict[str, Tensor]:
         memories = [None if f.visit.start else self._memories.get(f.visit.slot) for f in frames]
         losses, kept = self._model(frames, memories, phase)
-        bad = [f"{name} is {float(x)}" for name, x in losses.items() if not math.isfinite(x)]
+        values = {name: loss.item() for name, loss in losses.items()}
+        bad = [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
         if any_rank(bool(bad), self._device):
             who = "; ".join(f.name for f in frames) if bad else "another process"
             raise TrainingError(

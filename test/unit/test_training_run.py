@@ -1,0 +1,451 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""Runs of a tiny network on a tiny data set: going on, several processes, ends of all kinds."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small_networks import network_of, small
+from torch import nn
+from training_source import RECORD, VARIANT, DrawnSource, trainer
+
+from alocc_ros.errors import CheckpointError, OutputError, ParameterError, TrainingError
+from alocc_ros.network.alocc import Alocc
+from alocc_ros.network.checkpoint import load_weights, read_state_dict
+from alocc_ros.pipeline import Pipeline
+from alocc_ros.training import checkpoint
+from alocc_ros.training.config import TrainingConfig
+from alocc_ros.training.ema import EmaRate, average_of, follow
+from alocc_ros.training.forward import TrainingMemory
+from alocc_ros.training.parallel import ALONE
+from alocc_ros.training.samples import Preparation
+from alocc_ros.training.schedule import LearningRate, Phases
+from alocc_ros.training.start import take_over
+from alocc_ros.training.streams import Visit
+from alocc_ros.training.trainer import Report
+
+SOURCE = Path(__file__).parents[1] / "training_source.py"
+
+
+def losses_of(run) -> list[Report]:
+    reports = []
+    run.run(reports.append)
+    return reports
+
+
+def as_numbers(reports: list[Report]) -> np.ndarray:
+    return np.array([[r.gradient, *r.losses.values()] for r in reports])
+
+
+# --- going on ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("steps", [8, pytest.param(200, marks=pytest.mark.slow)])
+def test_half_a_run_and_the_rest_of_it_are_a_whole_run(tmp_path, steps):
+    half = steps // 2
+    settings = {"steps": steps, "save_every": half, "batch": 2}
+    whole = losses_of(trainer(tmp_path / "whole", **settings))
+    first = losses_of(trainer(tmp_path / "parts", **{**settings, "steps": half}))
+    again = trainer(tmp_path / "parts", **settings)
+    again.resume()
+    assert again.step == half
+    rest = losses_of(again)
+    found, expected = as_numbers(first + rest), as_numbers(whole)
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+    lines = (tmp_path / "parts" / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == list(range(steps))
+
+
+def test_what_was_logged_after_the_checkpoint_is_logged_again_once(tmp_path):
+    run = trainer(tmp_path, steps=5, save_every=3)
+    stopped = []
+
+    def stop(report: Report) -> None:
+        stopped.append(report)
+        if report.step == 4:
+            raise RuntimeError("power failure")
+
+    with pytest.raises(RuntimeError):
+        run.run(stop)
+    with (tmp_path / "log.jsonl").open("a") as file:
+        file.write('{"step": 5, "lo')  # killed within a line
+    again = trainer(tmp_path, steps=5, save_every=3)
+    again.resume()
+    assert again.step == 3
+    rest = losses_of(again)
+    np.testing.assert_allclose(as_numbers(rest), as_numbers(stopped[3:]), rtol=1e-6, atol=1e-6)
+    steps = [json.loads(s)["step"] for s in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert steps == [0, 1, 2, 3, 4]
+
+
+def test_a_run_with_other_settings_is_not_gone_on_with(tmp_path):
+    losses_of(trainer(tmp_path, steps=2))
+    with pytest.raises(ParameterError, match="learning_rate was 0.002, is 0.1"):
+        trainer(tmp_path, steps=4, learning_rate=0.1).resume()
+    with pytest.raises(ParameterError, match="1 streams .* now there are 2"):
+        trainer(tmp_path, steps=4, batch=2).resume()
+    with pytest.raises(OutputError, match="no checkpoint"):
+        trainer(tmp_path / "elsewhere").resume()
+
+
+def test_an_interrupted_run_ends_its_step_and_can_be_gone_on_with(tmp_path):
+    run = trainer(tmp_path, steps=50, save_every=50)
+
+    def interrupt(report: Report) -> None:
+        if report.step == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(KeyboardInterrupt):
+        run.run(interrupt)
+    assert checkpoint.latest(tmp_path / "checkpoints").name == "step-00000002"
+    again = trainer(tmp_path, steps=3)
+    again.resume()
+    assert [r.step for r in losses_of(again)] == [2]
+
+
+def test_the_end_leaves_weights_that_the_network_takes(tmp_path):
+    run = trainer(tmp_path, steps=2)
+    run._evaluate = lambda network: {"IoU": 12.5}
+    losses_of(run)
+    weights = read_state_dict(tmp_path / "weights.safetensors")
+    network = Alocc(VARIANT)
+    assert not load_weights(network, weights).unexpected
+    for name, value in run.average.state_dict().items():
+        assert torch.equal(network.state_dict()[name], value)
+    last = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])
+    assert last == {"step": 1, "score/IoU": 12.5}
+
+
+def test_a_few_steps_learn(tmp_path):
+    settings = {"grid_flip": 0.0, "augment_images": False, "learning_rate": 3e-3, "steps": 40}
+    reports = losses_of(trainer(tmp_path, save_every=100, **settings))
+    first, last = reports[:5], reports[-5:]
+    for name in ("mask", "dice", "depth", "flow_bin"):
+        mean = [np.mean([r.losses[name] for r in part]) for part in (first, last)]
+        assert mean[1] < 0.95 * mean[0], name
+
+
+# --- several processes -------------------------------------------------------------------------
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def processes(output: Path, size: int, **settings) -> dict:
+    """Trains in ``size`` processes; what the first one ends with."""
+    values = [f"{n}={json.dumps(v)}" for n, v in settings.items()]
+    command = [sys.executable, str(SOURCE), "run", str(output), *values]
+    world = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    started = [
+        subprocess.Popen(
+            command,
+            env={**os.environ, **world, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(size)
+    ]
+    words = [p.communicate(timeout=300)[0] for p in started]
+    assert all(p.returncode == 0 for p in started), "\n".join(words)
+    return torch.load(output / "end.pt", weights_only=True)
+
+
+def test_two_processes_have_the_gradient_of_one_with_both_samples(tmp_path):
+    # One step from equal weights: the gradients themselves. No clipping: its factor is shared.
+    settings = {"steps": 1, "clip": 1e9, "warmup_steps": 0}
+    one = processes(tmp_path / "one", 1, batch=2, **settings)
+    two = processes(tmp_path / "two", 2, batch=1, **settings)
+    largest = max(float(g.abs().max()) for g in one["gradients"].values())
+    assert largest > 0.1
+    for name, gradient in one["gradients"].items():
+        # Single precision through sixty layers; the worst seen is 9e-6, of the first one.
+        assert (two["gradients"][name] - gradient).abs().max() <= 1e-5 * max(1, largest), name
+    for name, value in one["network"].items():
+        if "running" in name:  # BatchNorm saw both samples
+            torch.testing.assert_close(two["network"][name], value, rtol=1e-5, atol=1e-6)
+
+
+def test_two_processes_go_the_way_of_one(tmp_path):
+    # Adam divides by the gradient's size, so rounding of tiny gradients shows in the weights;
+    # losses after some steps with memory and schedules must still agree.
+    settings = {"steps": 4, "warmup_steps": 4}
+    processes(tmp_path / "one", 1, batch=2, **settings)
+    processes(tmp_path / "two", 2, batch=1, **settings)
+    logs = [
+        [json.loads(s) for s in (tmp_path / n / "log.jsonl").read_text().splitlines()]
+        for n in ("one", "two")
+    ]
+    for a, b in zip(*logs, strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("size", "batch", "accumulate"), [(1, 4, 1), (2, 2, 1), (4, 1, 1), (2, 1, 2)]
+)
+def test_every_slot_is_served_once_however_they_are_dealt_out(tmp_path, size, batch, accumulate):
+    parts = []
+    for rank in range(size):
+        run = trainer(tmp_path, batch=batch, accumulate=accumulate)
+        run._world = replace(ALONE, rank=rank, size=size)
+        parts.append(run._my_slots())
+    served = [slot for part in range(accumulate) for r in range(size) for slot in parts[r][part]]
+    assert served == [0, 1, 2, 3]
+
+
+def test_accumulated_gradients_are_the_mean_of_the_batches_gradients(tmp_path):
+    run = trainer(tmp_path, accumulate=2, steps=1, clip=1e9)
+    run._model.eval()  # the running statistics stand still
+    parameters = dict(run.network.named_parameters())
+    expected = {n: torch.zeros_like(p) for n, p in parameters.items()}
+    for frames in islice(run._loader(0), 2):
+        losses, _ = run._model(frames, [None], run._phases.at(0))
+        gradients = torch.autograd.grad(sum(losses.values()), list(parameters.values()))
+        for name, gradient in zip(parameters, gradients, strict=True):
+            expected[name] += gradient / 2
+    losses_of(run)
+    for name, p in parameters.items():
+        torch.testing.assert_close(p.grad, expected[name], rtol=1e-4, atol=1e-6)
+
+
+# --- what goes wrong ---------------------------------------------------------------------------
+
+
+def test_a_loss_that_is_no_number_stops_with_its_name_and_batch(tmp_path):
+    run = trainer(tmp_path)
+    nn.init.constant_(run.network.depth_net.depth_conv[4].bias, math.nan)
+    with pytest.raises(TrainingError, match=r"step 0: loss .*depth is nan.*scene \d, frame \d"):
+        run.run()
+    assert checkpoint.latest(tmp_path / "checkpoints") is None
+
+
+def test_a_gradient_that_is_no_number_stops(tmp_path):
+    run = trainer(tmp_path)
+    run.network.img_neck.fpn_convs[0].conv.bias.register_hook(lambda g: g * math.inf)
+    with pytest.raises(TrainingError, match="step 0: the gradient is"):
+        run.run()
+
+
+WRITER = """
+import sys, torch
+from pathlib import Path
+from alocc_ros.training import checkpoint
+from alocc_ros.training.parallel import ALONE
+state = {"step": 0, "weights": torch.zeros(3_000_000)}
+print("ready", flush=True)
+for step in range(1, 100_000):
+    state["step"] = step
+    state["weights"].fill_(step)
+    checkpoint.save(Path(sys.argv[1]), step, state, {0: None}, ALONE, keep=2)
+    print(step, flush=True)
+"""
+
+
+def test_a_process_killed_while_it_writes_leaves_the_checkpoint_before(tmp_path):
+    random = np.random.default_rng(0)
+    folder = tmp_path / "checkpoints"
+    partial = 0
+    for _ in range(6):
+        process = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(folder)], stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout.readline() == "ready\n"
+        for _ in range(3):
+            done = int(process.stdout.readline())
+        time.sleep(random.uniform(0, 0.05))
+        process.kill()
+        process.wait()
+        partial += any(folder.glob(".*.part"))
+        newest = checkpoint.latest(folder)
+        state = checkpoint.load_state(newest)
+        assert state["step"] >= done
+        assert (state["weights"] == state["step"]).all()
+        assert checkpoint.load_memories(newest, [0], torch.device("cpu")) == {0: None}
+        for old in folder.iterdir():  # the next process begins at step 1 again
+            subprocess.run(["rm", "-rf", str(old)], check=True)
+    assert partial  # at least one was killed within
+
+
+def test_a_damaged_checkpoint_is_one_line(tmp_path):
+    losses_of(trainer(tmp_path, steps=1))
+    newest = checkpoint.latest(tmp_path / "checkpoints")
+    state = newest / "state.pt"
+    state.write_bytes(state.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match="not a whole part of a checkpoint"):
+        trainer(tmp_path, steps=2).resume()
+
+
+def test_old_checkpoints_go_and_memories_come_back_alone(tmp_path):
+    big = torch.zeros(100, 4, 4)
+    memory = TrainingMemory(big[:2], torch.ones(2), None, None, torch.eye(3), torch.eye(4))
+    for step in (1, 2, 3):
+        checkpoint.save(tmp_path, step, {"step": step}, {5: memory}, ALONE, keep=2)
+    assert [p.name for p in sorted(tmp_path.iterdir())] == ["step-00000002", "step-00000003"]
+    newest = checkpoint.latest(tmp_path)
+    assert (newest / "slot-00005.pt").stat().st_size < big.nbytes  # not what it is a view of
+    back = checkpoint.load_memories(newest, [5], torch.device("cpu"))[5]
+    assert torch.equal(back.history, memory.history) and back.flow_bev is None
+
+
+# --- what a sample becomes ---------------------------------------------------------------------
+
+
+def test_a_frame_without_augmentation_is_what_the_pipeline_sees():
+    source = DrawnSource()
+    preparation = Preparation(source, VARIANT, RECORD.classes, 0, images=None, flip=0.0)
+    frame = preparation[Visit(0, 0, 2, False)]
+    pipeline = Pipeline(network_of(VARIANT), RECORD)
+    for index in (0, 1, 2):
+        sample = source.read(index).frame
+        images = torch.from_numpy(pipeline.preprocessor(sample))
+        recall = pipeline.memory.recall(sample)
+        seen = pipeline._network_input(sample, images, recall)
+        pipeline.step(sample)
+    ours = (frame.images.flip(-1).float() - torch.tensor(RECORD.mean)) / torch.tensor(RECORD.std)
+    # Pillow may resize rows before columns, which rounds differently in between.
+    assert (ours.permute(0, 3, 1, 2) - seen.images).abs().max() < 1.5 / 57
+    for name in ("grid_T_camera", "intrinsics", "post_rotation", "post_translation"):
+        torch.testing.assert_close(getattr(frame.cameras, name), getattr(seen.cameras, name))
+    torch.testing.assert_close(frame.cameras.previous_T_camera, seen.cameras.previous_T_camera)
+
+
+def test_a_visit_always_gives_the_same_frame():
+    preparation = Preparation(DrawnSource(), VARIANT, RECORD.classes, seed=3)
+    a, b, c = (preparation[Visit(step, 1, 5, False)] for step in (7, 7, 8))
+    assert torch.equal(a.images, b.images) and not torch.equal(a.images, c.images)
+    assert torch.equal(a.labels, b.labels)
+
+
+def test_labels_of_another_benchmark_are_refused():
+    class Wrong(DrawnSource):
+        def read(self, index):
+            sample = super().read(index)
+            sample.labels[0, 0, 0] = 17  # OpenOcc ends with 16
+            return sample
+
+    with pytest.raises(TrainingError, match=r"scene 0, frame 1: label 17 is none of openocc"):
+        Preparation(Wrong(), VARIANT, RECORD.classes, 0)[Visit(0, 0, 1, True)]
+
+
+# --- schedules, average, settings, first weights -----------------------------------------------
+
+
+def test_the_learning_rate_warms_up_and_stays_or_falls():
+    constant = LearningRate(2e-4, 200, 1e-3, False, 1000)
+    assert constant.at(0) == pytest.approx(2e-7)
+    assert constant.at(100) == pytest.approx(2e-4 * 0.5005)
+    assert constant.at(200) == constant.at(999) == 2e-4
+    falling = replace(constant, cosine=True)
+    assert falling.at(200) == 2e-4 and falling.at(600) == pytest.approx(1e-4)
+    assert falling.at(1000) == 0
+
+
+def test_phases_are_the_references():
+    epoch = 8005  # training.md section 1
+    phases = Phases(2 * epoch, 6 * epoch, 2 * epoch, 4 * epoch)
+    assert phases.at(0).depth_truth == 1
+    assert phases.at(24015).depth_truth == pytest.approx(0.5)
+    assert phases.at(48030).depth_truth == 0
+    assert not phases.at(16009).temporal and phases.at(16010).temporal
+    assert phases.at(16010).flow_truth == 1 and phases.at(32020).flow_truth == 0
+    assert phases.at(24015).flow_truth == pytest.approx(0.5)
+
+
+def test_the_average_follows_weights_and_statistics():
+    assert EmaRate().at(0) == pytest.approx(0.999 * (1 - math.exp(-10561 / 2000)))
+    network = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+    average = average_of(network)
+    before = {n: v.clone() for n, v in average.state_dict().items()}
+    with torch.no_grad():
+        network[0].weight += 1
+    network(torch.randn(8, 2))
+    follow(average, network, 0.9)
+    now = network.state_dict()
+    for name, value in average.state_dict().items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value, 0.9 * before[name] + 0.1 * now[name])
+        else:
+            assert torch.equal(value, now[name])
+    assert not any(p.requires_grad for p in average.parameters())
+
+
+def test_settings_change_by_name_and_survive_a_file(tmp_path):
+    config = TrainingConfig("alocc_2d").changed(
+        ["learning_rate=1e-3", "steps=7", "cosine=true", "flow_denoising=[1, 2.5]"]
+    )
+    assert (config.learning_rate, config.steps, config.cosine) == (1e-3, 7, True)
+    assert config.flow_denoising == (1.0, 2.5)
+    config.write(tmp_path / "config.yaml")
+    assert TrainingConfig.read(tmp_path / "config.yaml") == config
+    assert TrainingConfig("alocc_2d").differences(config) == [
+        "steps", "learning_rate", "cosine", "flow_denoising"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("speed=3", "no such setting: speed"),
+        ("steps", "must be NAME=VALUE"),
+        ("steps=many", "steps is 'many', must be int"),
+        ("steps=0", "must be at least 1"),
+        ("cosine=1", "cosine is 1, must be bool"),
+        ("precision=fp16", "must be fp32 or bf16"),
+        ("flow_denoising=[1]", "flow_denoising is"),
+        ("learning_rate=-1", "must be positive"),
+    ],
+)
+def test_wrong_settings_are_one_line(setting, words):
+    with pytest.raises(ParameterError, match=words):
+        TrainingConfig("alocc_2d").changed([setting])
+
+
+def test_a_file_that_is_no_configuration_is_one_line(tmp_path):
+    path = tmp_path / "config.yaml"
+    for text in ("- 1", "steps: 4", "model: [", "model: a\nspeed: 3"):
+        path.write_text(text)
+        with pytest.raises(ParameterError):
+            TrainingConfig.read(path)
+
+
+def test_weights_of_other_networks_are_taken_over_where_they_fit():
+    v = small("alocc_2d")
+    source, network = Alocc(v).state_dict(), Alocc(replace(v, neck_channels=24))
+    random = {n: t.clone() for n, t in network.state_dict().items()}
+    report = take_over(network, {**source, "head.extra": torch.zeros(1)}, "bgr")
+    assert report.unused == ("head.extra",) and not report.turned
+    assert "img_bev_encoder_neck.conv.0.weight" in report.other_shape
+    here, of = report.matched["img_backbone"]
+    assert here == of > 10
+    assert report.matched["img_bev_encoder_neck"][0] < report.matched["img_bev_encoder_neck"][1]
+    for name, value in network.state_dict().items():
+        expected = random[name] if name in report.other_shape else source[name]
+        assert torch.equal(value, expected), name
+    assert any("img_backbone" in line for line in report.lines())
+
+
+def test_imagenet_weights_go_into_the_backbone_with_their_channels_turned():
+    network = Alocc(small("alocc_2d"))
+    plain = {n: torch.randn_like(t.float()) for n, t in network.img_backbone.state_dict().items()}
+    report = take_over(network, {**plain, "fc.weight": torch.zeros(3, 3)}, "bgr")
+    assert report.turned and report.unused == ("img_backbone.fc.weight",)
+    assert torch.equal(network.img_backbone.conv1.weight, plain["conv1.weight"].flip(1))
+    assert torch.equal(network.img_backbone.layer1[0].conv1.weight, plain["layer1.0.conv1.weight"])
+    with pytest.raises(CheckpointError, match="no tensor fits"):
+        take_over(network, {"something": torch.zeros(1)}, "bgr")
