@@ -20,7 +20,10 @@ from alocc_ros.errors import AloccError
 # Only the module of the command that was asked for is imported.
 COMMANDS = (
     ("run", "occupancy and flow of a recorded bag"),
+    ("evaluate", "score a model on nuScenes, or on anything in its format"),
     ("view", "look at bags, results, NPZ files and datasets"),
+    ("prepare", "make info files and LiDAR classes of a nuScenes folder, once"),
+    ("convert", "write scenes of nuScenes as ROS 2 bags"),
     ("play", "publish a bag over ROS 2, where there is no rosbag2"),
     ("parity", "compare this build of the network with golden tensors"),
     ("benchmark", "time the network on this machine"),

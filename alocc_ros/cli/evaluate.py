@@ -1,0 +1,278 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""``alocc evaluate``: the scores of a model on nuScenes, or on anything in its format."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from alocc_ros.cli._models import add_model_arguments, find_model, load_network
+from alocc_ros.datasets.nuscenes import NuScenes, Scene
+from alocc_ros.errors import OutputError, ParameterError
+from alocc_ros.evaluation.evaluate import Report, Task, evaluate, write_report
+from alocc_ros.evaluation.processes import Processes, started
+from alocc_ros.evaluation.scoring import Scoring, find_scoring
+from alocc_ros.evaluation.store import Folder
+from alocc_ros.evaluation.submission import check_about, write_submission
+
+if TYPE_CHECKING:
+    from alocc_ros.pipeline import Pipeline
+    from alocc_ros.records import ModelRecord
+
+# nuScenes publishes no labels of it.
+_WITHOUT_TRUTH = "test"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of ``alocc evaluate``."""
+    add_model_arguments(parser)
+    parser.add_argument("--data", type=Path, required=True, metavar="ROOT", help="data set")
+    parser.add_argument("--version", help="of its tables (default: v1.0-trainval, or the only one)")
+    parser.add_argument("--split", default="val", help="which scenes (default: val)")
+    parser.add_argument(
+        "--benchmark", required=True, help="occ3d, occ3d-mask, openocc or surroundocc"
+    )
+    parser.add_argument("--max-scenes", type=int, metavar="N", help="only the first N scenes")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="DIR",
+        help="where results go (default: evaluation/MODEL-BENCHMARK-SPLIT)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--submission", type=Path, metavar="FILE", help="also write the challenge's file, .gz"
+    )
+    parser.add_argument(
+        "--about", action="append", default=[], metavar="NAME=TEXT",
+        help="an entry of the challenge's file, such as team=Robots",
+    )  # fmt: skip
+    parser.add_argument(
+        "--reference-exact", action="store_true", help="with the accidents of the reference's code"
+    )
+    parser.add_argument("--restart", action="store_true", help="do not resume an earlier run")
+    parser.add_argument("--json", action="store_true", help="machine-readable result")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the command, alone or as one of torchrun's processes."""
+    scoring = find_scoring(args.benchmark)
+    about = _about(args.about)
+    scored = args.split != _WITHOUT_TRUTH
+    if args.max_scenes is not None and args.max_scenes < 1:
+        raise ParameterError(f"--max-scenes {args.max_scenes}: must be at least 1")
+    if args.submission and not scoring.flow:
+        raise ParameterError("--submission: the challenge is about --benchmark openocc")
+    if not (scored or args.submission):
+        raise ParameterError("--split test has no labels: all one can do is a --submission")
+    record, weights_file = find_model(args)
+    scoring.check_model(record)
+    with started() as processes:
+        dataset = _dataset(args, processes)
+        task = _task(args, dataset, scoring, scored)
+        pipeline, weights = _pipeline(args, record, weights_file, processes)
+        identity = _identity(args, record, weights, dataset, scored)
+        default = Path("evaluation", f"{record.name}-{scoring.name}-{args.split}")
+        folder = Folder(args.output or default, identity)
+        report = _watched(task, pipeline, processes, folder, args.restart)
+        if processes.rank == 0:
+            if args.submission:
+                _submit(args.submission, task, folder, {"method": record.name, **about})
+            if scored:
+                write_report(folder.path / "scores.json", report, identity)
+            _print(args, report, folder, record, scored)
+    return 0
+
+
+def _task(args: argparse.Namespace, dataset: NuScenes, scoring: Scoring, scored: bool) -> Task:
+    return Task(
+        dataset.root,
+        dataset.split(args.split)[: args.max_scenes],
+        scoring,
+        args.reference_exact,
+        scored,
+        keep_rays=args.submission is not None,
+    )
+
+
+def _pipeline(
+    args: argparse.Namespace, record: ModelRecord, weights_file: Path | None, processes: Processes
+) -> tuple[Pipeline, str]:
+    """The pipeline, and where its weights come from in a few words."""
+    device = _device(args.device, processes)
+    network, weights = load_network(record, weights_file, device, args.seed)
+    from alocc_ros.evaluation.network import AS_IN_TRAINING
+    from alocc_ros.pipeline import Pipeline
+
+    # Models of the LiDAR frame are told before each frame where that is.
+    base_T_grid = None if record.frame == "ego" else np.eye(4)
+    return Pipeline(network, record, AS_IN_TRAINING, base_T_grid=base_T_grid), weights
+
+
+def _device(name: str, processes: Processes) -> str:
+    """Each process of a machine takes a GPU of its own, as far as there are any."""
+    import torch
+
+    if processes.count > 1 and name in ("auto", "cuda") and torch.cuda.is_available():
+        return f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count()}"
+    return name
+
+
+def _identity(
+    args: argparse.Namespace, record: ModelRecord, weights: str, dataset: NuScenes, scored: bool
+) -> dict[str, Any]:
+    """Everything that the numbers depend on, but for which scenes they are of."""
+    from alocc_ros import __version__
+
+    return {
+        "alocc_ros": __version__,
+        "model": record.name,
+        "weights": weights,
+        "benchmark": args.benchmark,
+        "data": str(dataset.root.resolve()),
+        "tables": dataset.version,
+        "split": args.split,
+        "scored": scored,
+        "reference exact": args.reference_exact,
+    }
+
+
+def _dataset(args: argparse.Namespace, processes: Processes) -> NuScenes:
+    from rich.console import Console
+
+    with Console(stderr=True, quiet=processes.rank > 0).status("reading tables") as status:
+
+        def on_progress(what: str, done: int, total: int) -> None:
+            status.update(f"reading {what}, {100 * done // max(total, 1)} %")
+
+        return NuScenes(args.data, args.version, on_progress=on_progress)
+
+
+def _watched(
+    task: Task, pipeline: Pipeline, processes: Processes, folder: Folder, restart: bool
+) -> Report:
+    """The evaluation, with a progress bar of the first process."""
+    from alocc_ros.evaluation.network import network_predictor
+
+    with _progress(processes) as (on_todo, on_frame):
+        try:
+            return evaluate(
+                task, network_predictor(pipeline), processes=processes, folder=folder,
+                restart=restart, on_todo=on_todo, on_frame=on_frame,
+            )  # fmt: skip
+        except KeyboardInterrupt:
+            if processes.rank == 0:
+                done = sum(folder.done(scene) is not None for scene in task.scenes)
+                print(
+                    f"alocc: {done} of {len(task.scenes)} scenes are done and kept in "
+                    f"{folder.path}; run the same command again to go on",
+                    file=sys.stderr,
+                )
+            raise
+
+
+@contextlib.contextmanager
+def _progress(
+    processes: Processes,
+) -> Iterator[tuple[Callable[[Sequence[Scene]], None], Callable[[Scene, int], None]]]:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    of = f" (process 1 of {processes.count})" if processes.count > 1 else ""
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("frames"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True, quiet=processes.rank > 0),
+        transient=True,
+    )
+    with progress:
+        bar = progress.add_task(f"looking for what is done{of}", total=None)
+
+        def on_todo(todo: Sequence[Scene]) -> None:
+            progress.update(bar, total=sum(len(scene.samples) for scene in todo))
+
+        def on_frame(scene: Scene, frames: int) -> None:
+            progress.update(bar, advance=1, description=f"{scene.name}{of}")
+
+        yield on_todo, on_frame
+
+
+def _submit(path: Path, task: Task, folder: Folder, about: dict[str, str]) -> None:
+    from rich.console import Console
+
+    def scenes() -> Iterator[Any]:
+        for scene in task.scenes:
+            rays = folder.rays(scene)
+            if rays is None:
+                raise OutputError(
+                    f"{folder.path} has no rays of {scene.name}: for a submission all processes "
+                    "must write into one folder"
+                )
+            yield [sample.token for sample in scene.samples], rays
+
+    with Console(stderr=True).status(f"writing {path}"):
+        write_submission(path, scenes(), about)
+
+
+def _about(entries: Sequence[str]) -> dict[str, str]:
+    about = {}
+    for entry in entries:
+        name, equals, text = entry.partition("=")
+        if not equals:
+            raise ParameterError(f"--about {entry}: expected NAME=TEXT")
+        about[name.strip()] = text.strip()
+    check_about(about)
+    return about
+
+
+def _print(
+    args: argparse.Namespace, report: Report, folder: Folder, record: ModelRecord, scored: bool
+) -> None:
+    if args.json:
+        json.dump(report.as_dict(), sys.stdout, indent=1, allow_nan=False)
+        print()
+        return
+    if scored:
+        print(report.table())
+        print()
+    print(f"{record.name} on {report.benchmark}: {report.frames} frames of {len(report.scenes)} "
+          f"scenes, split {args.split}")  # fmt: skip
+    if args.random_weights:
+        print("the weights are random: the scores mean nothing")
+    for warning in _warnings(args, record):
+        print(f"alocc: warning: {warning}", file=sys.stderr)
+    if scored:
+        print(f"results  {folder.path / 'scores.json'}")
+    if args.submission:
+        print(f"submission  {args.submission}")
+
+
+def _warnings(args: argparse.Namespace, record: ModelRecord) -> Iterator[str]:
+    if record.supervision == "camera_visible" and args.benchmark == "occ3d":
+        yield (
+            f"{record.name} was trained on what cameras see; it guesses elsewhere, so this is far "
+            "below what it is published with (--benchmark occ3d-mask)"
+        )
+    if record.supervision == "all" and args.benchmark == "occ3d-mask":
+        yield f"{record.name} was trained without the camera mask (--benchmark occ3d)"
+    if record.lidar_depth:
+        yield (
+            f"{record.name} was trained with LiDAR depth, and is given none: it sees worse "
+            "than published"
+        )

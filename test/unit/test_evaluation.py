@@ -1,0 +1,377 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""Whole scenes scored: answers counted by hand, runs that are stopped, files that are wrong."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import pickle
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from benchmark_labels import VAL, WALL, labelled_nuscenes
+
+from alocc_ros.cli.main import main
+from alocc_ros.datasets.truth import Truth, read_truth
+from alocc_ros.errors import DataError, ModelError, OutputError
+from alocc_ros.evaluation.evaluate import Task, evaluate, write_report
+from alocc_ros.evaluation.scoring import SCORINGS, find_scoring, ray_origins
+from alocc_ros.evaluation.store import Folder
+from alocc_ros.evaluation.submission import write_submission
+from alocc_ros.grid import OCC3D_GRID
+from alocc_ros.labels import OCC3D, OPENOCC
+from alocc_ros.metrics.rays import cast, ray_directions
+from alocc_ros.records import load_records
+from alocc_ros.types import Occupancy
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return labelled_nuscenes(tmp_path_factory.mktemp("nuscenes"))
+
+
+def task_of(dataset, benchmark: str, **options) -> Task:
+    scenes = dataset.split("val")
+    return Task(dataset.root, scenes, find_scoring(benchmark), images=False, **options)
+
+
+def from_truth(task: Task, change=lambda truth: truth, calls: list | None = None):
+    """A predictor that knows the truth, and ``change``s it."""
+
+    def predictor(scene):
+        def predict(sample):
+            if calls is not None:
+                calls.append(sample.token)
+            truth = change(read_truth(task.root, sample, task.scoring.labels))
+            pose = sample.map_T_base
+            return Occupancy(
+                truth.labels, truth.flow, truth.grid, truth.classes, sample.stamp, "base", pose
+            )
+
+        return predict
+
+    return predictor
+
+
+def all_free(truth: Truth) -> Truth:
+    flow = None if truth.flow is None else np.zeros_like(truth.flow)
+    return replace(truth, labels=np.full_like(truth.labels, truth.classes.free), flow=flow)
+
+
+def only_the_wall(truth: Truth) -> Truth:
+    wall = truth.classes.names.index("manmade")
+    return replace(truth, labels=np.where(truth.labels == wall, wall, truth.classes.free))
+
+
+def shifted(truth: Truth) -> Truth:
+    """4.4 m away from us: no ray ends within 4 m of where it should."""
+    labels = np.full_like(truth.labels, truth.classes.free)
+    labels[11:] = only_the_wall(truth).labels[:-11]
+    return replace(truth, labels=labels.astype(np.uint8))
+
+
+# --- numbers -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reference_exact", [False, True])
+@pytest.mark.parametrize("benchmark", SCORINGS)
+def test_the_truth_scores_everything(dataset, benchmark, reference_exact):
+    task = task_of(dataset, benchmark, reference_exact=reference_exact)
+    report = evaluate(task, from_truth(task))
+    assert report.frames == 6
+    if "voxels" in report.results:
+        voxels = report.results["voxels"]
+        # SurroundOcc's own code counts the fourteen classes that are absent as 0.
+        present = 2 / 16 if benchmark == "surroundocc" and reference_exact else 1
+        assert voxels.miou == pytest.approx(100 * present)
+        dynamic = 1 / 8 if present < 1 else 1
+        assert voxels.miou_dynamic == pytest.approx(100 * dynamic)
+        assert voxels.iou == pytest.approx(100)
+    if "rays" in report.results:
+        assert report.results["rays"].rayiou == 100
+    if task.scoring.flow:
+        rays = report.results["rays"]
+        assert (rays.flow.mave, rays.flow.mave_tp, rays.occ_score) == (0, 0, 100)
+    assert report.scenes.keys() == set(VAL)
+
+
+@pytest.mark.parametrize("benchmark", SCORINGS)
+def test_seeing_nothing_scores_nothing(dataset, benchmark):
+    task = task_of(dataset, benchmark)
+    results = evaluate(task, from_truth(task, all_free)).results
+    if "voxels" in results:
+        assert (results["voxels"].miou, results["voxels"].iou) == (0, 0)
+    if "rays" in results:
+        assert results["rays"].rayiou == 0
+    if task.scoring.flow:
+        rays = results["rays"]
+        assert rays.flow.mave == 5, "the car's speed"
+        assert np.isnan(rays.flow.mave_tp)
+        assert rays.occ_score == 0
+
+
+@pytest.mark.parametrize("benchmark", ["occ3d", "occ3d-mask", "surroundocc"])
+def test_a_shifted_wall_scores_what_overlaps(dataset, benchmark):
+    task = task_of(dataset, benchmark)
+    results = evaluate(task, from_truth(task, shifted)).results
+    wall, classes = OCC3D.names.index("manmade"), results["voxels"].class_iou
+    thick = WALL.stop - WALL.start
+    assert classes[wall] == pytest.approx(100 * (thick - 11) / (thick + 11))
+    assert classes[OCC3D.names.index("car")] == 0
+    assert results["voxels"].miou == pytest.approx(classes[wall] / 2)
+    # Six frames of a wall 16 high, 200 or (with the mask) 100 wide, and a car of 10 x 20 x 6.
+    wide = 100 if task.scoring.masked else 200
+    both, either = (thick - 11) * wide * 16, (thick + 11) * wide * 16 + 1200
+    assert results["voxels"].iou == pytest.approx(100 * both / either)
+    if "rays" in results:
+        assert results["rays"].rayiou == 0
+
+
+def test_a_class_that_is_not_seen_costs_its_share(dataset):
+    task = task_of(dataset, "occ3d")
+    rays = evaluate(task, from_truth(task, only_the_wall)).results["rays"]
+    assert rays.class_iou[1, OCC3D.names.index("car")] == 0
+    # Rays that end at the car go on and hit nothing: the grid ends behind it.
+    assert rays.class_iou[1, OCC3D.names.index("manmade")] == 100
+    assert rays.rayiou == 50
+
+
+def test_a_wrong_speed_costs_a_tenth_at_most(dataset):
+    def standing(truth):
+        return replace(truth, flow=np.zeros_like(truth.flow))
+
+    task = task_of(dataset, "openocc")
+    rays = evaluate(task, from_truth(task, standing)).results["rays"]
+    assert (rays.flow.mave, rays.flow.mave_tp) == (5, 5)
+    assert rays.rayiou == 100
+    assert rays.occ_score == pytest.approx(90)
+
+
+def test_a_report_can_be_written_and_read(dataset, tmp_path):
+    task = task_of(dataset, "openocc")
+    report = evaluate(task, from_truth(task))
+    write_report(tmp_path / "scores.json", report, {"model": "truth"})
+    read = json.loads((tmp_path / "scores.json").read_text())
+    assert read["about"] == {"model": "truth"}
+    assert read["scores"]["rays"]["Occ score"] == 100
+    assert read["scenes"]["scene-0012"]["rays"]["RayIoU"] == 100
+    assert "Occ score" in report.table()
+
+
+def test_origins_are_taken_at_the_lidars_time(dataset):
+    origins = ray_origins(dataset.scene(VAL[0]))
+    assert [len(o) for o in origins] == [2, 2]
+    own = dataset.scene(VAL[0]).samples[0].lidar.base_T_lidar[:3, 3]
+    np.testing.assert_allclose(origins[0][0], own, atol=1e-9)
+
+
+# --- going on after a stop ---------------------------------------------------------------------
+
+
+def test_a_stopped_run_goes_on_and_ends_the_same(dataset, tmp_path):
+    task = task_of(dataset, "openocc", keep_rays=True)
+    whole = Folder(tmp_path / "whole", {"model": "a"})
+    undisturbed = evaluate(task, from_truth(task), folder=whole)
+    calls: list[str] = []
+    steady = from_truth(task, calls=calls)
+
+    def stopped(scene):
+        if scene.name == VAL[1]:
+            raise KeyboardInterrupt
+        return steady(scene)
+
+    folder = Folder(tmp_path / "stopped", {"model": "a"})
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(task, stopped, folder=folder)
+    assert len(calls) == 2
+    told: list[list[str]] = []
+    resumed = evaluate(
+        task, steady, folder=folder, on_todo=lambda todo: told.append([s.name for s in todo])
+    )
+    assert told == [list(VAL[1:])]
+    assert len(calls) == len(set(calls)) == 6, "no frame twice"
+    assert resumed.as_dict() == undisturbed.as_dict()
+    for file in (tmp_path / "whole" / "scenes").iterdir():
+        again = tmp_path / "stopped" / "scenes" / file.name
+        assert again.read_bytes() == file.read_bytes()
+    assert not list((tmp_path / "stopped").rglob("*.partial"))
+
+
+def test_results_of_another_evaluation_are_not_taken(dataset, tmp_path):
+    task = task_of(dataset, "occ3d-mask")
+    evaluate(task, from_truth(task), folder=Folder(tmp_path, {"model": "a"}))
+    other = Folder(tmp_path, {"model": "b"})
+    with pytest.raises(OutputError, match="model was 'a', is 'b'"):
+        evaluate(task, from_truth(task, all_free), folder=other)
+    report = evaluate(task, from_truth(task, all_free), folder=other, restart=True)
+    assert report.results["voxels"].miou == 0
+
+
+def test_a_scene_with_other_frames_is_done_again(dataset, tmp_path):
+    task = task_of(dataset, "occ3d-mask")
+    folder = Folder(tmp_path, {"model": "a"})
+    evaluate(task, from_truth(task), folder=folder)
+    shorter = replace(task.scenes[0], samples=task.scenes[0].samples[:1])
+    report = evaluate(replace(task, scenes=(shorter,)), from_truth(task), folder=folder)
+    assert report.frames == 1
+    assert report.results["voxels"].frames == 1
+
+
+def test_a_damaged_result_is_named(dataset, tmp_path):
+    task = task_of(dataset, "occ3d-mask")
+    folder = Folder(tmp_path, {"model": "a"})
+    evaluate(task, from_truth(task), folder=folder)
+    file = tmp_path / "scenes" / f"{VAL[0]}.scores.npz"
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(OutputError, match=r"scene-0003.scores.npz is damaged.*delete it"):
+        evaluate(task, from_truth(task), folder=folder)
+
+
+def test_odd_names_of_scenes_stay_in_the_folder(dataset, tmp_path):
+    task = task_of(dataset, "occ3d-mask")
+    odd = replace(task.scenes[0], name="../a scene/1")
+    folder = Folder(tmp_path / "results", {})
+    folder.keep(odd, b"", None)
+    assert folder.done(odd) == b""
+    assert not list(tmp_path.glob("*scene*"))
+
+
+# --- what is refused ------------------------------------------------------------------------------
+
+
+def test_missing_labels_are_told_before_work_begins(dataset, tmp_path):
+    empty = replace(task_of(dataset, "occ3d"), root=tmp_path)
+    calls: list[str] = []
+    with pytest.raises(DataError, match="6 files of the labels of occ3d are missing"):
+        evaluate(empty, from_truth(empty, calls=calls), folder=Folder(tmp_path / "out", {}))
+    assert calls == []
+    assert not (tmp_path / "out").exists()
+
+
+def test_damaged_labels_are_named(tmp_path):
+    dataset = labelled_nuscenes(tmp_path, VAL[:1], 1)
+    file = next((tmp_path / "gts").rglob("labels.npz"))
+    task = task_of(dataset, "occ3d-mask")
+    whole = file.read_bytes()
+
+    def predictor(scene):
+        file.write_bytes(whole)
+        predict = from_truth(task)(scene)
+
+        def then_damage(sample):
+            prediction = predict(sample)
+            file.write_bytes(whole[:200])
+            return prediction
+
+        return then_damage
+
+    with pytest.raises(DataError, match="labels.npz is damaged"):
+        evaluate(task, predictor)
+
+
+def test_predictions_of_other_voxels_are_refused(dataset):
+    task = task_of(dataset, "occ3d")
+
+    def elsewhere(truth):
+        return replace(truth, grid=replace(OCC3D_GRID, lower=(0.0, 0.0, 0.0)))
+
+    with pytest.raises(ModelError, match="scene-0003, scene-0003-sample-0: the prediction has"):
+        evaluate(task, from_truth(task, elsewhere))
+
+
+@pytest.mark.parametrize(
+    ("model", "benchmark", "message"),
+    [
+        ("alocc_2d", "openocc", "gives the classes of occ3d, but openocc scores those of openocc"),
+        ("alocc_flow_2d", "occ3d", "gives the classes of openocc"),
+        ("alocc_2d", "surroundocc", "sees in the ego frame"),
+        ("alocc_3d_surroundocc", "occ3d-mask", "sees in the lidar frame"),
+    ],
+)
+def test_models_that_do_not_fit_a_benchmark_are_refused(model, benchmark, message, capsys):
+    options = ["--model", model, "--random-weights", "--data", "nowhere", "--benchmark", benchmark]
+    assert main(["evaluate", *options]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_model_without_flow_cannot_be_scored_for_flow():
+    record = replace(load_records()["alocc_flow_2d"], flow=False)
+    with pytest.raises(ModelError, match="gives no flow, which openocc scores"):
+        find_scoring("openocc").check_model(record)
+
+
+def test_published_models_fit_their_benchmarks():
+    for record in load_records().values():
+        fitting = {"openocc": "openocc"}.get(record.classes.name, "occ3d")
+        find_scoring("surroundocc" if record.frame == "lidar" else fitting).check_model(record)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--benchmark", "occ4d"], "no benchmark is called 'occ4d'"),
+        (["--benchmark", "occ3d", "--max-scenes", "0"], "must be at least 1"),
+        (["--benchmark", "occ3d", "--submission", "a.gz"], "the challenge is about"),
+        (["--benchmark", "openocc", "--split", "test"], "has no labels"),
+        (["--benchmark", "openocc", "--about", "team"], "expected NAME=TEXT"),
+        (["--benchmark", "openocc", "--about", "colour=red"], "has no entry 'colour'"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options, message, capsys):
+    common = ["--model", "alocc_2d", "--random-weights", "--data", "nowhere"]
+    assert main(["evaluate", *common, *options]) == 2
+    assert message in capsys.readouterr().err
+
+
+# --- the file of the challenge -----------------------------------------------------------------
+
+
+def test_a_submission_holds_every_ray(dataset, tmp_path):
+    task = task_of(dataset, "openocc", keep_rays=True)
+    folder = Folder(tmp_path / "out", {})
+    evaluate(task, from_truth(task), folder=folder)
+    scenes = [([s.token for s in c.samples], folder.rays(c)) for c in task.scenes]
+    about = {"method": "truth", "authors": "A, B"}
+    write_submission(tmp_path / "one.gz", iter(scenes), about)
+    write_submission(tmp_path / "two.gz", iter(scenes), about)
+    assert (tmp_path / "one.gz").read_bytes() == (tmp_path / "two.gz").read_bytes()
+    with gzip.open(tmp_path / "one.gz") as file:
+        submission = pickle.load(file)  # what this test has just written
+    assert submission["method"] == "truth"
+    assert submission["authors"] == ["A", "B"]
+    assert submission["team"] == ""
+    assert type(submission["results"]) is dict
+    assert list(submission["results"]) == [s.token for c in task.scenes for s in c.samples]
+    scene = task.scenes[1]
+    truth = read_truth(task.root, scene.samples[1], "openocc")
+    hits = cast(truth.labels, ray_origins(scene)[1], ray_directions(), OPENOCC.free)
+    frame = submission["results"][scene.samples[1].token]
+    assert {k: v.dtype.name for k, v in frame.items()} == {
+        "pcd_cls": "uint8",
+        "pcd_dist": "float16",
+        "pcd_flow": "float16",
+    }
+    assert np.array_equal(frame["pcd_cls"], hits.take(truth.labels))
+    assert np.array_equal(frame["pcd_dist"], hits.distance.astype(np.float16))
+    assert np.array_equal(frame["pcd_flow"], hits.take(truth.flow))
+
+
+def test_without_truth_there_are_rays_but_no_scores(dataset, tmp_path):
+    task = task_of(dataset, "openocc", keep_rays=True, scored=False)
+    folder = Folder(tmp_path, {})
+    report = evaluate(task, from_truth(task), folder=folder)
+    assert report.results == {}
+    rays = folder.rays(task.scenes[0])
+    assert rays.counts.tolist() == [2 * 14040, 2 * 14040]
+    assert rays.flow.shape == (4 * 14040, 2)
+
+
+def test_a_submission_that_fails_leaves_nothing(tmp_path):
+    def broken():
+        raise OutputError("no rays")
+        yield
+
+    with pytest.raises(OutputError):
+        write_submission(tmp_path / "a.gz", broken(), {})
+    assert list(tmp_path.iterdir()) == []
