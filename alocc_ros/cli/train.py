@@ -80,6 +80,7 @@ def _train(args, config, device, world, console: Console) -> None:  # noqa: ANN0
     from alocc_ros.network.variants import find_variant
     from alocc_ros.training.parallel import wait_for_all
     from alocc_ros.training.randomness import seed_everything
+    from alocc_ros.training.scores import evaluator
     from alocc_ros.training.source import NuScenesSource
     from alocc_ros.training.start import randomise, take_over
     from alocc_ros.training.trainer import Trainer, inter_index_max
@@ -99,7 +100,10 @@ def _train(args, config, device, world, console: Console) -> None:  # noqa: ANN0
         args.output.mkdir(parents=True, exist_ok=True)
         config.write(args.output / "config.yaml")
     wait_for_all()
-    trainer = Trainer(network, record, source, config, args.output, device, world)
+    evaluate = None
+    if config.evaluate_every:
+        evaluate = evaluator(args.data, config.evaluate_split, record, config.evaluate_scenes)
+    trainer = Trainer(network, record, source, config, args.output, device, world, evaluate)
     if args.resume:
         trainer.resume()
     console.print(
@@ -108,6 +112,12 @@ def _train(args, config, device, world, console: Console) -> None:  # noqa: ANN0
         f"{world.size} x {device}",
         highlight=False,
     )
+    if not source.has_point_labels:
+        console.print(
+            "no classes of LiDAR points (lidar_seg/): pixels learn depth only; "
+            "`alocc prepare` makes them of nuScenes-lidarseg",
+            highlight=False,
+        )
     with _progress(console, trainer.step, config.steps) as on_step:
         trainer.run(on_step)
     console.print(f"weights: {args.output / 'weights.safetensors'}", highlight=False)

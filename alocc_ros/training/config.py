@@ -57,6 +57,7 @@ class TrainingConfig:
         compile: torch.compile for the convolutional parts.
         save_every, keep: steps between checkpoints; how many of them stay.
         evaluate_every: steps between evaluations; 0: never.
+        evaluate_split, evaluate_scenes: on which scenes; 0 scenes: all of the split.
         log_every: steps between lines of the log.
     """
 
@@ -103,6 +104,8 @@ class TrainingConfig:
     save_every: int = 1000
     keep: int = 3
     evaluate_every: int = 0
+    evaluate_split: str = "val"
+    evaluate_scenes: int = 4
     log_every: int = 10
 
     def __post_init__(self) -> None:

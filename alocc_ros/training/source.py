@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from alocc_ros.datasets.lidarseg import labels_path, read_labels
 from alocc_ros.datasets.nuscenes import NuScenes, Sample, frame_set, lidar_points
 from alocc_ros.datasets.truth import (
     check_present,
@@ -25,6 +26,7 @@ class NuScenesSource:
 
     Attributes:
         scenes: see ``samples.SampleSource``.
+        has_point_labels: the LiDAR points have classes, so pixels learn theirs.
     """
 
     def __init__(self, root: Path, split: str, record: ModelRecord, benchmark: str = "") -> None:
@@ -54,6 +56,11 @@ class NuScenesSource:
         labels = missing_files(root, self._samples, name, ray_mask=self._rays)
         check_present(labels, f"the labels of {name}")
         check_present(missing_images(self._samples), "images")
+        check_present([s.lidar.path for s in self._samples if not s.lidar.path.is_file()], "points")
+        absent = [p for s in self._samples if not (p := labels_path(root, s.lidar)).is_file()]
+        self.has_point_labels = len(absent) < len(self._samples)
+        if self.has_point_labels:  # of some only: something went wrong
+            check_present(absent, "classes of LiDAR points")
 
     def read(self, index: int) -> KeyFrameSample:
         """One key frame.
@@ -79,6 +86,7 @@ class NuScenesSource:
             flow=truth.flow,
             points=lidar_points(sample.lidar)[:, :3].astype(np.float64),
             map_T_points=sample.lidar.map_T_lidar,
+            point_labels=read_labels(self._root, sample.lidar) if self.has_point_labels else None,
             base_T_grid=sample.base_T_lidar_grid if self._in_lidar_frame else np.eye(4),
         )
 

@@ -1,0 +1,55 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""A look at how good the network is by now: ``alocc evaluate`` on a few scenes, between steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from alocc_ros.datasets.nuscenes import NuScenes
+from alocc_ros.evaluation.evaluate import Task, evaluate
+from alocc_ros.evaluation.network import AS_IN_TRAINING, network_predictor
+from alocc_ros.evaluation.processes import started
+from alocc_ros.evaluation.scoring import SCORINGS, Scoring
+from alocc_ros.network.alocc import Alocc
+from alocc_ros.pipeline import Pipeline
+from alocc_ros.records import ModelRecord
+
+
+def scoring_of(record: ModelRecord) -> Scoring:
+    """The benchmark that a model is trained for."""
+    if record.frame == "lidar":
+        return SCORINGS["surroundocc"]
+    if record.classes.name == "occ3d":
+        return SCORINGS["occ3d-mask" if record.supervision == "camera_visible" else "occ3d"]
+    return SCORINGS[record.classes.name]
+
+
+def evaluator(
+    root: Path, split: str, record: ModelRecord, max_scenes: int
+) -> Callable[[Alocc], dict[str, float]]:
+    """Scores of a network on the first scenes of a split; all processes share the scenes.
+
+    Raises:
+        DataError: no such split, or files are missing.
+    """
+    dataset = NuScenes(root)
+    task = Task(dataset.root, dataset.split(split)[: max_scenes or None], scoring_of(record))
+    task.scoring.check_model(record)
+
+    def evaluated(network: Alocc) -> dict[str, float]:
+        base_T_grid = None if record.frame == "ego" else np.eye(4)
+        pipeline = Pipeline(network, record, AS_IN_TRAINING, base_T_grid=base_T_grid)
+        with started() as processes:
+            report = evaluate(task, network_predictor(pipeline), processes=processes)
+        totals = [result.as_dict() for result in report.results.values()]
+        return {
+            name: value
+            for total in totals
+            for name, value in total.items()
+            if isinstance(value, float)
+        }
+
+    return evaluated
