@@ -1,0 +1,264 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""``alocc view`` on what ``alocc run`` really writes, and on datasets."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_model
+from nuscenes_tables import small_nuscenes
+from PIL import Image
+
+from alocc_ros.bags.outputs import save_npz
+from alocc_ros.bags.results import read_npz
+from alocc_ros.bags.sample import write_sample
+from alocc_ros.cli.main import main
+from alocc_ros.datasets.nuscenes import NuScenes
+from alocc_ros.datasets.truth import truth_files
+from alocc_ros.grid import VoxelGrid
+from alocc_ros.labels import OPENOCC
+from alocc_ros.types import Occupancy
+from alocc_ros.viewer.sheet import WIDTH
+
+FRAMES = 3
+
+pytestmark = pytest.mark.system
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A bag, the results of a real run of it, with and without images, and NPZ files."""
+    folder = tmp_path_factory.mktemp("made")
+    write_sample(folder / "in.mcap", seconds=FRAMES / 2, rate=2.0, width=176, height=99)
+    with tiny_model.known():
+        for name, more in (("bare", ()), ("out", ("--with-images", "--npz", str(folder / "npz")))):
+            output = ("-o", str(folder / f"{name}.mcap"), "--model", "tiny", "--random-weights")
+            assert main(["run", str(folder / "in.mcap"), *output, *more]) == 0
+    yield folder
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two scenes; the ground truth of OpenOcc for all of it."""
+    root = small_nuscenes(tmp_path_factory.mktemp("nuscenes"), samples=2)
+    labels = np.full((200, 200, 16), OPENOCC.free, np.uint8)
+    labels[:, :, 2] = OPENOCC.names.index("driveable_surface")
+    labels[120:130, 95:100, 3:6] = OPENOCC.names.index("car")
+    flow = np.zeros((*labels.shape, 2), np.float16)
+    for sample in NuScenes(root).samples:
+        (path,) = truth_files(root, sample, "openocc")
+        path.parent.mkdir(parents=True)
+        np.savez_compressed(path, semantics=labels, flow=flow)
+    return root
+
+
+def view(*arguments: object) -> int:
+    return main(["view", *map(str, arguments)])
+
+
+def contents(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir())
+
+
+def height(path: Path) -> int:
+    with Image.open(path) as page:
+        assert page.width == WIDTH
+        return page.height
+
+
+# --- what can be looked at -------------------------------------------------------------------
+
+
+def test_every_kind_of_input_becomes_a_page(made, dataset, tmp_path, capsys):
+    inputs = {
+        "bag": [made / "in.mcap"],
+        "bare": [made / "bare.mcap"],
+        "out": [made / "out.mcap"],
+        "two": [made / "bare.mcap", made / "in.mcap"],
+        "npz": [made / "npz"],
+        "one": [next((made / "npz").iterdir())],
+        "set": [dataset],
+    }
+    heights = {}
+    for name, paths in inputs.items():
+        assert view(*paths, "--png", tmp_path / f"{name}.png") == 0
+        heights[name] = height(tmp_path / f"{name}.png")
+    assert heights["bare"] == heights["npz"] == heights["one"]
+    assert heights["out"] == heights["two"] == heights["set"]
+    assert heights["out"] > heights["bag"] > heights["bare"]
+    same = [(tmp_path / f"{n}.png").read_bytes() for n in ("out", "two")]
+    assert same[0] == same[1]
+    assert f"{tmp_path / 'set.png'}: 1 frame\n" in capsys.readouterr().out
+
+
+def test_all_frames_one_frame_and_a_stamp(made, tmp_path):
+    npz = made / "npz"
+    names = [p.name.replace(".npz", ".png") for p in sorted(npz.iterdir())]
+    assert len(names) == FRAMES
+    assert view(npz, "--png", tmp_path / "all") == 0
+    assert contents(tmp_path / "all") == names
+    assert view(npz, "--png", tmp_path / "one", "--frame", 1) == 0
+    assert contents(tmp_path / "one") == names[1:2]
+    assert view(npz, "--png", tmp_path / "two", "--max-frames", 2) == 0
+    assert contents(tmp_path / "two") == names[:2]
+    whole = (tmp_path / "all" / names[2]).read_bytes()
+    for number, stamp in enumerate(["1600000001.008", "1600000001010000000", "1600000000.950"]):
+        assert view(npz, "--png", tmp_path / f"{number}.png", "--stamp", stamp) == 0
+        assert (tmp_path / f"{number}.png").read_bytes() == whole
+
+
+def test_predictions_stand_beside_ground_truth(made, dataset, tmp_path):
+    alone = tmp_path / "alone.png"
+    assert view(made / "bare.mcap", "--png", alone) == 0
+    for number, truth in enumerate([made / "npz", made / "out.mcap"]):
+        path = tmp_path / f"{number}.png"
+        assert view(made / "bare.mcap", "--truth", truth, "--png", path) == 0
+        assert height(path) > height(alone)
+    # A prediction at the stamps of the second scene of the dataset.
+    prediction = tmp_path / "prediction"
+    prediction.mkdir()
+    sample = NuScenes(dataset).scene("scene-0001").samples[1]
+    stamp = sample.cameras["cam_front"].stamp
+    labels = np.zeros((200, 200, 16), np.uint8)
+    save_npz(
+        prediction / "a.npz",
+        Occupancy(labels, None, VoxelGrid(), OPENOCC, stamp, "base_link", sample.map_T_base),
+    )
+    both = tmp_path / "both.png"
+    assert view(prediction, "--truth", dataset, "--png", both, "--scene", "scene-0001") == 0
+    assert view(prediction, "--truth", dataset, "--png", tmp_path / "again.png") == 0
+    assert (tmp_path / "again.png").read_bytes() == both.read_bytes()
+
+
+def test_truth_of_another_time_is_an_error_and_no_picture(made, dataset, tmp_path, capsys):
+    late = tmp_path / "late"
+    late.mkdir()
+    shutil.copy(sorted((made / "npz").iterdir())[2], late)
+    arguments = (made / "bare.mcap", "--truth", late)
+    assert view(*arguments, "--png", tmp_path / "a.png") == 2
+    assert "no ground truth of" in (said := capsys.readouterr().err) and said.count("\n") == 1
+    assert contents(tmp_path) == ["late"]
+    assert view(*arguments, "--png", tmp_path / "a.png", "--frame", 2) == 0
+    assert view(*arguments, "--animation", tmp_path / "a.gif") == 0
+
+
+def test_a_moving_picture_of_a_run(made, tmp_path):
+    path = tmp_path / "deep" / "out.webp"
+    assert view(made / "out.mcap", "--animation", path, "--width", 320, "--fps", 4) == 0
+    with Image.open(path) as opened:
+        assert (opened.width, opened.n_frames) == (320, FRAMES)
+    assert contents(path.parent) == ["out.webp"]
+
+
+# --- Rerun -----------------------------------------------------------------------------------
+
+
+def test_a_rerun_recording_is_whole_and_holds_everything(made, tmp_path):
+    pytest.importorskip("rerun")
+    path = tmp_path / "out.rrd"
+    assert view(made / "out.mcap", "--truth", made / "npz", "--save", path) == 0
+    assert contents(tmp_path) == ["out.rrd"]
+    assert rerun("verify", path)
+    stats = rerun("stats", path)
+    for entity in ("map/base/prediction/voxels", "map/base/ground_truth/voxels", "map/base"):
+        assert f"/{entity}: " in stats
+    for camera in ("cam_front", "cam_back_right"):
+        assert f"/map/cameras/{camera}/image: " in stats
+
+
+def rerun(command: str, path: Path) -> str:
+    program = [sys.executable, "-m", "rerun", "rrd", command, str(path)]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+def test_without_rerun_the_way_to_get_it_is_told(made, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "rerun", None)
+    assert view(made / "npz", "--save", tmp_path / "out.rrd") == 2
+    assert "pip install 'alocc_ros[viewer]'" in capsys.readouterr().err
+    assert contents(tmp_path) == []
+
+
+def test_without_a_screen_the_other_ways_are_told(made, capsys, monkeypatch):
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    assert view(made / "npz") == 2
+    assert "--png" in (said := capsys.readouterr().err) and "--save FILE.rrd" in said
+
+
+# --- what cannot be looked at ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{made}/nowhere.mcap"], "there is no file or folder"),
+        (["{tmp}"], "holds no bag (.mcap, .db3), no .npz files"),
+        (["{tmp}/notes.txt"], "a ROS 2 bag is a folder, a .mcap or a .db3 file"),
+        (["{made}/npz", "--frame", "9"], "there is no frame 9"),
+        (["{made}/npz", "--stamp", "12"], "there is no frame within 0.1 s of 12000000000 ns"),
+        (["{made}/npz", "--truth", "{made}/in.mcap"], "there are no voxels in it, only images"),
+        (["{data}", "--scene", "scene-9"], "has no scene-9"),
+        (["{data}", "--benchmark", "occ3d"], "2 files of occ3d are missing"),
+        (["{data}", "--benchmark", "kitti"], "no benchmark is called 'kitti'"),
+        (["{made}/npz", "--truth", "{data}"], "no ground truth with the classes of occ3d"),
+        (["{made}/npz", "--fps", "5"], "--width and --fps are of --animation"),
+        (["{made}/in.mcap", "--config", "a.txt"], "expected a file that ends in .yaml"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(arguments, message, made, dataset, tmp_path, capsys):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    names = {"made": made, "tmp": folder, "data": dataset}
+    if "{tmp}/notes.txt" in arguments:
+        (folder / "notes.txt").write_text("no bag")
+    arguments = [argument.format(**names) for argument in arguments]
+    assert view(*arguments, "--png", tmp_path / "out" / "page.png") == 2
+    said = capsys.readouterr().err
+    assert message in said and said.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--save", "out.mp4", "the name must end in .rrd"),
+        ("--animation", "out.mp4", "the name must end in .gif or .webp"),
+        ("--animation", "folder.gif", "there is a folder of that name"),
+        ("--png", "file", "a file of that name is there"),
+        ("--png", "file/page.png", "cannot write"),
+    ],
+)
+def test_outputs_that_cannot_be_are_refused(option, value, message, made, tmp_path, capsys):
+    (tmp_path / "folder.gif").mkdir()
+    (tmp_path / "file").write_text("mine")
+    assert view(made / "npz", option, tmp_path / value) == 2
+    assert message in capsys.readouterr().err
+    assert contents(tmp_path) == ["file", "folder.gif"]
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("option", ["--frame=-1", "--stamp=soon", "--stamp=nan", "--fps=0"])
+def test_numbers_that_are_none_are_wrong_usage(option, made):
+    with pytest.raises(SystemExit) as caught:
+        view(made / "npz", option)
+    assert caught.value.code == 2
+
+
+def test_a_folder_with_one_bad_file_writes_nothing_of_it(made, tmp_path, capsys):
+    folder = tmp_path / "npz"
+    shutil.copytree(made / "npz", folder)
+    bad = sorted(folder.iterdir())[1]
+    bad.write_bytes(bad.read_bytes()[:300])
+    assert view(folder, "--animation", tmp_path / "out.gif") == 2
+    assert str(bad) in capsys.readouterr().err
+    assert contents(tmp_path) == ["npz"]
+    good = read_npz(sorted(folder.iterdir())[0])
+    assert good.random_weights
