@@ -1,0 +1,126 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""Ego poses on TF, live, against the bag reader's: the same poses, and the same refusals."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS is not installed (make setup)")
+
+from geometry_msgs.msg import Quaternion, Transform, TransformStamped, Vector3  # noqa: E402
+from scipy.spatial.transform import Rotation  # noqa: E402
+from std_msgs.msg import Header  # noqa: E402
+from tf2_msgs.msg import TFMessage  # noqa: E402
+from tf2_ros import Buffer  # noqa: E402
+
+from alocc_ros.errors import PoseError  # noqa: E402
+from alocc_ros.geometry import quaternion_xyzw  # noqa: E402
+from alocc_ros.ros.messages import time  # noqa: E402
+from alocc_ros.ros.poses import Poses  # noqa: E402
+from alocc_ros.stream.preset import load_preset  # noqa: E402
+from alocc_ros.stream.transforms import TransformTree  # noqa: E402
+
+pytestmark = pytest.mark.ros
+BEGIN = 1_600_000_000_000_000_000  # ns
+MS = 1_000_000  # ns
+
+
+class Both:
+    """The same transforms for the node and for the bag reader."""
+
+    def __init__(self, node, gap: float, beyond: float = 0.0) -> None:
+        preset = replace(load_preset("nuscenes"), pose_gap_s=gap, pose_extrapolation_s=beyond)
+        self._poses = Poses(node, preset, Buffer(node=node))
+        self._tree = TransformTree(
+            history_ns=None, max_gap_ns=round(gap * 1e9), max_extrapolation_ns=round(beyond * 1e9)
+        )
+
+    def add(self, stamp: int, parent: str, child: str, pose: np.ndarray) -> None:
+        message = _message(stamp, parent, child, pose)
+        if stamp:
+            self._tree.add(stamp, parent, child, pose)
+            self._poses._listener.callback(message)
+        else:
+            self._tree.add_static(parent, child, pose)
+            self._poses._listener.static_callback(message)
+
+    def at(self, stamp: int) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Live and recorded; None where it is refused."""
+        return (
+            _or_none(lambda: self._poses.map_T_base(stamp, deadline=0.0)),
+            _or_none(lambda: self._tree.lookup("map", "base_link", stamp)),
+        )
+
+
+def _or_none(ask):
+    try:
+        return ask()
+    except PoseError:
+        return None
+
+
+def _message(stamp: int, parent: str, child: str, pose: np.ndarray) -> TFMessage:
+    x, y, z = pose[:3, 3].tolist()
+    qx, qy, qz, qw = quaternion_xyzw(pose).tolist()
+    link = TransformStamped(
+        header=Header(stamp=time(stamp), frame_id=parent),
+        child_frame_id=child,
+        transform=Transform(
+            translation=Vector3(x=x, y=y, z=z), rotation=Quaternion(x=qx, y=qy, z=qz, w=qw)
+        ),
+    )
+    return TFMessage(transforms=[link])
+
+
+def some_pose(random: np.random.Generator) -> np.ndarray:
+    pose = np.eye(4)
+    pose[:3, :3] = Rotation.from_rotvec(random.normal(size=3) * 0.1).as_matrix()
+    pose[:3, 3] = random.normal(size=3)
+    return pose
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_two_moving_links_with_gaps_are_used_and_refused_as_in_a_bag(node, seed):
+    """A localisation that corrects an odometry, both with holes."""
+    random = np.random.default_rng(seed)
+    both = Both(node, gap=0.5)
+    both.add(0, "world", "map", some_pose(random))
+    for parent, child, period in (("map", "odom", 400), ("odom", "base_link", 100)):
+        stamps = np.cumsum(random.choice([period, 6 * period], p=[0.95, 0.05], size=40))
+        for ms in stamps[stamps < 8000]:
+            both.add(BEGIN + int(ms) * MS, parent, child, some_pose(random))
+    answers = [both.at(BEGIN + int(ms) * MS) for ms in random.integers(0, 8500, 200)]
+    given = [pair for pair in answers if pair[0] is not None]
+    assert 10 < len(given) < 190
+    assert [live is None for live, _ in answers] == [recorded is None for _, recorded in answers]
+    for live, recorded in given:
+        np.testing.assert_allclose(live, recorded, atol=1e-9)
+
+
+def test_beyond_both_ends_motion_goes_on_for_as_long_as_the_preset_says(node):
+    random = np.random.default_rng(1)
+    both = Both(node, gap=0.5, beyond=0.3)
+    for ms in (0, 100, 200, 300):
+        both.add(BEGIN + ms * MS, "map", "base_link", some_pose(random))
+    for ms, is_there in ((-300, True), (-301, False), (-1, True), (600, True), (601, False)):
+        live, recorded = both.at(BEGIN + ms * MS)
+        assert (live is not None, recorded is not None) == (is_there, is_there), ms
+        if is_there:
+            np.testing.assert_allclose(live, recorded, atol=1e-9)
+
+
+def test_one_pose_alone_has_no_motion_to_go_on_with(node):
+    both = Both(node, gap=0.5, beyond=0.3)
+    both.add(BEGIN, "map", "base_link", np.eye(4))
+    assert both.at(BEGIN + 10 * MS) == (None, None)
+
+
+def test_when_stamps_go_back_the_poses_of_before_are_forgotten(node):
+    both = Both(node, gap=0.5)
+    for ms in (5000, 5100, 0, 100):
+        both.add(BEGIN + ms * MS, "map", "base_link", np.eye(4))
+    assert both.at(BEGIN + 5050 * MS)[0] is None
+    assert both.at(BEGIN + 50 * MS)[0] is not None
