@@ -29,6 +29,7 @@ COMMANDS = (
     ("benchmark", "time the network on this machine"),
     ("flops", "count the network's operations"),
     ("train", "train a network on nuScenes, or on anything in its format"),
+    ("synth", "write a synthetic nuScenes: images, LiDAR and perfect truth"),
     ("models", "list, fetch and verify published weights"),
     ("doctor", "what is here, what is missing, and how to mend it"),
 )

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alocc_ros.geometry import inverse
 from alocc_ros.labels import OCC3D
 from alocc_ros.synthetic.cast import Solids, nearest, tile_image
 from alocc_ros.synthetic.shapes import Kind, Texture
@@ -73,23 +72,36 @@ class Shadows:
 
 @dataclass(frozen=True)
 class Paint:
-    """The looks of all parts of a scene: [N, 3] colours, [N] texture, [N] random number."""
+    """The looks of all parts of a scene, and whose they are; [N] or [N, 3].
+
+    Attributes:
+        colour, accent: linear RGB.
+        texture: number of the texture.
+        whim: a random number in [0, 1) that varies the texture.
+        label: class, Occ3D.
+        owner: index into ``scene.things``, -1 for none.
+    """
 
     colour: Tensor
     accent: Tensor
     texture: Tensor
     whim: Tensor
+    label: Tensor
+    owner: Tensor
 
-    @staticmethod
-    def of(scene: Scene, device: torch.device | str = "cpu") -> Paint:
-        """The looks of a scene's parts."""
-        whim = np.random.default_rng(scene.seed + 1).random(len(scene.parts))
-        return Paint(
-            colour=torch.tensor([p.colour for p in scene.parts], device=device),
-            accent=torch.tensor([p.accent for p in scene.parts], device=device),
-            texture=torch.tensor([int(p.texture) for p in scene.parts], device=device),
-            whim=torch.as_tensor(whim, dtype=torch.float32, device=device),
-        )
+
+@lru_cache(maxsize=4)
+def paint_of(scene: Scene, device: torch.device) -> Paint:
+    """The looks of a scene's parts."""
+    whim = np.random.default_rng(scene.seed + 1).random(len(scene.parts))
+    return Paint(
+        colour=torch.tensor([p.colour for p in scene.parts], device=device),
+        accent=torch.tensor([p.accent for p in scene.parts], device=device),
+        texture=torch.tensor([int(p.texture) for p in scene.parts], device=device),
+        whim=torch.as_tensor(whim, dtype=torch.float32, device=device),
+        label=torch.as_tensor(scene.labels, device=device),
+        owner=torch.as_tensor(scene.owner, device=device).int(),
+    )
 
 
 @lru_cache(maxsize=4)
@@ -162,19 +174,17 @@ def render_camera(
     calibration: Calibration,
     time: float,
     *,
-    solids: Solids | None = None,
-    paint: Paint | None = None,
     shadows: Shadows | None = None,
     device: torch.device | str = "cpu",
 ) -> View:
-    """What a camera sees at ``time``; the rest is made if it is not given."""
-    solids = scene.solids(time, device) if solids is None else solids
-    paint = Paint.of(scene, device) if paint is None else paint
+    """What a camera sees at ``time``. Cameras of one frame may share their ``shadows``."""
+    device = torch.device(device)
+    solids, paint = scene.solids(time, device), paint_of(scene, device)
     map_T_camera = scene.ego_pose(time) @ calibration.base_T_camera
     if shadows is None:
         shadows = cast_shadows(scene, solids, map_T_camera[:3, 3])
     height, width = calibration.height, calibration.width
-    pixels = tile_image(height, width, _TILE, torch.device(device))
+    pixels = tile_image(height, width, _TILE, device)
     eye, rays = _camera_rays(calibration, map_T_camera, pixels)
     ground = torch.where(rays[..., 2] < -1e-4, -eye[2] / rays[..., 2].clamp(max=-1e-4), torch.inf)
     limit = torch.where(ground < FAR, ground, FAR)
@@ -197,8 +207,8 @@ def render_camera(
     i = torch.nonzero(solid)[:, 0]
     part = hit[i]
     colour[i] = _surface(scene, solids, paint, part, eye, rays[i], distance[i], focal)
-    labels[i] = torch.as_tensor(scene.labels, device=rays.device)[solids.part[part]]
-    things[i] = torch.as_tensor(scene.owner, device=rays.device)[solids.part[part]].int()
+    labels[i] = paint.label[solids.part[part]]
+    things[i] = paint.owner[solids.part[part]]
 
     i = torch.nonzero(~sky)[:, 0]
     haze = torch.exp(-distance[i] / scene.weather.visibility)[:, None]
@@ -811,8 +821,3 @@ def _develop(scene: Scene, colour: Tensor, camera: str, time: float) -> Tensor:
     grain = torch.randn(image.shape, generator=generator, device=colour.device)
     image = image + grain * scene.weather.noise
     return (image * 255.0 + 0.5).clamp(0, 255).to(torch.uint8)
-
-
-def camera_T_map(scene: Scene, calibration: Calibration, time: float) -> np.ndarray:
-    """The pose with which points of the map are projected into an image of ``time``."""
-    return inverse(scene.ego_pose(time) @ calibration.base_T_camera)

@@ -80,7 +80,7 @@ class Thing:
         return len(self.poses) > 1 and bool(np.ptp(self.poses[:, :2], axis=0).max() > 0.05)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Scene:
     """Everything about one scene; see the module.
 

@@ -1,0 +1,146 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""``alocc synth``: write a synthetic nuScenes, as a dataset, as bags, or both."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+FORMATS = ("nuscenes", "bag", "both")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument("out", metavar="OUT", type=Path, help="folder to write")
+    parser.add_argument("--scenes", type=_positive, default=2, help="how many (default 2)")
+    parser.add_argument("--seed", type=_natural, default=0, help="other seed, other scenes")
+    parser.add_argument("--format", choices=FORMATS, default="nuscenes")
+    parser.add_argument(
+        "--size", metavar="HxW", type=_size, default=(900, 1600), help="images (default 900x1600)"
+    )
+    parser.add_argument(
+        "--frames", type=_positive, default=40, help="key frames a scene, 2 Hz (default 40)"
+    )
+    parser.add_argument(
+        "--split",
+        metavar="NAME=N,...",
+        type=_split,
+        help="such as train=8,val=2 (default: all val)",
+    )
+    parser.add_argument(
+        "--no-sweeps", action="store_true", help="key frames only: all that training reads"
+    )
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default cpu)")
+    parser.add_argument("--jobs", type=_positive, help="processes (default: one a core, cuda: 1)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write what was asked for, or go on with it."""
+    import torch
+
+    from alocc_ros.errors import DeviceError, ParameterError
+    from alocc_ros.synthetic.nuscenes import Recipe
+
+    split = args.split or (("val", args.scenes),)
+    if sum(count for _, count in split) != args.scenes:
+        counts = " + ".join(str(count) for _, count in split)
+        raise ParameterError(f"--split gives {counts} scenes, --scenes says {args.scenes}")
+    if args.device.startswith("cuda") and not torch.cuda.is_available():
+        raise DeviceError(f"--device {args.device}: torch finds no GPU here; take --device cpu")
+    jobs = args.jobs or (1 if args.device != "cpu" else torch.get_num_threads())
+    recipe = Recipe(
+        args.seed, args.scenes, args.frames, args.size, not args.no_sweeps, tuple(split)
+    )
+    root = args.out / {"nuscenes": "", "bag": ".nuscenes", "both": "nuscenes"}[args.format]
+    _write(root, recipe, args.device, min(jobs, args.scenes))
+    if args.format != "nuscenes":
+        _write_bags(root, args.out if args.format == "bag" else args.out / "bags", recipe)
+    if args.format == "bag":
+        import shutil
+
+        shutil.rmtree(root)
+    print(f"{args.scenes} scenes with {args.frames} key frames each in {args.out}")
+    return 0
+
+
+def _write(root: Path, recipe, device: str, jobs: int) -> None:
+    from alocc_ros.synthetic.job import synthesise
+
+    with _progress("scenes") as (progress, bar):
+
+        def on_progress(done: int, total: int) -> None:
+            progress.update(bar, completed=done, total=total)
+
+        synthesise(root, recipe, device=device, jobs=jobs, on_progress=on_progress)
+
+
+def _write_bags(root: Path, out: Path, recipe) -> None:
+    from alocc_ros.datasets.convert import convert_scene
+    from alocc_ros.datasets.nuscenes import NuScenes
+
+    dataset = NuScenes(root)
+    with _progress("bags") as (progress, bar):
+        progress.update(bar, total=len(dataset.scenes))
+        for scene in dataset.scenes:
+            path = out / f"{scene.name}.mcap"
+            if not path.exists():
+                convert_scene(dataset, scene, path, truth="openocc")
+            progress.advance(bar)
+
+
+def _progress(what: str):
+    import contextlib
+
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    @contextlib.contextmanager
+    def shown():
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:.0f} %"),
+        )
+        times = (TimeElapsedColumn(), TimeRemainingColumn())
+        with Progress(*columns, *times, console=Console(stderr=True), transient=True) as progress:
+            yield progress, progress.add_task(what, total=None)
+
+    return shown()
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return number
+
+
+def _natural(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{text} is less than 0")
+    return number
+
+
+def _size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if not match:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size such as 256x704 (height x width)")
+    height, width = int(match[1]), int(match[2])
+    if not (16 <= height <= 1200 and 16 <= width <= 1600):
+        raise argparse.ArgumentTypeError(f"{text}: from 16x16 up to 1200x1600")
+    return height, width
+
+
+def _split(text: str) -> tuple[tuple[str, int], ...]:
+    parts = re.findall(r"([a-z_]+)=(\d+)(?:,|$)", text)
+    if not parts or ",".join(f"{a}={b}" for a, b in parts) != text:
+        raise argparse.ArgumentTypeError(f"{text!r} is no split such as train=8,val=2")
+    return tuple((name, int(count)) for name, count in parts)

@@ -1,0 +1,156 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""Frames of a scene without any file: what the rig records, and what is true.
+
+For training on endless data::
+
+    scene = Scene.generate(seed)
+    frame = render(scene, time=3.5, size=(256, 704), device="cuda")
+    truth = truth_of(scene, frame.lidar_time, "occ3d")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from alocc_ros.datasets.truth import Truth, find_benchmark
+from alocc_ros.metrics.rays import lidar_origins
+from alocc_ros.synthetic import rig
+from alocc_ros.synthetic.render import View, cast_shadows, render_camera
+from alocc_ros.synthetic.truth import (
+    camera_mask,
+    fill,
+    lidar_mask,
+    openocc_labels,
+    ray_mask,
+)
+from alocc_ros.synthetic.world import Scene
+from alocc_ros.types import CAMERAS, Calibration, CameraImage, FrameSet
+
+ANCHOR = "cam_front"
+KEY_FRAME_RATE = 2.0  # Hz
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One turn of the rig.
+
+    Attributes:
+        scene: what was looked at.
+        time: s, when the turn began; each camera has its own time in ``times``.
+        times: s, by camera.
+        calibration: by camera, for the size rendered.
+        views: by camera: image, depth, labels and things of each pixel.
+        start: ns, the stamp of the scene's time 0.
+    """
+
+    scene: Scene
+    time: float
+    times: Mapping[str, float]
+    calibration: Mapping[str, Calibration]
+    views: Mapping[str, View]
+    start: int = 0
+
+    @property
+    def lidar_time(self) -> float:
+        """s, when the LiDAR completes the turn; the truth is that of this instant."""
+        return self.time + rig.LIDAR_PHASE / 1e9
+
+    def frame_set(self) -> FrameSet:
+        """The frame as the pipeline takes it."""
+        stamps = {camera: self.start + round(t * 1e9) for camera, t in self.times.items()}
+        images = {}
+        for camera, view in self.views.items():
+            pixels = view.image.cpu().numpy()
+            height, width = pixels.shape[:2]
+            images[camera] = CameraImage(
+                camera, stamps[camera], pixels, "rgb8", height, width, 3 * width
+            )
+        poses = {camera: self.scene.ego_pose(t) for camera, t in self.times.items()}
+        return FrameSet(
+            stamp=stamps[ANCHOR],
+            images=images,
+            calibration=self.calibration,
+            map_T_base=poses[ANCHOR],
+            map_T_base_at=poses,
+        )
+
+
+def render(
+    scene: Scene,
+    time: float,
+    size: tuple[int, int] = (rig.FULL_HEIGHT, rig.FULL_WIDTH),
+    *,
+    start: int = 1_700_000_000_000_000_000,
+    device: torch.device | str = "cpu",
+) -> Frame:
+    """All six cameras in the turn that begins at ``time`` (s); size is (height, width)."""
+    calibration = rig.cameras(*size)
+    times = {camera: time + rig.PHASES[camera] / 1e9 for camera in CAMERAS}
+    # Shadows move by millimetres within a turn.
+    middle = times[ANCHOR]
+    shadows = cast_shadows(scene, scene.solids(middle, device), scene.ego_pose(middle)[:3, 3])
+    views = {
+        camera: render_camera(
+            scene, calibration[camera], times[camera], shadows=shadows, device=device
+        )
+        for camera in CAMERAS
+    }
+    return Frame(scene, time, times, calibration, views, start)
+
+
+def lidar_times(scene: Scene) -> list[float]:
+    """s, when the LiDAR completes the turn of each key frame."""
+    count = int(scene.duration * KEY_FRAME_RATE + 1e-6) + 1
+    return [n / KEY_FRAME_RATE + rig.LIDAR_PHASE / 1e9 for n in range(count)]
+
+
+def ray_origins(scene: Scene, time: float) -> np.ndarray:  # [up to 8, 3] m
+    """Where the benchmark's rays start, in the vehicle's frame at ``time``."""
+    times = sorted({time, *(t for t in lidar_times(scene) if abs(t - time) > 1e-3)})
+    poses = np.stack([scene.ego_pose(t) for t in times])
+    mounts = np.repeat(rig.lidar().base_T_lidar[None], len(poses), axis=0)
+    return lidar_origins(poses, mounts, times.index(time))
+
+
+def truth_of(
+    scene: Scene,
+    time: float,
+    benchmark: str = "occ3d",
+    *,
+    masks: bool = True,
+    device: torch.device | str = "cpu",
+) -> Truth:
+    """What is true at ``time`` (s), the LiDAR's, in the grid of a benchmark.
+
+    Args:
+        scene: the scene.
+        time: s; take ``Frame.lidar_time``.
+        benchmark: ``occ3d``, ``openocc``, ``surroundocc`` or ``openoccupancy``.
+        masks: also camera and LiDAR masks (occ3d) or the ray mask (openocc).
+        device: where to compute.
+    """
+    kind = find_benchmark(benchmark)
+    map_T_grid = scene.ego_pose(time)
+    if kind.in_lidar_frame:
+        map_T_grid = map_T_grid @ rig.lidar().base_T_lidar
+    voxels = fill(scene, time, map_T_grid, kind.grid, device=device)
+    if benchmark == "openocc":
+        labels, rays = openocc_labels(voxels.labels), None
+        if masks:
+            origins = ray_origins(scene, time)
+            rays = ray_mask(labels, origins, free=kind.classes.free, device=device)
+        return Truth(labels, kind.classes, kind.grid, flow=voxels.flow, ray_mask=rays)
+    if benchmark != "occ3d" or not masks:
+        return Truth(voxels.labels, kind.classes, kind.grid)
+    cycle = time - rig.LIDAR_PHASE / 1e9
+    return Truth(
+        voxels.labels,
+        kind.classes,
+        kind.grid,
+        mask_camera=camera_mask(scene, voxels.labels, cycle, time, device=device),
+        mask_lidar=lidar_mask(voxels.labels, device=device),
+    )
