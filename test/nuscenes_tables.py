@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -98,6 +99,7 @@ def small_nuscenes(
     root: Path, scenes: tuple[str, ...] = ("scene-0003", "scene-0001"), samples: int = 3
 ) -> Path:
     """Key frames at 2 Hz, one sweep of the cameras between two of them; tiny images."""
+    root.mkdir(exist_ok=True)
     tables, cameras = Tables(), rig(64, 36)
     for camera, calibration in cameras.items():
         mounting = wxyz(calibration.base_T_camera)
@@ -105,6 +107,10 @@ def small_nuscenes(
     tables.sensor("LIDAR_TOP", wxyz(BASE_T_LIDAR))
     tables.sensor("RADAR_FRONT", wxyz(np.eye(4)))
     tables.add("log", "log-1", logfile="drive", vehicle="van", date_captured="2020-09-13")
+    tables.add("map", "map-1", log_tokens=["log-1"], category="semantic_prior", filename="map.png")
+    Image.new("L", (8, 8)).save(root / "map.png")
+    tables.add("category", "category-car", name="vehicle.car", description="", index=17)
+    tables.add("category", "category-dog", name="animal", description="", index=1)
     random = np.random.default_rng(0)
     for place, scene in enumerate(scenes):
         start = START_US + place * 60_000_000
@@ -118,6 +124,7 @@ def small_nuscenes(
             first_sample_token=f"{scene}-sample-0",
             last_sample_token=f"{scene}-sample-{samples - 1}",
         )
+        _add_boxes(tables, scene, start, samples)
         for half in range(2 * samples - 1):
             key = half % 2 == 0
             sample, folder = f"{scene}-sample-{(half + 1) // 2}", "samples" if key else "sweeps"
@@ -149,6 +156,51 @@ def small_nuscenes(
                 size = {"width": 64, "height": 36}
                 tables.reading(sample, channel, taken, file, pose, is_key_frame=key, **size)
     return tables.write(root)
+
+
+def _add_boxes(tables: Tables, scene: str, start: int, samples: int) -> None:
+    """A car that drives and turns, and a dog that is there in the first key frame only."""
+    for name in ("car", "dog"):
+        frames = range(samples if name == "car" else 1)
+        instance = tables.add(
+            "instance",
+            f"{scene}-{name}",
+            category_token=f"category-{name}",
+            nbr_annotations=len(frames),
+            first_annotation_token=f"{scene}-{name}-0",
+            last_annotation_token=f"{scene}-{name}-{frames[-1]}",
+        )
+        for number in frames:
+            heading = 0.3 * number + 0.1
+            tables.add(
+                "sample_annotation",
+                f"{instance}-{number}",
+                sample_token=f"{scene}-sample-{number}",
+                instance_token=instance,
+                attribute_tokens=[],
+                visibility_token="",
+                translation=[10.0 + 4 * number + start % 7, 3.0 - number, 0.8 + 0.01 * number],
+                size=[1.9, 4.5, 1.6] if name == "car" else [0.4, 0.9, 0.6],
+                rotation=[math.cos(heading / 2), 0.0, 0.0, math.sin(heading / 2)],
+                prev=f"{instance}-{number - 1}" if number else "",
+                next=f"{instance}-{number + 1}" if number + 1 < len(frames) else "",
+                num_lidar_pts=5 - 2 * number,
+                num_radar_pts=0,
+            )
+
+
+def add_lidarseg(root: Path) -> None:
+    """Categories of the points of every sweep of key frames, in the way of nuScenes-lidarseg."""
+    rows = []
+    for row in json.loads((root / VERSION / "sample_data.json").read_text()):
+        if "LIDAR_TOP" in row["filename"]:
+            file = f"lidarseg/{VERSION}/{row['token']}_lidarseg.bin"
+            points = (root / row["filename"]).stat().st_size // 20
+            _write(root / file, (np.arange(points) % 32).astype(np.uint8).tobytes())
+            rows.append(
+                {"token": row["token"], "sample_data_token": row["token"], "filename": file}
+            )
+    (root / VERSION / "lidarseg.json").write_text(json.dumps(rows))
 
 
 def _write(path: Path, data: bytes) -> None:

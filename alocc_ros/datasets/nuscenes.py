@@ -377,7 +377,7 @@ def _read_sensors(folder: Path) -> dict[str, _Sensor]:
         if channels.get(row[1]) in _CHANNELS or channels.get(row[1]) == LIDAR
     ]
     where = str(folder / "calibrated_sensor.json")
-    poses = _matrices([r[2] for r in rows], [r[3] for r in rows], where)
+    poses = pose_matrices([r[2] for r in rows], [r[3] for r in rows], where)
     return {
         row[0]: _Sensor(channels[row[1]], pose, row[4])
         for row, pose in zip(rows, poses, strict=True)
@@ -466,7 +466,7 @@ def _read_poses(
             tokens.append(token)
             translations.append(translation)
             rotations.append(rotation)
-    poses = _matrices(translations, rotations, str(folder / "ego_pose.json"))
+    poses = pose_matrices(translations, rotations, str(folder / "ego_pose.json"))
     return dict(zip(tokens, poses, strict=True))
 
 
@@ -506,7 +506,7 @@ def _fields(
         yield values
 
 
-def _matrices(
+def pose_matrices(
     translations: Sequence[Sequence[float]], rotations: Sequence[Sequence[float]], where: str
 ) -> np.ndarray:  # [n, 4, 4] float64
     """Poses from translations (m) and quaternions (w, x, y, z; nuScenes order)."""

@@ -1,0 +1,135 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""Annotated boxes of key frames, for info files and recordings; occupancy does not need them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from alocc_ros.datasets.tables import OnProgress, nothing, read_table
+from alocc_ros.errors import DataError
+from alocc_ros.geometry import pose_matrix
+
+# The ten classes of nuScenes' detection benchmark, in its order, and what belongs to them.
+DETECTION_CLASSES = {
+    "car": ("vehicle.car",),
+    "truck": ("vehicle.truck",),
+    "construction_vehicle": ("vehicle.construction",),
+    "bus": ("vehicle.bus.bendy", "vehicle.bus.rigid"),
+    "trailer": ("vehicle.trailer",),
+    "barrier": ("movable_object.barrier",),
+    "motorcycle": ("vehicle.motorcycle",),
+    "bicycle": ("vehicle.bicycle",),
+    "pedestrian": (
+        "human.pedestrian.adult",
+        "human.pedestrian.child",
+        "human.pedestrian.police_officer",
+        "human.pedestrian.construction_worker",
+    ),
+    "traffic_cone": ("movable_object.trafficcone",),
+}
+CLASS_OF_CATEGORY = {
+    category: name for name, categories in DETECTION_CLASSES.items() for category in categories
+}
+_MOST_APART = 1.5  # s between two annotations that tell a velocity; as the development kit
+
+
+@dataclass(frozen=True)
+class Box:
+    """A thing that somebody drew a box around.
+
+    Attributes:
+        category: such as ``vehicle.car``.
+        instance: token of the thing, the same in all key frames.
+        map_T_box: [4, 4] its middle; x along its length, y along its width.
+        size: length, width, height, metres.
+        velocity: [3] m/s in the map, nan if not known.
+        lidar_points, radar_points: how many points are inside.
+    """
+
+    category: str
+    instance: str
+    map_T_box: np.ndarray
+    size: tuple[float, float, float]
+    velocity: np.ndarray
+    lidar_points: int
+    radar_points: int
+
+
+def read_boxes(
+    folder: Path, stamps: dict[str, int], on_progress: OnProgress = nothing
+) -> dict[str, list[Box]]:
+    """By sample token: the boxes of key frames.
+
+    Args:
+        folder: of the tables; without annotations in it (the test split) there are no boxes.
+        stamps: by token, ns: of the samples that are wanted, and of their neighbours in the scene,
+            which tell how fast things move.
+        on_progress: is told how far it is.
+
+    Raises:
+        DataError: a table is damaged, or contradicts another one.
+    """
+    boxes: dict[str, list[Box]] = {token: [] for token in stamps}
+    if not (folder / "sample_annotation.json").is_file():
+        return boxes
+    categories = {r["token"]: r["name"] for r in _rows(folder, "category", ("token", "name"))}
+    columns = ("token", "category_token")
+    category_of = {
+        r["token"]: categories.get(r["category_token"]) for r in _rows(folder, "instance", columns)
+    }
+    columns = ("token", "sample_token", "instance_token", "translation", "size", "rotation")
+    columns += ("prev", "next", "num_lidar_pts", "num_radar_pts")
+    found = {
+        row["token"]: row
+        for row in _rows(folder, "sample_annotation", columns, on_progress)
+        if row["sample_token"] in stamps
+    }
+    for row in found.values():
+        where = f"{folder}/sample_annotation.json: the row {row['token']}"
+        category = category_of.get(row["instance_token"])
+        if category is None:
+            raise DataError(f"{where} is of an instance or a category that is in no table")
+        try:
+            w, x, y, z = row["rotation"]
+            width, length, height = (float(v) for v in row["size"])
+            map_T_box = pose_matrix(row["translation"], (x, y, z, w))
+            velocity = _velocity(row, found, stamps)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{where} has no usable pose or size: {error}") from error
+        boxes[row["sample_token"]].append(
+            Box(
+                category,
+                row["instance_token"],
+                map_T_box,
+                (length, width, height),
+                velocity,
+                int(row["num_lidar_pts"]),
+                int(row["num_radar_pts"]),
+            )
+        )
+    return boxes
+
+
+def _velocity(row: dict, rows: dict[str, dict], stamps: dict[str, int]) -> np.ndarray:  # [3]
+    """From the box before to the box after, or from or to this one where there is only one."""
+    first, last = rows.get(row["prev"], row), rows.get(row["next"], row)
+    seconds = (stamps[last["sample_token"]] - stamps[first["sample_token"]]) / 1e9
+    most = _MOST_APART * (2 if row is not first and row is not last else 1)
+    if not 0 < seconds <= most:
+        return np.full(3, np.nan)
+    moved = np.subtract(last["translation"], first["translation"])
+    return np.asarray(moved / seconds, dtype=np.float64)
+
+
+def _rows(
+    folder: Path, table: str, columns: Collection[str], on_progress: OnProgress = nothing
+) -> Iterator[dict]:
+    path = folder / f"{table}.json"
+    for row in read_table(path, on_progress):
+        if missing := [c for c in columns if c not in row]:
+            raise DataError(f"{path}: the row {row.get('token', '?')} has no {missing[0]}")
+        yield {c: row[c] for c in columns}
