@@ -22,6 +22,40 @@ STALE = "stale"  # nothing came for a while
 REJECTED = "rejected"  # images come but cannot be used
 ACTIVE = "active"
 
+# Part, key, meaning; the documentation is made of it. External monitors match on these too.
+KEYS = (
+    ("camera", "state", f"`{WAITING}`, `{STALE}`, `{REJECTED}` or `{ACTIVE}`"),
+    ("camera", "reason", "why it is not active, in plain words"),
+    ("camera", "age_s", "since its last image"),
+    ("camera", "topic", "after remapping"),
+    ("camera", "type", "of its messages; empty: nobody publishes"),
+    ("camera", "frame", "TF name of its optical frame"),
+    ("camera", "received", "images"),
+    ("camera", "lost", "images that the middleware knows it has lost"),
+    ("camera", "missing_percent", "of recent images, judged by the gaps between stamps"),
+    ("camera", "used", "images that found a place in a set"),
+    ("camera", "dropped: REASON", "images that did not"),
+    ("sets", "complete", "sets of all cameras"),
+    ("sets", "partial", "sets that went ahead without a camera"),
+    ("sets", "incomplete", "left out: fewer images than `min_cameras`"),
+    ("sets", "time_jumps", "how often stamps or the clock went back"),
+    ("sets", "spread_ms", "between the first and the last image of the newest set"),
+    (
+        "sets",
+        "offered",
+        "to the network; the sum of the next four, and those that wait or are at work",
+    ),
+    ("sets", "processed", "results"),
+    ("sets", "superseded", "a newer set came while it waited"),
+    ("sets", "ignored", "while disabled, or waiting at a reset"),
+    ("sets", "failed: ERROR", "without a result, by kind of error"),
+    ("network", "rate_hz", "results a second since the last report"),
+    ("network", "latency_pNN_ms", "from the anchor's stamp to publish; NN: 50 and 95"),
+    ("network", "STAGE_pNN_ms", "time by stage, see below"),
+    ("network", "reset: REASON", "how often the memory was thrown away"),
+    ("network", "device_memory_mb", "held on the GPU; on a CPU there is none"),
+)
+
 _OK, _WARN, _ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 _LOSS_HINT = (
     "the camera skips them, or they are lost on the way: run its driver with the shared-memory "

@@ -41,6 +41,11 @@ from alocc_ros.stream.preset import Preset, load_preset
 from alocc_ros.stream.rig import RigCamera, load_rig
 from alocc_ros.types import CameraSet, FrameSet
 
+# Service under ~/, type, effect; the documentation is made of it.
+SERVICES = (
+    ("reset", Trigger, "forgets the past; the next set begins a sequence"),
+    ("enable", SetBool, "false: sets are ignored until it is true again"),
+)
 _POLL_PERIOD = 0.02  # s, how exactly the timeout of a set is kept
 _SCAN_PERIOD = 0.5  # s
 _COMPLAINT_PERIOD = 5.0  # s between two equal kinds of complaints in the log
@@ -99,8 +104,9 @@ class AloccNode(LifecycleNode):
         self._problems: list[str] = []
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._report_timer: Any = None
-        self.create_service(Trigger, "~/reset", self._on_reset)
-        self.create_service(SetBool, "~/enable", self._on_enable)
+        answers = {"reset": self._on_reset, "enable": self._on_enable}
+        for name, kind, _ in SERVICES:
+            self.create_service(kind, f"~/{name}", answers[name])
 
     def start(self) -> bool:
         """Configures and activates, unless ``auto_start`` leaves it to others; False: failed."""

@@ -20,6 +20,20 @@ from alocc_ros.pipeline import Pipeline
 from alocc_ros.stream.images import decode
 from alocc_ros.types import CameraSet, FrameSet, Occupancy
 
+# What the time of a set goes into; the documentation is made of it.
+STAGES = (
+    ("arrival", "from the newest image's stamp until the set is whole"),
+    ("wait", "until the network is done with the set before"),
+    ("poses", "poses and calibration, and waiting for them"),
+    ("preprocess", "decoding and scaling six images"),
+    ("network", "to the device, the network, and back"),
+    ("publish", "filling and publishing the messages that somebody wants"),
+    (
+        "added",
+        "what the node adds to preprocessing and network: from the set's being whole, or the "
+        "network's being free if that is later, until all is published",
+    ),
+)
 _RECENT = 200  # results that times are told of
 _JOIN_TIMEOUT = 30.0  # s
 
@@ -32,11 +46,7 @@ class WorkerStatistics:
         offered, processed, superseded, ignored: sets; ``ignored`` while it was disabled.
         failed: sets by kind of error.
         last_failure: the newest error, or "" if a result came since.
-        stages: s of recent results by stage: ``arrival``, from the newest image's stamp until the
-            set was whole; ``wait`` for the worker to be done with the set before; ``poses``,
-            ``preprocess``, ``network``, ``publish``; and ``added``, what the node adds to
-            preprocessing and network between the set's being whole (or the worker's being done
-            with the set before, if that is later) and its being published.
+        stages: s of recent results by stage (``STAGES``).
         latencies: s from sensor stamp to publish of recent results.
         resets: of the temporal memory by reason.
         waiting: whether a set is waiting.

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
+
 import numpy as np
 import pytest
 
@@ -11,11 +14,12 @@ pytest.importorskip("alocc_ros.msg", reason="alocc_ros/msg is not built (make se
 
 from diagnostic_msgs.msg import DiagnosticStatus  # noqa: E402
 
-from alocc_ros.ros.diagnostics import Diagnostics, share_missing  # noqa: E402
+from alocc_ros.ros.diagnostics import KEYS, Diagnostics, share_missing  # noqa: E402
 from alocc_ros.ros.inputs import Inputs  # noqa: E402
 from alocc_ros.ros.parameters import NodeParameters  # noqa: E402
-from alocc_ros.ros.worker import WorkerStatistics  # noqa: E402
+from alocc_ros.ros.worker import STAGES, WorkerStatistics  # noqa: E402
 from alocc_ros.stream.preset import load_preset  # noqa: E402
+from alocc_ros.types import CameraImage  # noqa: E402
 
 PERIOD = 83_333_333  # ns
 NOTHING = WorkerStatistics(0, 0, 0, 0, {}, "", {}, [], {}, False)
@@ -66,6 +70,41 @@ def test_a_camera_whose_images_get_lost_is_named_with_the_remedy(node):
     assert {v.key: v.value for v in by_name["cam_back"].values}["missing_percent"] == "33"
     assert "do not arrive" not in by_name["cam_front"].message
     inputs.close()
+
+
+def test_every_value_is_documented_and_every_documented_one_is_told(node):
+    inputs = Inputs(node, load_preset("nuscenes"), NodeParameters(), {})
+    for stamp in (0, 1):  # the first one is refused
+        inputs.collector.add(CameraImage("cam_back", stamp, b"", "jpeg"), 1)
+    worker = dataclasses.replace(
+        NOTHING,
+        processed=1,
+        failed={"PoseError": 1},
+        stages={name: [0.1] for name, _ in STAGES},
+        latencies=[0.1],
+        resets={"gap": 1},
+    )
+    statuses = Diagnostics("/alocc_node", 1.5, 0.0).statuses(
+        cameras=inputs.cameras,
+        refusals={},
+        collector=inputs.collector.statistics,
+        worker=worker,
+        problems=[],
+        device_memory=1,
+        now=1.0,
+    )
+    inputs.close()
+    told = set()
+    for status in statuses:
+        part = status.name.removeprefix("/alocc_node: ").partition(" ")[0]
+        for value in status.values:
+            key = re.sub("_p(50|95)_ms$", "_pNN_ms", value.key)
+            stage = key.removesuffix("_pNN_ms")
+            key = "STAGE_pNN_ms" if stage in dict(STAGES) else key
+            for kind, what in (("dropped", "REASON"), ("failed", "ERROR"), ("reset", "REASON")):
+                key = f"{kind}: {what}" if key.startswith(f"{kind}: ") else key
+            told.add((part, key))
+    assert told == {(part, key) for part, key, _ in KEYS}
 
 
 def test_a_stamp_that_goes_back_begins_anew(node):

@@ -2,14 +2,11 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 import pytest
 
 from alocc_ros.errors import ParameterError
-from alocc_ros.ros.parameters import DeclaredParameters, NodeParameters, check, table
-
-PAGE = Path(__file__).parents[2] / "docs" / "parameters.md"
+from alocc_ros.ros.parameters import DeclaredParameters, NodeParameters, check
 
 
 def test_what_is_not_given_has_its_default():
@@ -44,10 +41,6 @@ def test_all_that_is_wrong_is_told_at_once():
 
 def test_every_default_but_the_model_is_allowed():
     check(dataclasses.asdict(NodeParameters()) | {"model": "m"})
-
-
-def test_the_documented_table_is_the_one_of_the_code():
-    assert table() in PAGE.read_text(), "write alocc_ros.ros.parameters.table() into it"
 
 
 # --- in a node ------------------------------------------------------------------------------

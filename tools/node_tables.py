@@ -1,0 +1,110 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""Writes the tables of docs/node.md and docs/parameters.md anew from the code.
+
+    python tools/node_tables.py
+
+Needs rclpy. test/ros/test_node_files.py fails while they differ.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from alocc_ros.ros import diagnostics, node, outputs, parameters, worker
+from alocc_ros.stream.preset import Preset, load_preset, preset_names
+
+ROOT = Path(__file__).parents[1]
+_BLOCK = r"(<!-- {}: .*? -->\n\n).*?(?=\n\n|\n?\Z)"
+
+
+def table(*rows: tuple[str, ...]) -> str:
+    """Markdown; the first row is the heading."""
+    lines = [rows[0], ("---",) * len(rows[0]), *rows[1:]]
+    return "\n".join(f"| {' | '.join(row)} |" for row in lines)
+
+
+def _type(kind: type) -> str:
+    return f"{kind.__module__.partition('.')[0]}/{kind.__name__}"
+
+
+def topics() -> str:
+    rows = [(f"`~/{name}`", _type(kind), meaning) for name, kind, meaning in outputs.TOPICS]
+    more = ("`/diagnostics`", "diagnostic_msgs/DiagnosticArray", "see below")
+    return table(("topic", "type", "content"), *rows, more)
+
+
+def services() -> str:
+    rows = [(f"`~/{name}`", _type(kind), effect) for name, kind, effect in node.SERVICES]
+    return table(("service", "type", "effect"), *rows)
+
+
+def statuses() -> str:
+    rows = [(part, f"`{key}`", meaning) for part, key, meaning in diagnostics.KEYS]
+    return table(("status", "key", "meaning"), *rows)
+
+
+def stages() -> str:
+    rows = [(f"`{name}`", meaning) for name, meaning in worker.STAGES]
+    return table(("stage", "time"), *rows)
+
+
+def launch_arguments() -> str:
+    """Read, not imported: launch need not be installed."""
+    rows = []
+    for name, default, meaning in launch_constant("ARGUMENTS"):
+        shown = "must be given" if default is None else f"`{default}`" if default else ""
+        rows.append((f"`{name}:=`", shown, meaning))
+    return table(("argument", "default", "meaning"), *rows)
+
+
+def launch_constant(name: str) -> tuple:
+    """A constant of the launch file."""
+    file = ROOT / "launch" / "alocc.launch.py"
+    for statement in ast.parse(file.read_text()).body:
+        if isinstance(statement, ast.Assign) and statement.targets[0].id == name:
+            return ast.literal_eval(statement.value)
+    raise KeyError(name)
+
+
+def presets() -> str:
+    heading = ("preset", "front image", "grid in", "ego pose", "mounting", "stamps")
+    return table(heading, *(_preset(name, load_preset(name)) for name in preset_names()))
+
+
+def _preset(name: str, preset: Preset) -> tuple[str, ...]:
+    base, world = preset.base_frame, preset.world_frame
+    odometry = f"`{preset.odometry_topic}`"
+    pose = odometry if preset.ego_pose_source == "odometry" else f"TF `{world}` to `{base}`"
+    mounting = "TF" if preset.extrinsics == "tf" else "`calibration_file`"
+    image = preset.used_cameras[preset.anchor].image
+    stamps = {"header": "header", "receive": "arrival"}[preset.stamp_source]
+    return f"`{name}`", f"`{image}`", f"`{base}`", pose, mounting, stamps
+
+
+BLOCKS: dict[str, Callable[[], str]] = {
+    "launch arguments": launch_arguments,
+    "parameters": lambda: parameters.table().rstrip(),
+    "presets": presets,
+    "services": services,
+    "stages": stages,
+    "statuses": statuses,
+    "topics": topics,
+}
+PAGES = (ROOT / "docs" / "node.md", ROOT / "docs" / "parameters.md")
+
+
+def renewed(page: Path) -> str:
+    """The page with its tables as the code has them."""
+    text = page.read_text(encoding="utf-8")
+    for name, make in BLOCKS.items():
+        block = re.compile(_BLOCK.format(name), re.S)
+        text = block.sub(lambda found, make=make: found[1] + make(), text)
+    return text
+
+
+if __name__ == "__main__":
+    for path in PAGES:
+        path.write_text(renewed(path), encoding="utf-8")
