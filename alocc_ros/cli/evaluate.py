@@ -180,6 +180,7 @@ def _watched(
 def _progress(
     processes: Processes,
 ) -> Iterator[tuple[Callable[[Sequence[Scene]], None], Callable[[Scene, int], None]]]:
+    """A bar of the first process on a terminal; a line for each scene in a log."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -190,6 +191,10 @@ def _progress(
         TimeRemainingColumn,
     )
 
+    console = Console(stderr=True, quiet=processes.rank > 0)
+    if not console.is_terminal:
+        yield lambda todo: None, lambda scene, frames: _log(console, scene, frames)
+        return
     of = f" (process 1 of {processes.count})" if processes.count > 1 else ""
     progress = Progress(
         TextColumn("{task.description}"),
@@ -198,7 +203,7 @@ def _progress(
         TextColumn("frames"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        console=Console(stderr=True, quiet=processes.rank > 0),
+        console=console,
         transient=True,
     )
     with progress:
@@ -211,6 +216,11 @@ def _progress(
             progress.update(bar, advance=1, description=f"{scene.name}{of}")
 
         yield on_todo, on_frame
+
+
+def _log(console: Any, scene: Scene, frames: int) -> None:
+    if frames == len(scene.samples):
+        console.print(f"{scene.name}: {frames} frames", highlight=False)
 
 
 def _submit(path: Path, task: Task, folder: Folder, about: dict[str, str]) -> None:

@@ -13,6 +13,7 @@ import pytest
 from benchmark_labels import VAL, WALL, labelled_nuscenes
 
 from alocc_ros.cli.main import main
+from alocc_ros.datasets.nuscenes import NuScenes
 from alocc_ros.datasets.truth import Truth, read_truth
 from alocc_ros.errors import DataError, ModelError, OutputError
 from alocc_ros.evaluation.evaluate import Task, evaluate, write_report
@@ -164,6 +165,24 @@ def test_origins_are_taken_at_the_lidars_time(dataset):
     assert [len(o) for o in origins] == [2, 2]
     own = dataset.scene(VAL[0]).samples[0].lidar.base_T_lidar[:3, 3]
     np.testing.assert_allclose(origins[0][0], own, atol=1e-9)
+
+
+@pytest.mark.slow
+def test_the_synthetic_world_agrees_with_itself(tmp_path):
+    size = ["--size", "36x64", "--frames", "2", "--scenes", "1", "--no-sweeps"]
+    assert main(["synth", str(tmp_path), *size]) == 0
+    world = NuScenes(tmp_path)
+    for benchmark in SCORINGS:
+        task = task_of(world, benchmark)
+        results = evaluate(task, from_truth(task)).results
+        if "voxels" in results:
+            voxels = results["voxels"]
+            assert (voxels.miou, voxels.miou_dynamic, voxels.iou) == (100, 100, 100)
+        if "rays" in results:
+            assert results["rays"].rayiou == 100
+        if task.scoring.flow:
+            rays = results["rays"]
+            assert (rays.flow.mave, rays.flow.mave_tp, rays.occ_score) == (0, 0, 100)
 
 
 # --- going on after a stop ---------------------------------------------------------------------
