@@ -63,8 +63,7 @@ def _share(
     """Deals the scenes out to processes."""
     context = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads
     turns, stop = context.Value("q", 0), context.Event()
-    threads = max(1, torch.get_num_threads() // jobs)
-    pool = ProcessPoolExecutor(jobs, context, _begin, (turns, stop, threads))
+    pool = ProcessPoolExecutor(jobs, context, _begin, (turns, stop))
     try:
         running = {pool.submit(_one, root, recipe, n, device) for n in numbers}
         while running:
@@ -86,11 +85,11 @@ _turns: Synchronized
 _stop: Event
 
 
-def _begin(turns: Synchronized, stop: Event, threads: int) -> None:
+def _begin(turns: Synchronized, stop: Event) -> None:
     global _turns, _stop
     _turns, _stop = turns, stop
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says when to stop
-    torch.set_num_threads(threads)
+    torch.set_num_threads(1)  # many small operations: more threads only wait for each other
 
 
 class _StoppedError(Exception):

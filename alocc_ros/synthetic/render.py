@@ -256,7 +256,7 @@ def _sky(scene: Scene, rays: Tensor) -> Tensor:
     across = 1.0 / (up + 0.12)
     u, v = ray[:, 0] * across * 8 + scene.seed * 7.3, ray[:, 1] * across * 8
     fine = torch.full_like(up, 1e-3)
-    heap = _noise(u, v, 0.05, fine) * 0.25 + _noise(u, v, 0.16, fine) * 0.6
+    heap = _noise(v, u, 0.02, fine) * 0.3 + _noise(u, v, 0.05, fine) * 0.6
     cover = torch.sigmoid((heap + 3.2 * weather.clouds - 1.9) * 3.0)[:, None] * (
         0.2 + 0.8 * (1 - blend)
     )
@@ -276,9 +276,9 @@ def _ground(
     x, y = point[:, 0], point[:, 1]
     labels, kerb, s, d = streets.survey(x, y)
     shift = float(scene.seed % 97) * 3.7
-    coarse = _noise(x + shift, y, 0.35, footprint)
-    fine = _noise(x, y + shift, 0.025, footprint)
-    wide = _noise(x - shift, y, 2.5, footprint)
+    coarse = _noise(x + shift, y, 0.07, footprint)
+    fine = _noise(y + shift, x, 0.018, footprint)
+    wide = _noise(y, x - shift, 0.3, footprint)
     tint = np.random.default_rng(scene.seed + 2)
     asphalt = tint.uniform(0.09, 0.2)
     colour = _asphalt(scene, s, d, kerb, x, y, coarse, fine, wide, footprint, asphalt)
@@ -345,7 +345,7 @@ def _asphalt(
 ) -> Tensor:
     """The carriageway with wear, patches and paint: [n, 3]."""
     streets, main = scene.streets, scene.streets.main
-    grey = base * (1 + 0.14 * coarse + 0.16 * fine + 0.1 * wide)
+    grey = base * (1 + 0.1 * coarse + 0.13 * fine + 0.1 * wide)
     lane = torch.remainder(d.abs() - main.median / 2, main.lane_width) / main.lane_width
     track = torch.minimum((lane - 0.25).abs(), (lane - 0.75).abs())
     grey = grey * (1 - 0.12 * (1 - track * 6).clamp(min=0.0))
@@ -570,7 +570,7 @@ def _mix(colour: Tensor, other: Tensor | tuple[float, ...], share: Tensor) -> Te
 
 
 def _plain(p: _Place, colour: Tensor, accent: Tensor, whim: Tensor):
-    return colour * (1 + 0.1 * _grain(p, whim, 0.05) + 0.06 * _grain(p, whim, 0.4))[:, None], 0.02
+    return colour * (1 + 0.1 * _grain(p, whim, 0.05) + 0.06 * _grain(p, whim, 0.12))[:, None], 0.02
 
 
 def _cloth(p: _Place, colour: Tensor, accent: Tensor, whim: Tensor):
@@ -611,10 +611,10 @@ def _windows(
 
 
 def _facade(p: _Place, colour: Tensor, accent: Tensor, whim: Tensor):
-    stain = _noise(p.u * 0.3 + whim * 9, p.v * 0.1, 0.1, p.foot)
+    stain = _noise(p.u * 0.3 + whim * 9, p.v * 0.1, 0.03, p.foot)
     colour = (
         colour
-        * (1 + 0.06 * _grain(p, whim, 0.05) + 0.08 * stain + 0.05 * _grain(p, whim, 0.6))[:, None]
+        * (1 + 0.06 * _grain(p, whim, 0.05) + 0.08 * stain + 0.05 * _grain(p, whim, 0.12))[:, None]
     )
     ledge = _line(torch.remainder(p.v, 3.3) - 0.12, 0.08, p.foot) * (p.face < 4)
     colour = colour * (1 - 0.25 * ledge[:, None])
@@ -633,7 +633,7 @@ def _brick(p: _Place, colour: Tensor, accent: Tensor, whim: Tensor):
     ) * (fade >= 1.0)
     colour = (
         colour
-        * (1 + 0.4 * each + 0.1 * _grain(p, whim, 0.25) + 0.08 * _grain(p, whim, 1.1))[:, None]
+        * (1 + 0.4 * each + 0.1 * _grain(p, whim, 0.09) + 0.08 * _grain(p, whim, 0.15))[:, None]
     )
     colour = _mix(colour, (0.4, 0.38, 0.35), mortar * 0.6)
     tall = p.tall > 2.5
@@ -653,13 +653,13 @@ def _curtain_wall(p: _Place, colour: Tensor, accent: Tensor, whim: Tensor):
         * fade
     )
     pane = accent + 0.1 * (_hash(torch.floor(a), torch.floor(b)) * fade)[:, None]
-    pane = pane * (1 + 0.2 * _grain(p, whim, 1.3))[:, None]
+    pane = pane * (1 + 0.2 * _grain(p, whim, 0.15))[:, None]
     solid = torch.maximum(bars, (p.face >= 4).float())
     return _mix(pane, colour, solid), 0.7 * (1 - solid)
 
 
 def _vehicle_body(p: _Place, colour: Tensor, accent: Tensor, whim: Tensor):
-    colour = colour * (1 + 0.04 * _grain(p, whim, 0.05))[:, None]
+    colour = colour * (1 + 0.015 * _grain(p, whim, 0.05))[:, None]
     end, front, side = p.face < 2, p.face == 1, (p.face == 2) | (p.face == 3)
     across = (p.fy - 0.5).abs()
     sill = p.fz < 0.16
@@ -699,7 +699,7 @@ def _cabin(p: _Place, colour: Tensor, accent: Tensor, whim: Tensor):
 def _window_band(p: _Place, colour: Tensor, accent: Tensor, whim: Tensor):
     side = (p.face == 2) | (p.face == 3)
     end, front = p.face < 2, p.face == 1
-    colour = colour * (1 + 0.05 * _grain(p, whim, 0.3))[:, None]
+    colour = colour * (1 + 0.025 * _grain(p, whim, 0.06))[:, None]
     pillar = _line(torch.remainder(p.u, 1.5) - 0.75, 0.06, p.foot)
     glass = (side & (p.fz > 0.46) & (p.fz < 0.82)).float() * (1 - pillar)
     across = (p.fy - 0.5).abs()
@@ -723,7 +723,7 @@ def _window_band(p: _Place, colour: Tensor, accent: Tensor, whim: Tensor):
 
 
 def _cargo(p: _Place, colour: Tensor, accent: Tensor, whim: Tensor):
-    colour = colour * (1 + 0.06 * _grain(p, whim, 0.25) + 0.05 * _grain(p, whim, 0.06))[:, None]
+    colour = colour * (1 + 0.03 * _grain(p, whim, 0.09) + 0.03 * _grain(p, whim, 0.03))[:, None]
     rib = _line(torch.remainder(p.u, 0.55 + 0.5 * whim) - 0.2, 0.02, p.foot)
     colour = colour * (1 - 0.25 * rib * (p.face < 4))[:, None]
     side = (p.face == 2) | (p.face == 3)
@@ -747,7 +747,7 @@ def _bands(p: _Place, colour: Tensor, accent: Tensor, whim: Tensor):
 
 
 def _barrier(p: _Place, colour: Tensor, accent: Tensor, whim: Tensor):
-    colour = colour * (1 + 0.12 * _grain(p, whim, 0.04) + 0.1 * _grain(p, whim, 0.3))[:, None]
+    colour = colour * (1 + 0.12 * _grain(p, whim, 0.04) + 0.1 * _grain(p, whim, 0.08))[:, None]
     strip = (whim > 0.5) & ((p.z - 0.7).abs() < 0.09) & (torch.remainder(p.u + p.z, 0.5) < 0.25)
     colour = _mix(colour, accent, strip)
     hole = ((torch.remainder(p.u, 0.98) - 0.49).abs() < 0.11) & (p.z < 0.14)
@@ -756,10 +756,13 @@ def _barrier(p: _Place, colour: Tensor, accent: Tensor, whim: Tensor):
 
 
 def _foliage(p: _Place, colour: Tensor, accent: Tensor, whim: Tensor):
-    u, v = p.x + 0.6 * p.z + whim * 40, p.y - 0.5 * p.z + whim * 17
-    leaf = _noise(u, v, 0.035, p.foot)
-    clump = _noise(v, u, 0.16, p.foot)
-    shade = (1 + 0.38 * leaf + 0.42 * clump).clamp(0.12, 2.3)
+    # Along the axis that the surface looks along, so that nothing is smeared.
+    ax, ay, az = p.nx.abs(), p.ny.abs(), p.nz.abs()
+    u = torch.where((ax > ay) & (ax > az), p.y, p.x) + whim * 40
+    v = torch.where((az > ax) & (az > ay), p.y, p.z) + whim * 17
+    leaf = _noise(u, v, 0.025, p.foot)
+    clump = _noise(v, u, 0.06, p.foot)
+    shade = (1 + 0.4 * leaf + 0.4 * clump).clamp(0.1, 2.4)
     hue = 0.12 * clump[:, None] * colour.new_tensor([1.0, 0.5, -0.4])
     return colour * (shade[:, None] + hue), 0.0
 
@@ -812,10 +815,12 @@ def _develop(scene: Scene, colour: Tensor, camera: str, time: float) -> Tensor:
     height, width = colour.shape[:2]
     y = torch.linspace(-1, 1, height, device=colour.device)[:, None]
     x = torch.linspace(-1, 1, width, device=colour.device)[None, :]
-    light = colour * scene.weather.exposure * 1.35 * (1 - 0.09 * (x * x + y * y))[..., None]
-    tone = 1.0 - torch.exp(-1.15 * light.clamp(min=0.0))
+    # Half of what a camera's own exposure control would do: some images stay dark or bright.
+    gain = 0.82 * scene.weather.exposure * (0.3 / colour.mean().clamp(min=0.02)).sqrt()
+    light = colour * gain * (1 - 0.09 * (x * x + y * y))[..., None]
+    tone = 1.0 - torch.exp(-1.3 * light.clamp(min=0.0))
     image = tone.pow(1 / 2.2)
-    image = image + 0.12 * (image - 0.5) * (1 - (2 * image - 1) ** 2)  # a little contrast
+    image = image + 0.45 * (image - 0.5) * (1 - (2 * image - 1) ** 2)  # contrast
     generator = torch.Generator(device=colour.device)
     generator.manual_seed(zlib.crc32(f"{scene.seed} {camera} {time:.6f}".encode()))
     grain = torch.randn(image.shape, generator=generator, device=colour.device)

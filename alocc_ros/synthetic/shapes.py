@@ -405,10 +405,9 @@ def pedestrian(
     tall = random.uniform(1.55, 1.9)
     hip, shoulder, broad = 0.49 * tall, 0.83 * tall, random.uniform(0.2, 0.26)
     coat = (0.75, 0.6, 0.02) if worker else _pick(random, _CLOTHES, 0.3)
-    legs = _pick(random, _CLOTHES[:4], 0.3)
     skin = _pick(random, _SKIN)
     step = stride * random.uniform(0.6, 1.0)
-    leg = {"colour": legs, "texture": Texture.CLOTH}
+    leg = _clothes(random, _CLOTHES[:4])
     body = {"colour": coat, "accent": (0.7, 0.7, 0.7) if worker else coat, "texture": Texture.CLOTH}
     parts = [
         block(
@@ -425,7 +424,7 @@ def pedestrian(
             slope_x=(step / hip, step / hip),
             **leg,
         ),
-        cone((0.0, 0.0), (0.13, broad * 0.85), (hip - 0.05, shoulder), 1.15, **body),
+        cone((0.0, 0.0), (0.13, broad * 0.85), (hip - 0.05, shoulder), 1.08, **body),
         block(
             (step * 0.8 - 0.05, step * 0.8 + 0.05),
             (-broad - 0.09, -broad + 0.01),
@@ -440,7 +439,8 @@ def pedestrian(
             slope_x=(step * 1.6, step * 1.6),
             **body,
         ),
-        ellipsoid((0.0, 0.0, tall - 0.12), (0.1, 0.085, 0.125), colour=skin, texture=Texture.CLOTH),
+        ellipsoid((0.0, 0.0, shoulder - 0.03), (0.13, broad, 0.09), **body),
+        ellipsoid((0.0, 0.0, tall - 0.12), (0.1, 0.085, 0.125), colour=skin, accent=skin),
         ellipsoid(
             (-0.02, 0.0, tall - 0.085),
             (0.105, 0.092, 0.1),
@@ -453,16 +453,20 @@ def pedestrian(
     return parts, (max(2 * step + 0.2, 0.6), 2 * broad + 0.2, tall)
 
 
+def _clothes(random: np.random.Generator, choices: Sequence[Colour]) -> dict[str, object]:
+    colour = _pick(random, choices, 0.3)
+    return {"colour": colour, "accent": colour, "texture": Texture.CLOTH}
+
+
 def _rider(random: np.random.Generator, seat: float, helmet: bool) -> list[Part]:
-    body = {"colour": _pick(random, _CLOTHES, 0.3), "texture": Texture.CLOTH}
-    leg = {"colour": _pick(random, _CLOTHES[:4], 0.3), "texture": Texture.CLOTH}
+    body, leg = _clothes(random, _CLOTHES), _clothes(random, _CLOTHES[:4])
     head = _pick(random, _PAINTS) if helmet else _pick(random, _SKIN)
     return [
         block((-0.3, -0.02), (-0.2, 0.2), (seat, seat + 0.58), slope_x=(0.45, 0.4), **body),
         block((0.1, 0.25), (-0.2, -0.07), (0.25, seat + 0.1), slope_x=(-0.35, -0.35), **leg),
         block((0.1, 0.25), (0.07, 0.2), (0.25, seat + 0.1), slope_x=(-0.35, -0.35), **leg),
         block((0.45, 0.56), (-0.28, 0.28), (seat + 0.15, seat + 0.5), slope_x=(-1.1, -1.1), **body),
-        ellipsoid((0.12, 0.0, seat + 0.74), (0.13, 0.12, 0.15), colour=head, texture=Texture.CLOTH),
+        ellipsoid((0.12, 0.0, seat + 0.74), (0.13, 0.12, 0.15), colour=head),
     ]
 
 
@@ -551,11 +555,11 @@ def litter_bin(random: np.random.Generator) -> tuple[list[Part], tuple[float, fl
 
 
 _LEAVES: tuple[Colour, ...] = (
-    (0.07, 0.14, 0.035),
-    (0.05, 0.12, 0.03),
-    (0.1, 0.17, 0.04),
-    (0.04, 0.1, 0.04),
-    (0.13, 0.15, 0.04),
+    (0.068, 0.112, 0.035),
+    (0.052, 0.092, 0.032),
+    (0.092, 0.128, 0.042),
+    (0.044, 0.078, 0.04),
+    (0.12, 0.125, 0.045),
 )
 
 
@@ -574,22 +578,18 @@ def tree(random: np.random.Generator) -> list[Part]:
             cone((0.0, 0.0), (0.24 * height, 0.24 * height), (foot, height), 0.05, **crown),
         ]
     parts = [cone((0.0, 0.0), (girth, girth), (0.0, max(trunk_top, 1.0)), 0.7, colour=bark)]
-    parts.append(
-        ellipsoid((0.0, 0.0, height - 0.85 * radius), (radius, radius, radius * 0.85), **crown)
-    )
-    for _ in range(random.integers(2, 5)):
-        angle, share = random.uniform(0, 2 * np.pi), random.uniform(0.45, 0.75)
-        r = radius * share
-        at = radius * random.uniform(0.45, 0.75)
+    core = 0.72 * radius
+    parts.append(ellipsoid((0.0, 0.0, height - radius), (core, core, core), **crown))
+    # Clumps all around make an outline that no ball has.
+    for angle in np.arange(random.integers(6, 11)) * 2.4 + random.uniform(0, 6.28):
+        r = radius * random.uniform(0.28, 0.52)
+        at = radius * random.uniform(0.4, 0.8)
+        up = height - random.uniform(0.35, 1.5) * radius
         parts.append(
             ellipsoid(
-                (
-                    at * np.cos(angle),
-                    at * np.sin(angle),
-                    height - random.uniform(0.8, 1.5) * radius,
-                ),
-                (r, r, r * random.uniform(0.7, 0.95)),
-                **{**crown, "colour": _pick(random, [leaves], 0.15)},
+                (at * float(np.cos(angle)), at * float(np.sin(angle)), up),
+                (r, r, r * random.uniform(0.6, 0.9)),
+                **{**crown, "colour": _pick(random, [leaves], 0.16)},
             )
         )
     return parts
