@@ -31,11 +31,13 @@ def table(rows: list[tuple[str, ...]]) -> str:
 
 
 def full() -> str:
-    """Every record."""
+    """Every record whose weights were published."""
     heading = ("model", "network", "input", "classes", "frame", "history", "trained on voxels",
                "mIoU", "mIoU_D", "RayIoU", "Occ score", "mAVE, m/s", "FPS")  # fmt: skip
     rows = [heading]
     for r in load_records().values():
+        if r.file is None:
+            continue
         height, width = r.input_size
         rows.append(
             (

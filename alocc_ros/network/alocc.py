@@ -175,7 +175,8 @@ class Alocc(nn.Module):
             if memory is not None:
                 previous = memory.flow_bev
                 glance = motion if frame.glance_T_current is None else frame.glance_T_current
-            flow, flow_bev = self.alocc_head.flow(voxels, previous, glance, v)
+            where = None if v.flow_everywhere else (found != v.classes.free).transpose(0, 1)
+            flow, flow_bev = self.alocc_head.flow(voxels, previous, glance, v, where)
             # Network components are (along y, along x); users want (vx, vy).
             flow = flow.transpose(0, 1).flip(-1)
             observe("final/flow_fp32", flow)

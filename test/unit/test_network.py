@@ -239,7 +239,7 @@ ENTRIES = {
 _LATTICE = 9
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", PARAMETERS)
 def test_the_published_networks_have_their_published_size(name):
     assert parameters(VARIANTS[name]) + _LATTICE == PARAMETERS[name]
     with torch.device("meta"):

@@ -470,6 +470,11 @@ def test_flow_decoding_equals_its_twin(kernels):
         flow.decode_flow(cost, voxels, post, predict),
         flow.decode_flow_twin(cost, voxels, post, predict),
     )
+    for threshold in (-9.0, -0.5, 9.0):  # nowhere, here and there, everywhere
+        where = random(10, 9, 6, seed=2) < threshold
+        partly = flow.decode_flow(cost, voxels, post, predict, where)
+        assert_close(partly, flow.decode_flow_twin(cost, voxels, post, predict, where))
+        assert (partly[~where] == 0).all()
 
 
 @given(seed=st.integers(0, 1000), classes=st.integers(1, 19), first=st.integers(0, 1))
