@@ -92,4 +92,5 @@ def _view_of_truth(root: Path, sample: Sample, benchmark: str) -> View:
         map_T_base=sample.map_T_base,
     )
     base_T_grid = sample.base_T_lidar_grid if in_lidar_frame else None
-    return View(stamp, None, (Layer(TRUTH, benchmark, occupancy, base_T_grid),))
+    detail = f"{benchmark}   {sample.scene_name}"
+    return View(stamp, None, (Layer(TRUTH, detail, occupancy, base_T_grid),))

@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from alocc_ros.types import FrameSet, Occupancy
 
@@ -26,6 +27,36 @@ class Layer:
     detail: str
     occupancy: Occupancy
     base_T_grid: np.ndarray | None = None
+
+
+def upright(layer: Layer) -> Layer:
+    """The same voxels in a frame whose x axis looks ahead, up to 45 degrees.
+
+    A LiDAR's frame may be turned: that of nuScenes has y ahead. Whole quarters of a turn leave
+    the cells what they are.
+    """
+    if layer.base_T_grid is None:
+        return layer
+    heading = np.arctan2(layer.base_T_grid[1, 0], layer.base_T_grid[0, 0])
+    quarters = round(heading / (np.pi / 2)) % 4
+    occupancy = layer.occupancy
+    turn = np.rint(Rotation.from_euler("z", 90 * quarters, degrees=True).as_matrix())
+    corners = np.array([occupancy.grid.lower, occupancy.grid.upper]) @ turn.T
+    labels = np.ascontiguousarray(np.rot90(occupancy.labels, quarters))
+    x, y, z = corners.min(axis=0).tolist()
+    flow = occupancy.flow
+    if flow is not None:
+        flow = np.rot90(flow, quarters) @ turn[:2, :2].T.astype(flow.dtype)
+    turned = replace(
+        occupancy,
+        labels=labels,
+        flow=flow,
+        grid=replace(occupancy.grid, lower=(x, y, z), shape=labels.shape),
+        confidence=None,  # nobody looks at it here
+    )
+    base_T_grid = layer.base_T_grid.copy()
+    base_T_grid[:3, :3] = base_T_grid[:3, :3] @ turn.T
+    return replace(layer, occupancy=turned, base_T_grid=base_T_grid)
 
 
 @dataclass(frozen=True)

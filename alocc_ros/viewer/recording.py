@@ -7,6 +7,7 @@ drives through it; each camera stands where it was when it took its image.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +64,14 @@ class Recording:
         self._calibrations: dict[str, Calibration] = {}
         self._undistortions: dict[str, Undistortion] = {}
         self._stream = rr.RecordingStream("alocc_ros")
-        self._file = whole_file(path) if path else None
+        self._known: set[str] = set()
+        self._open = ExitStack()
         blueprint = _blueprint(layers, cameras)
         try:
-            if self._file:
-                self._stream.save(self._file.__enter__(), default_blueprint=blueprint)
+            if path:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                scratch = self._open.enter_context(whole_file(path))
+                self._stream.save(scratch, default_blueprint=blueprint)
             else:
                 self._stream.spawn(default_blueprint=blueprint)
         except (OSError, RuntimeError) as error:
@@ -84,10 +88,17 @@ class Recording:
         return self
 
     def __exit__(self, *failure: Any) -> None:
+        """The file gets its name, if all went well.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
         self._stream.flush()
         self._stream.disconnect()
-        if self._file:
-            self._file.__exit__(*failure)
+        try:
+            self._open.__exit__(*failure)
+        except OSError as error:
+            raise OutputError(f"cannot write {self._path}: {error.strerror or error}") from error
 
     def add(self, number: int, view: View) -> None:
         """One more moment; ``number`` counts them.
@@ -113,8 +124,6 @@ class Recording:
         for gone in self._known - seen:
             stream.log(f"{_BASE}/{gone}", rr.Clear(recursive=True))
         self._known |= seen
-
-    _known: frozenset[str] = frozenset()
 
     def _placed(self, a_T_b: np.ndarray) -> Any:
         return self._rr.Transform3D(

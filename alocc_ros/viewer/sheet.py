@@ -21,7 +21,7 @@ from alocc_ros.stream.images import Undistortion, decode
 from alocc_ros.stream.overlay import camera_T_grid
 from alocc_ros.types import Calibration, FrameSet, Occupancy
 from alocc_ros.viewer import above, voxels
-from alocc_ros.viewer.moments import Layer, View
+from alocc_ros.viewer.moments import Layer, View, upright
 from alocc_ros.viewer.motion import Motion, motions
 
 # As people look at it: ahead on top, left on the left; the last row as seen over the shoulder.
@@ -59,11 +59,12 @@ def sheet(view: View) -> Image.Image:
     """
     if view.frame is None and not view.layers:
         raise ImageError(f"there is nothing to see at {view.stamp} ns: no images and no voxels")
+    layers = [upright(layer) for layer in view.layers]
     rows: list[Image.Image] = []
     if view.frame is not None:
-        rows.append(_cameras(view.frame, view.layers[0] if view.layers else None))
-    rows += [_panels(layer, captioned=len(view.layers) > 1) for layer in view.layers]
-    lists = {layer.occupancy.classes.name: layer.occupancy.classes for layer in view.layers}
+        rows.append(_cameras(view.frame, layers[0] if layers else None))
+    rows += [_panels(layer, captioned=len(layers) > 1) for layer in layers]
+    lists = {layer.occupancy.classes.name: layer.occupancy.classes for layer in layers}
     rows += [_legend(classes) for classes in lists.values()]
 
     height = _HEADER + sum(row.height + _GAP for row in rows) - _GAP + _MARGIN
@@ -83,8 +84,10 @@ def _write_header(page: Image.Image, view: View) -> None:
     painter = ImageDraw.Draw(page)
     left: float = _MARGIN
     baseline = _HEADER - 22
-    first = view.layers[0] if view.layers else None
-    title = (first.detail or first.name) if first else "cameras"
+    names = [layer.name for layer in view.layers[:1]] + [
+        layer.detail for layer in view.layers[:1] if layer.detail
+    ]
+    title = "   ".join(names) or "cameras"
     painter.text((left, baseline), title, _TEXT, _font(24), "ls")
     left += painter.textlength(title, _font(24)) + 18
     for text, colour in _remarks(view):
@@ -225,9 +228,9 @@ def _panels(layer: Layer, *, captioned: bool) -> Image.Image:
     """The voxels from behind, from above, and what moves."""
     occupancy = layer.occupancy
     moving = motions(occupancy)[:_ARROWS]
-    squares = [_seen_from_above(occupancy, "from above")]
+    squares = [_seen_from_above(layer)]
     if occupancy.flow is not None:
-        squares.append(_flow(occupancy, moving))
+        squares.append(_flow(layer, moving))
     rest = _INNER - len(squares) * (_SQUARE + _GAP)
     caption = f"{layer.name}   {layer.detail}".rstrip() if captioned else "voxels"
     panels = [_overview(layer, moving, (rest, _SQUARE), caption), *squares]
@@ -270,22 +273,22 @@ def _with_vehicle(layer: Layer) -> voxels.Faces:
     )
 
 
-def _seen_from_above(occupancy: Occupancy, caption: str) -> Image.Image:
-    background = np.array(_PANEL)
+def _seen_from_above(layer: Layer) -> Image.Image:
+    occupancy, background = layer.occupancy, np.array(_PANEL)
     place = above.Map(occupancy.grid, _SQUARE)
     cells = above.class_colours(occupancy, background)
     picture = Image.fromarray(place.drawn(cells, _SQUARE, background))
-    _draw_vehicle_and_rings(picture, place)
-    _write_chip(picture, caption)
+    _draw_vehicle_and_rings(picture, place, layer)
+    _write_chip(picture, "from above")
     return picture
 
 
-def _flow(occupancy: Occupancy, moving: list[Motion]) -> Image.Image:
-    background = np.array(_PANEL)
+def _flow(layer: Layer, moving: list[Motion]) -> Image.Image:
+    occupancy, background = layer.occupancy, np.array(_PANEL)
     place = above.Map(occupancy.grid, _SQUARE)
     cells = above.flow_colours(occupancy, background)
     picture = Image.fromarray(place.drawn(cells, _SQUARE, background))
-    _draw_vehicle_and_rings(picture, place)
+    _draw_vehicle_and_rings(picture, place, layer)
     ends = [[place.pixel(*m.start[:2]), place.pixel(*m.end[:2])] for m in moving]
     _draw_arrows(picture, np.array(ends).reshape(-1, 2, 2), [_RING] * len(moving))
     _write_speeds(picture, [m.speed for m in moving], ends)
@@ -308,21 +311,24 @@ def _write_speeds(
             written.append((u, v))
 
 
-def _draw_vehicle_and_rings(picture: Image.Image, place: above.Map) -> None:
+def _draw_vehicle_and_rings(picture: Image.Image, place: above.Map, layer: Layer) -> None:
     """Distances, and the vehicle as a car of usual size: the base frame is all we know."""
+    grid_T_base = np.eye(4) if layer.base_T_grid is None else inverse(layer.base_T_grid)
+    x, y = grid_T_base[:2, 3]
     lines = Image.new("L", (picture.width * 2, picture.height * 2))
     painter = ImageDraw.Draw(lines)
     for radius in _RINGS:
-        box = [2 * c for c in (*place.pixel(radius, radius), *place.pixel(-radius, -radius))]
-        painter.ellipse(box, outline=70, width=2)
+        corners = (*place.pixel(x + radius, y + radius), *place.pixel(x - radius, y - radius))
+        painter.ellipse([2 * c for c in corners], outline=70, width=2)
     (rear, right, _), (front, left, _) = _VEHICLE
-    body = [2 * c for c in (*place.pixel(front, left), *place.pixel(rear, right))]
-    painter.rounded_rectangle(body, 6, fill=255)
+    outline = np.array([(rear, right), (front, right), (front, left), (rear, left)])
+    body = [place.pixel(*p) for p in outline @ grid_T_base[:2, :2].T + (x, y)]
+    painter.polygon([(2 * u, 2 * v) for u, v in body], 255, 255, width=3)
     mask = lines.resize(picture.size, Image.Resampling.BOX)
     picture.paste(_RING, (0, 0), mask)
     painter = ImageDraw.Draw(picture)
     for radius in _RINGS[1::2]:
-        u, v = place.pixel(-radius / 2**0.5, radius / 2**0.5)
+        u, v = place.pixel(x - radius / 2**0.5, y + radius / 2**0.5)
         if u > 20 and 0 < v < picture.height - 12:
             _write_outlined(painter, (u, v), f"{radius:.0f} m", _font(12), "mm")
 

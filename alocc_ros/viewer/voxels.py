@@ -30,7 +30,9 @@ _EDGED = (5.0, 20.0)
 # By direction of the face: -x, +x, -y, +y, -z, +z. Light comes from above and a little from
 # behind, so that the sides that the usual view shows differ.
 _LIGHT = np.array([0.80, 0.72, 0.62, 0.88, 0.45, 1.0], np.float32)
-_FROM = (190.0, 36.0)  # degrees: where the overview is taken from, heading and elevation
+_FROM = 190.0  # degrees: heading from which the overview is taken
+# Elevation (degrees) by how wide the picture is for its height: lower, the grid looks wider.
+_RISE = ((1.8, 2.8), (36.0, 28.0))
 _AWAY = 0.8  # and how far away, of the grid's diagonal
 _CLOSER = 1.16  # than would show every corner of it: they are the least of what is to be seen
 _EDGE = 0.72  # brightness of an edge, of its face
@@ -227,7 +229,7 @@ def overview(
     corners = np.vstack([floor, floor + (0, 0, 0.6 * (upper[2] - lower[2]))])
     target = (lower + upper) / 2
     extent = float(np.linalg.norm(upper - lower))
-    heading, rise = np.radians(_FROM)
+    heading, rise = np.radians((_FROM, np.interp(size[0] / size[1], *_RISE)))
     towards = np.array(
         [np.cos(heading) * np.cos(rise), np.sin(heading) * np.cos(rise), np.sin(rise)]
     )

@@ -234,9 +234,14 @@ def test_what_is_wrong_is_said_in_one_line(arguments, message, made, dataset, tm
         ("--animation", "folder.gif", "there is a folder of that name"),
         ("--png", "file", "a file of that name is there"),
         ("--png", "file/page.png", "cannot write"),
+        ("--png", "file/folder", "cannot write"),
+        ("--animation", "file/out.gif", "cannot write"),
+        ("--save", "file/out.rrd", "cannot write"),
     ],
 )
 def test_outputs_that_cannot_be_are_refused(option, value, message, made, tmp_path, capsys):
+    if option == "--save":
+        pytest.importorskip("rerun")
     (tmp_path / "folder.gif").mkdir()
     (tmp_path / "file").write_text("mine")
     assert view(made / "npz", option, tmp_path / value) == 2

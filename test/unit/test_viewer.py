@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from scipy.spatial.transform import Rotation
 from street_truth import frame_at, voxels_at
 
 from alocc_ros.arrays import direction_colours
@@ -21,7 +22,7 @@ from alocc_ros.labels import OCC3D
 from alocc_ros.stream.overlay import camera_T_grid, not_covered
 from alocc_ros.types import Occupancy
 from alocc_ros.viewer import above, sheet, voxels
-from alocc_ros.viewer.moments import Layer, Moment, View, joined
+from alocc_ros.viewer.moments import Layer, Moment, View, joined, upright
 from alocc_ros.viewer.motion import motions
 from alocc_ros.viewer.pictures import Animation
 
@@ -272,6 +273,29 @@ def test_a_missing_camera_and_odd_stamps_do_not_stop_the_page():
     frame = dataclasses.replace(frame, images=images, missing={"cam_back": "no image " * 40})
     for stamp in (0, 1, 2**62):
         assert sheet.sheet(View(stamp, frame)).width == sheet.WIDTH
+
+
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_a_grid_of_a_turned_frame_is_seen_as_from_the_base(quarters):
+    """The same street in a frame that is turned on the vehicle gives the same page."""
+    grid = VoxelGrid(lower=(-8.0, -12.0, -1.0), shape=(50, 60, 8), resolution=0.4)
+    street = voxels_at(grid=grid)
+    turn = Rotation.from_euler("z", -90 * quarters, degrees=True).as_matrix()  # grid_T_base
+    base_T_grid = np.eye(4)
+    base_T_grid[:3, :3] = turn.T
+    corners = np.array([grid.lower, grid.upper]) @ turn.T
+    labels = np.rot90(street.labels, -quarters)
+    turned = dataclasses.replace(
+        street,
+        labels=labels,
+        flow=(np.rot90(street.flow, -quarters).astype(np.float64) @ turn[:2, :2].T),
+        grid=VoxelGrid(tuple(corners.min(axis=0).round(6)), labels.shape, 0.4),
+    )
+    back = upright(Layer("", "", turned, base_T_grid))
+    np.testing.assert_array_equal(back.occupancy.labels, street.labels)
+    np.testing.assert_allclose(back.occupancy.flow, street.flow, atol=1e-3)
+    np.testing.assert_allclose(back.base_T_grid, np.eye(4), atol=1e-12)
+    np.testing.assert_allclose(back.occupancy.grid.lower, grid.lower, atol=1e-6)
 
 
 def test_random_weights_are_said_in_red():
