@@ -48,6 +48,9 @@ SERVICES = (
 )
 _POLL_PERIOD = 0.02  # s, how exactly the timeout of a set is kept
 _SCAN_PERIOD = 0.5  # s
+# s for the set at work when the program ends: a launch file kills after 5 s, and what is killed
+# leaves its shared memory behind.
+_END_TIMEOUT = 3.0
 _COMPLAINT_PERIOD = 5.0  # s between two equal kinds of complaints in the log
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
@@ -86,9 +89,11 @@ class AloccNode(LifecycleNode):
 
     Attributes:
         load_model: makes the network of the parameters; the benchmark puts a tiny one in.
+        is_stuck: a worker was left behind at its set; only the end of the process ends it.
     """
 
     load_model = staticmethod(load)
+    is_stuck = False
 
     def __init__(self, **options: Any) -> None:
         """``options`` as of ``rclpy.lifecycle.LifecycleNode``."""
@@ -214,12 +219,12 @@ class AloccNode(LifecycleNode):
         return SUCCESS
 
     def destroy_node(self) -> None:
-        """Ends the worker, whatever the state."""
-        self._stop()
+        """Ends the worker, whatever the state; does not wait long for it."""
+        self._stop(_END_TIMEOUT)
         self._forget()
         super().destroy_node()
 
-    def _stop(self) -> None:
+    def _stop(self, *timeout: float) -> None:
         active, self._active = self._active, None
         if active is None:
             return
@@ -227,8 +232,9 @@ class AloccNode(LifecycleNode):
             self.destroy_timer(timer)
         active.inputs.close()
         active.poses.close()
-        if not active.worker.stop():
-            self.get_logger().error("the network does not come back; its thread is left behind")
+        if not active.worker.stop(*timeout):
+            self.get_logger().warning("the network is still at a set, which is given up")
+            self.is_stuck = True
             return
         del active  # and with it the last others who have the pipeline
         self._configured.model.stop()

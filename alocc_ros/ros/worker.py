@@ -122,14 +122,14 @@ class Worker:
             self._ignored += self._next is not None
             self._next = None
 
-    def stop(self) -> bool:
-        """Ends the thread after the set that it is at; False if it does not end."""
+    def stop(self, timeout: float = _JOIN_TIMEOUT) -> bool:
+        """Ends the thread after the set that it is at; False if that takes too long (s)."""
         with self._changed:
             self._stopping = True
             self._ignored += self._next is not None
             self._next = None
             self._changed.notify()
-        self._thread.join(_JOIN_TIMEOUT)
+        self._thread.join(timeout)
         return not self._thread.is_alive()
 
     @property

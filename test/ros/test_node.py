@@ -383,6 +383,22 @@ def test_an_interrupt_in_the_middle_ends_it_cleanly_and_the_next_one_starts(stag
     player.terminate()
 
 
+def test_an_interrupt_does_not_wait_for_a_set_that_takes_long(stage, bag):
+    """A frame of a large network on a CPU takes longer than a launch file waits."""
+    with Bag(bag) as opened:
+        no_poses = [t for t in opened.types if not t.startswith("/tf")]
+    node = stage.start_node(
+        *SIM_TIME, "-p", "tf_timeout:=10.0", "-p", "diagnostics_period:=0.05"
+    )  # so long every set waits for its pose
+    stage.start("-m", PLAY, "play", str(bag), "--loop", "--topics", *no_poses)
+    stage.until(lambda: int(stage.values("sets")["offered"]) > 0, "no set comes")
+    node.send_signal(signal.SIGINT)
+    said, _ = node.communicate(timeout=ENDS)
+    assert node.returncode == 0, said
+    assert "still at a set, which is given up" in said
+    assert "Traceback" not in said
+
+
 def test_killed_players_and_nodes_leave_nothing_that_the_next_one_trips_over(stage, bag):
     def begins() -> None:
         stage.messages["voxels"].clear()
