@@ -95,6 +95,31 @@ class Report:
         return self.frame.median / self.backbone.median
 
 
+class Drive:
+    """The network on one frame after the other, memory carried over, with random weights."""
+
+    def __init__(self, variant: Variant, device: torch.device) -> None:
+        torch.manual_seed(0)
+        self.network = Alocc(variant).eval().to(device)
+        self.frame = example_frame(variant)
+        images = self.frame.images
+        self.images = images.to(device)
+        self._host_images = images.pin_memory() if device.type == "cuda" else images
+        self._device = device
+        self.memory: Memory | None = None
+        self._spare: Memory | None = None
+
+    def step(self) -> None:
+        """From images in main memory to labels and flow in main memory."""
+        images = self._host_images.to(self._device, non_blocking=True)
+        moved = replace(self.frame, images=images)
+        output = self.network(moved, self.memory, recycle=self._spare)
+        self._spare, self.memory = self.memory, output.memory
+        output.labels.cpu().numpy()
+        if output.flow is not None:
+            output.flow.half().contiguous().cpu().numpy()
+
+
 def benchmark(
     variant: Variant,
     device: torch.device,
@@ -104,11 +129,8 @@ def benchmark(
     progress: Callable[[str], None] = lambda _: None,
 ) -> Report:
     """Time ``frames`` frames after ``warmup`` ones, with random weights."""
-    torch.manual_seed(0)
-    network = Alocc(variant).eval().to(device)
-    frame = example_frame(variant)
-    host_images = frame.images.pin_memory() if device.type == "cuda" else frame.images
-    images = host_images.to(device)
+    drive = Drive(variant, device)
+    network, images, step = drive.network, drive.images, drive.step
     report = Report(
         variant=variant.name,
         device=str(device),
@@ -117,29 +139,14 @@ def benchmark(
         product_flops=2.0 * _PRODUCT**3,
         environment=environment(device),
     )
-    memory: Memory | None = None
-    spare: Memory | None = None
     stages: list[tuple[str, float]] = []
-
-    def step() -> None:
-        nonlocal memory, spare
-        moved = replace(frame, images=host_images.to(device, non_blocking=True))
-        output = network(moved, memory, recycle=spare)
-        spare, memory = memory, output.memory
-        output.labels.cpu().numpy()
-        if output.flow is not None:
-            output.flow.half().contiguous().cpu().numpy()
 
     def look(stage: str, _: Lazy) -> None:
         _synchronise(device)
         stages.append((stage, time.perf_counter()))
 
     def timed(function: Callable[[], object], sample: Sample) -> None:
-        _synchronise(device)
-        start = time.perf_counter()
-        function()
-        _synchronise(device)
-        sample.times.append(time.perf_counter() - start)
+        sample.times.append(_seconds(function, device))
 
     with running(backend):
         # The third frame is the first that allocates nothing new for the memory.
@@ -168,9 +175,77 @@ def benchmark(
                 step()
             _collect(stages, report.parts)
         progress("counting operations")
-        report.flops = count(network, replace(frame, images=images), memory, backend)
+        report.flops = count(network, replace(drive.frame, images=images), drive.memory, backend)
     report.backbone_flops = report.flops["img_backbone"]
     return report
+
+
+@dataclass
+class ReferenceReport:
+    """Frames per second, counted as the reference's own tool counts them.
+
+    Attributes:
+        variant, device, backend, threads, peak_bytes, environment: as in ``Report``.
+        warmup: frames before the first that counts.
+        frame: those that count.
+    """
+
+    variant: str
+    device: str
+    backend: str
+    threads: int
+    warmup: int
+    environment: dict[str, str]
+    frame: Sample = field(default_factory=Sample)
+    peak_bytes: int = 0
+
+    @property
+    def fps(self) -> float:
+        """As published: frames over the sum of their times, the last one's added twice."""
+        times = self.frame.times
+        return len(times) / (sum(times) + times[-1])
+
+    @property
+    def fps_counted_once(self) -> float:
+        """Without that slip."""
+        return len(self.frame.times) / sum(self.frame.times)
+
+
+def benchmark_as_reference(
+    variant: Variant,
+    device: torch.device,
+    backend: str = "eager",
+    frames: int = 195,
+    warmup: int = 5,
+    progress: Callable[[str], None] = lambda _: None,
+) -> ReferenceReport:
+    """Frames and nothing between them, as the published FPS were measured."""
+    drive = Drive(variant, device)
+    report = ReferenceReport(
+        variant=variant.name,
+        device=str(device),
+        backend=backend,
+        threads=torch.get_num_threads(),
+        warmup=warmup,
+        environment=environment(device),
+    )
+    with running(backend):
+        for i in range(warmup):
+            progress(f"warm-up {i + 1} of {warmup}")
+            drive.step()
+        for i in range(frames):
+            progress(f"frame {i + 1} of {frames}")
+            report.frame.times.append(_seconds(drive.step, device))
+    report.peak_bytes = _peak_bytes(device)
+    return report
+
+
+def _seconds(function: Callable[[], object], device: torch.device) -> float:
+    _synchronise(device)
+    start = time.perf_counter()
+    function()
+    _synchronise(device)
+    return time.perf_counter() - start
 
 
 def _collect(stages: list[tuple[str, float]], parts: dict[str, Sample]) -> None:

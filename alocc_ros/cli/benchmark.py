@@ -13,20 +13,27 @@ from typing import TYPE_CHECKING, Any
 from alocc_ros.cli._models import FIVE, add_variant_arguments, variant_of
 
 if TYPE_CHECKING:
-    from alocc_ros.bench.timing import Report
+    from alocc_ros.bench.timing import ReferenceReport, Report
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument("--device", default="cpu", help="auto, cpu, cuda, cuda:N (default: cpu)")
     parser.add_argument("--backend", default="eager", help="eager or twin (default: eager)")
-    parser.add_argument("--frames", type=int, help="timed frames (default: 10, on CUDA 200)")
-    parser.add_argument("--warmup", type=int, default=3, help="frames before (default: 3)")
+    parser.add_argument(
+        "--method", default="parts", choices=("parts", "reference"),
+        help="part by part (default), or frames per second as published ones were counted",
+    )  # fmt: skip
+    parser.add_argument(
+        "--frames", type=int, help="timed frames (default: 10, on CUDA 200; reference: 195)"
+    )
+    parser.add_argument("--warmup", type=int, help="frames before (default: 3; reference: 5)")
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
     add_variant_arguments(parser)
     node = parser.add_argument_group(
         "the ROS 2 node",
-        "with a tiny network, as processes of their own; exit code 1: it is too slow",
+        "processes of their own, counted between them; with a tiny network, or with --model on "
+        "--device; exit code 1: not as it should be",
     )
     what = node.add_mutually_exclusive_group()
     what.add_argument("--node", action="store_true", help="six cameras to results, over DDS")
@@ -46,6 +53,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.node or args.publish:
         return _node(args)
+    if args.raw or args.bag or args.rate:
+        raise ParameterError("--raw, --bag and --rate go with --node")
     names = args.model or list(FIVE)
     for name in ("frames", "warmup", "threads"):
         value = getattr(args, name)
@@ -62,18 +71,26 @@ def _node(args: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.table import Table
 
+    from alocc_ros.engine import resolve_device
     from alocc_ros.errors import ParameterError
+    from alocc_ros.records import find
     from alocc_ros.ros.benchmark import plumbing, publishing
 
     rate = args.rate or (1.0 if args.bag else 12.0)
     if args.seconds < 3.0 or rate <= 0.0:
         raise ParameterError("--seconds must be at least 3, --rate above 0")
+    if len(args.model or ()) > 1:
+        raise ParameterError("--node measures one --model")
+    model = find(args.model[0]).name if args.model else ""
+    device = str(resolve_device(args.device))
     console = Console(stderr=args.json)
     with console.status("") as status:
         if args.publish:
             report = publishing.measure(status.update)
         else:
-            setup = plumbing.Setup(args.seconds, args.raw, args.decode, args.bag, rate)
+            setup = plumbing.Setup(
+                args.seconds, args.raw, args.decode, args.bag, rate, model, device
+            )
             report = plumbing.measure(setup, status.update)
     table = Table(title=report.title)
     for column in ("", "measured", "wanted", ""):
@@ -107,29 +124,39 @@ def _one(variant: Any, args: argparse.Namespace) -> int:
     engine.keep_freed_memory()
     import torch
 
-    from alocc_ros.bench.timing import benchmark
+    from alocc_ros.bench.timing import benchmark, benchmark_as_reference
 
     if args.threads:
         torch.set_num_threads(args.threads)
     device = engine.resolve_device(args.device)
-    frames = args.frames or (200 if device.type == "cuda" else 10)
     console = Console(stderr=args.json)
     with console.status(variant.name) as status:
-        report = benchmark(
-            variant, device, args.backend, frames, args.warmup,
-            progress=lambda text: status.update(f"{variant.name}: {text}"),
-        )  # fmt: skip
-    _print(console, report)
+
+        def progress(text: str) -> None:
+            status.update(f"{variant.name}: {text}")
+
+        if args.method == "reference":
+            frames, warmup = args.frames or 195, args.warmup or 5
+            rate = benchmark_as_reference(variant, device, args.backend, frames, warmup, progress)
+        else:
+            frames = args.frames or (200 if device.type == "cuda" else 10)
+            report = benchmark(variant, device, args.backend, frames, args.warmup or 3, progress)
+    if args.method == "reference":
+        _print_rate(console, rate)
+        found = _rate_as_json(rate)
+    else:
+        _print(console, report)
+        found = _as_json(report)
     if args.json:
-        json.dump(_as_json(report), sys.stdout, indent=1)
+        json.dump(found, sys.stdout, indent=1)
         print()
     return 0
 
 
 def _one_process_each(names: list[str], args: argparse.Namespace) -> int:
     """A process a model: peak memory and warm caches of one must not colour the next."""
-    options = ["--device", args.device, "--backend", args.backend, "--warmup", str(args.warmup)]
-    for name in ("frames", "threads"):
+    options = ["--device", args.device, "--backend", args.backend, "--method", args.method]
+    for name in ("frames", "warmup", "threads"):
         if getattr(args, name) is not None:
             options += [f"--{name}", str(getattr(args, name))]
     if args.shape:
@@ -178,6 +205,34 @@ def _print(console: Any, report: Report) -> None:
         f"{len(report.frame.times)} frames, {report.threads} threads, random weights"
     )
     console.print(", ".join(f"{k} {v}" for k, v in report.environment.items()), style="dim")
+
+
+def _print_rate(console: Any, rate: ReferenceReport) -> None:
+    console.print(
+        f"{rate.variant} on {rate.device}, {rate.backend}: [bold]{rate.fps:.2f}[/] frames/s as "
+        f"the reference counts ({rate.fps_counted_once:.2f} with the last frame counted once; "
+        f"median {rate.frame.median * 1e3:.1f} ms, p95 {rate.frame.p95 * 1e3:.1f} ms); "
+        f"{len(rate.frame.times)} frames after {rate.warmup}, {rate.threads} threads, "
+        f"peak memory {rate.peak_bytes / 2**30:.2f} GiB, random weights"
+    )
+    console.print(", ".join(f"{k} {v}" for k, v in rate.environment.items()), style="dim")
+
+
+def _rate_as_json(rate: ReferenceReport) -> dict[str, Any]:
+    return {
+        "variant": rate.variant,
+        "device": rate.device,
+        "backend": rate.backend,
+        "threads": rate.threads,
+        "fps_as_reference": rate.fps,
+        "fps": rate.fps_counted_once,
+        "median_ms": rate.frame.median * 1e3,
+        "p95_ms": rate.frame.p95 * 1e3,
+        "frames": len(rate.frame.times),
+        "warmup": rate.warmup,
+        "peak_gib": rate.peak_bytes / 2**30,
+        "environment": rate.environment,
+    }
 
 
 def _as_json(report: Report) -> dict[str, Any]:
