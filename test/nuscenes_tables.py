@@ -158,6 +158,25 @@ def small_nuscenes(
     return tables.write(root)
 
 
+def real_nuscenes(root: Path, sample: Path) -> Path:
+    """The one real key frame that tests may read, under its own names, with tables around it."""
+    tables = Tables()
+    told = json.loads((sample / "calib.json").read_text())
+    cameras, token = told["cams"], told["sample_token"]
+    stamp = told["lidar"]["timestamp_us"]
+    tables.add("scene", "token-0061", name="scene-0061", description="", nbr_samples=1)
+    tables.add("sample", token, timestamp=stamp, scene_token="token-0061", prev="", next="")
+    for channel, sensor in {**cameras, "LIDAR_TOP": told["lidar"]}.items():
+        mounting = sensor["sensor2ego_translation"], sensor["sensor2ego_rotation_wxyz"]
+        tables.sensor(channel, mounting, sensor.get("intrinsic"))
+        file = f"samples/{channel}/{sensor['original_name']}"
+        _write(root / file, (sample / sensor["file"]).read_bytes())
+        pose = sensor["ego2global_translation"], sensor["ego2global_rotation_wxyz"]
+        size = {name: sensor.get(name, 0) for name in ("width", "height")}
+        tables.reading(token, channel, sensor["timestamp_us"], file, pose, **size)
+    return tables.write(root)
+
+
 def _add_boxes(tables: Tables, scene: str, start: int, samples: int) -> None:
     """A car that drives and turns, and a dog that is there in the first key frame only."""
     for name in ("car", "dog"):

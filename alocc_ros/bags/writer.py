@@ -23,6 +23,20 @@ import alocc_ros
 from alocc_ros.bags.messages import TYPESTORE
 from alocc_ros.errors import OutputError
 
+# What ``ros2 bag play`` needs to be told, so that who subscribes later gets it as well: reliable,
+# transient local, the last one is kept. Numbers of rmw, which every release reads.
+_FOREVER = "{sec: 9223372036, nsec: 854775807}"
+_LATCHED = f"""\
+- history: 1
+  depth: 1
+  reliability: 1
+  durability: 1
+  deadline: {_FOREVER}
+  lifespan: {_FOREVER}
+  liveliness: 1
+  liveliness_lease_duration: {_FOREVER}
+  avoid_ros_namespace_conventions: false
+"""
 _NEVER_SPLIT = 1 << 40  # bytes; chunks end where frames end, not at a size
 
 
@@ -92,8 +106,9 @@ class Recorder:
                 self._schemas[type_name] = self._writer.register_schema(
                     type_name, "ros2msg", definition.encode()
                 )
+            profile = {"offered_qos_profiles": _LATCHED} if _is_said_once(topic) else {}
             self._channels[topic] = self._writer.register_channel(
-                topic, "cdr", self._schemas[type_name]
+                topic, "cdr", self._schemas[type_name], profile
             )
         self._between_frames = False
         with self._telling_failures():
@@ -175,6 +190,10 @@ def whole_frames(path: Path) -> Iterator[list[tuple[str, str, int, bytes]]]:
                     type_name = schemas[channel.schema_id].name
                     frame.append((channel.topic, type_name, one.log_time, one.data))
             yield frame
+
+
+def _is_said_once(topic: str) -> bool:
+    return topic == "/tf_static" or topic.endswith("/grid_info")
 
 
 def _is_chunk(record: object) -> bool:

@@ -1,0 +1,73 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""``alocc convert``: scenes of nuScenes as ROS 2 bags."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from alocc_ros.cli._progress import bars
+from alocc_ros.errors import OutputError, ParameterError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of ``alocc convert``."""
+    parser.add_argument("format", choices=["nuscenes"], help="how the data set is laid out")
+    parser.add_argument("root", type=Path, help="folder that holds v1.0-..., samples, sweeps")
+    parser.add_argument(
+        "--scene", required=True, metavar="NAME[,NAME...]", help="e.g. scene-0061, or `all`"
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        help="bag to write (.mcap); for several scenes a folder, which gets one bag each",
+    )
+    parser.add_argument("--version", help="tables to read, e.g. v1.0-mini (default: v1.0-trainval)")
+    parser.add_argument(
+        "--truth",
+        choices=["occ3d", "openocc", "surroundocc"],
+        help="also write the labels of this benchmark",
+    )
+    parser.add_argument(
+        "--keyframes-only", action="store_true", help="2 Hz instead of all that was recorded"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the command."""
+    names = None if args.scene == "all" else [n.strip() for n in args.scene.split(",") if n.strip()]
+    if names == []:
+        raise ParameterError("--scene: name at least one scene")
+    is_file = args.output.suffix == ".mcap"
+    if is_file and (names is None or len(names) > 1):
+        raise OutputError(f"-o {args.output}: several scenes need a folder, not a single .mcap")
+    if is_file and args.output.is_dir():
+        raise OutputError(f"-o {args.output}: there is a folder of that name")
+
+    from alocc_ros.datasets.convert import convert_scene, describe, is_converted
+    from alocc_ros.datasets.nuscenes import NuScenes
+
+    with bars() as on_progress:
+        dataset = NuScenes(args.root, args.version, scenes=names, on_progress=on_progress)
+        for scene in dataset.scenes:
+            path = args.output if is_file else args.output / f"{scene.name}.mcap"
+            about = describe(dataset, scene, args.truth, args.keyframes_only)
+            if not is_file and is_converted(path, about):
+                print(f"{path}: is there already")
+                continue
+            made = convert_scene(
+                dataset,
+                scene,
+                path,
+                args.truth,
+                key_frames_only=args.keyframes_only,
+                on_progress=on_progress,
+            )
+            grids = f", {made.grids} grids of {args.truth}" if args.truth else ""
+            print(
+                f"{path}: {made.seconds:.1f} s, {made.images} images, {made.sweeps} sweeps{grids} "
+                f"({path.stat().st_size / 1e6:.1f} MB)"
+            )
+    return 0

@@ -1,0 +1,263 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""A scene of nuScenes as a ROS 2 bag with the names of ``config/presets/nuscenes.yaml``.
+
+| topic | what |
+| --- | --- |
+| ``/CAM_FRONT/image_rect_compressed``, ... | the JPEG files, byte for byte, stamped when taken |
+| ``/CAM_FRONT/camera_info``, ... | K, P = [K, 0], R the identity, no distortion |
+| ``/LIDAR_TOP`` | the LiDAR's points: x, y, z, intensity, ring |
+| ``/tf_static`` | where the sensors are on ``base_link``; latched |
+| ``/tf`` | ``map`` to ``base_link`` at the stamp of every image and sweep |
+| ``/truth/occupancy``, ``/truth/grid_info`` | labels of key frames, as ``alocc run`` has them |
+| ``/truth/flow_markers`` | how they move, if the benchmark tells |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mcap.exceptions import McapError
+from mcap.reader import make_reader
+
+from alocc_ros import arrays
+from alocc_ros.bags import messages
+from alocc_ros.bags.outputs import Provenance, grid_info
+from alocc_ros.bags.writer import Recorder
+from alocc_ros.datasets.nuscenes import (
+    ANCHOR,
+    LIDAR,
+    CameraSample,
+    LidarSample,
+    NuScenes,
+    Reading,
+    Sample,
+    Scene,
+    camera_image,
+    lidar_points,
+)
+from alocc_ros.datasets.tables import OnProgress, nothing
+from alocc_ros.datasets.truth import (
+    UNKNOWN,
+    check_present,
+    find_benchmark,
+    missing_files,
+    read_truth,
+)
+from alocc_ros.errors import DataError, OutputError
+from alocc_ros.types import Occupancy
+
+MAP, BASE = "map", "base_link"
+_CLOUD = "sensor_msgs/msg/PointCloud2"
+_TF = "tf2_msgs/msg/TFMessage"
+_LIDAR_DTYPE = np.dtype([(name, "<f4") for name in ("x", "y", "z", "intensity", "ring")])
+_CHUNK_NS = 500_000_000  # of a recording: what is read at once to play from a place in it
+
+# topic, type, log time (ns), message
+_Message = tuple[str, str, int, Any]
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What is in a bag that was made.
+
+    Attributes:
+        path: of the file.
+        images, sweeps, grids: how many of them.
+        seconds: from the first to the last message.
+    """
+
+    path: Path
+    images: int
+    sweeps: int
+    grids: int
+    seconds: float
+
+
+def convert_scene(
+    dataset: NuScenes,
+    scene: Scene,
+    path: Path,
+    truth: str | None = None,
+    *,
+    key_frames_only: bool = False,
+    on_progress: OnProgress = nothing,
+) -> Converted:
+    """Writes one scene as one ``.mcap``, which appears whole or not at all.
+
+    Args:
+        dataset: the tables.
+        scene: one of its scenes.
+        path: of the file; one that exists is replaced.
+        truth: a benchmark whose labels go in as well.
+        key_frames_only: leave out what was recorded between key frames.
+        on_progress: is told how far it is.
+
+    Raises:
+        DataError: a table is damaged, or a file is missing.
+        OutputError: the file cannot be written.
+    """
+    readings = dataset.readings([scene], on_progress)[scene.name]
+    if key_frames_only:
+        readings = [reading for reading in readings if reading.is_key_frame]
+    missing = [reading.path for reading in readings if not reading.path.is_file()]
+    check_present(missing, _advised(scene, missing, readings))
+    if truth is not None:
+        check_present(missing_files(dataset.root, scene.samples, truth), truth)
+    metadata = describe(dataset, scene, truth, key_frames_only)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}") from error
+    recorder = Recorder(path.with_name(path.name + ".partial"), metadata)
+    grids = _Grids(dataset.root, scene, truth)
+    first, last = readings[0].stamp, readings[-1].stamp
+    try:
+        _write_static(recorder, readings, first)
+        chunk_ends = first + _CHUNK_NS
+        for stamp, together in groupby(readings, key=lambda reading: reading.stamp):
+            if stamp >= chunk_ends:
+                recorder.end_frame()
+                chunk_ends = stamp + _CHUNK_NS
+            for message in _instant(stamp, list(together), grids):
+                recorder.write(*message)
+            on_progress(scene.name, stamp - first, last - first)
+        recorder.end_frame()
+    except BaseException:
+        recorder.discard()
+        raise
+    recorder.publish(path)
+    images = sum(isinstance(reading, CameraSample) for reading in readings)
+    return Converted(path, images, len(readings) - images, grids.written, (last - first) / 1e9)
+
+
+def describe(
+    dataset: NuScenes, scene: Scene, truth: str | None, key_frames_only: bool
+) -> dict[str, str]:
+    """What a bag says about itself."""
+    return {
+        "source": f"{scene.name} of nuScenes {dataset.version}",
+        "scene token": scene.token,
+        "truth": truth or "",
+        "key frames only": str(key_frames_only),
+    }
+
+
+def is_converted(path: Path, metadata: Mapping[str, str]) -> bool:
+    """Whether ``path`` is there and says of itself just that.
+
+    Raises:
+        OutputError: it is there and something else.
+    """
+    if not path.exists():
+        return False
+    try:
+        with path.open("rb") as stream:
+            records = list(make_reader(stream).iter_metadata())
+        if any(r.name == "alocc" and r.metadata == dict(metadata) for r in records):
+            return True
+    except (OSError, McapError, ValueError):
+        pass  # not ours either
+    raise OutputError(f"{path} is there and was made otherwise: remove it, or write elsewhere")
+
+
+def _advised(scene: Scene, missing: Sequence[Path], readings: Sequence[Reading]) -> str:
+    """What is missing, in words, and what can be done without it."""
+    lost = set(missing)
+    if lost and not any(r.path in lost for r in readings if r.is_key_frame):
+        return f"{scene.name} between its key frames (--keyframes-only does without)"
+    return scene.name
+
+
+def _write_static(recorder: Recorder, readings: Sequence[Reading], stamp: int) -> None:
+    mounts = {_frame(r): _mount(r) for r in readings}
+    for reading in readings:
+        if not np.array_equal(mounts[_frame(reading)], _mount(reading)):
+            raise DataError(f"{_frame(reading)} moves on the vehicle: {reading.path.name}")
+    entries = [(BASE, frame, mount) for frame, mount in sorted(mounts.items())]
+    recorder.write("/tf_static", _TF, stamp, messages.transforms(stamp, entries))
+
+
+def _instant(stamp: int, readings: list[Reading], grids: _Grids) -> Iterator[_Message]:
+    """What was recorded at one stamp: where the vehicle was, and what was seen from there."""
+    pose = messages.transforms(stamp, [(MAP, BASE, readings[0].map_T_base)])
+    yield "/tf", _TF, stamp, pose
+    for reading in readings:
+        frame = _frame(reading)
+        if isinstance(reading, CameraSample):
+            kind, message = messages.image(camera_image(reading), frame)
+            yield f"/{frame}/image_rect_compressed", kind, stamp, message
+            info = messages.camera_info(reading.calibration, stamp, frame)
+            yield f"/{frame}/camera_info", "sensor_msgs/msg/CameraInfo", stamp, info
+        else:
+            points = lidar_points(reading).view(_LIDAR_DTYPE).reshape(-1)
+            yield f"/{frame}", _CLOUD, stamp, messages.point_cloud(points, stamp, frame)
+        yield from grids.at(reading)
+
+
+class _Grids:
+    """The labels of a scene, each with the reading at whose stamp it is true.
+
+    Attributes:
+        written: how many there have been.
+    """
+
+    def __init__(self, root: Path, scene: Scene, benchmark: str | None) -> None:
+        self._root, self._benchmark = root, benchmark
+        self._samples: dict[str, Sample] = {}
+        self.written = 0
+        if benchmark is not None:
+            self._in_lidar_frame = find_benchmark(benchmark).in_lidar_frame
+            for sample in scene.samples:
+                anchor = sample.lidar if self._in_lidar_frame else sample.cameras[ANCHOR]
+                self._samples[anchor.token] = sample
+
+    def at(self, reading: Reading) -> Iterator[_Message]:
+        """The messages that go with a reading, if it is the anchor of a key frame."""
+        sample = self._samples.get(reading.token)
+        if sample is None:
+            return
+        stamp, frame = reading.stamp, LIDAR if self._in_lidar_frame else BASE
+        occupancy = self._occupancy(sample, reading, frame)
+        if not self.written:
+            provenance = Provenance(f"{self._benchmark} labels", "none: these are labels", {}, {})
+            info = messages.string(grid_info(occupancy, provenance))
+            yield "/truth/grid_info", "std_msgs/msg/String", stamp, info
+        points = arrays.occupied_points(occupancy)
+        yield "/truth/occupancy", _CLOUD, stamp, messages.point_cloud(points, stamp, frame)
+        if occupancy.flow is not None:
+            lines = arrays.flow_lines(occupancy)
+            markers = messages.flow_markers(lines, stamp, frame, clear=not self.written)
+            yield "/truth/flow_markers", "visualization_msgs/msg/MarkerArray", stamp, markers
+        self.written += 1
+
+    def _occupancy(self, sample: Sample, reading: Reading, frame: str) -> Occupancy:
+        truth = read_truth(self._root, sample, str(self._benchmark))
+        labels = np.where(truth.labels == UNKNOWN, truth.classes.free, truth.labels)
+        flow = truth.flow
+        if flow is not None:  # what cannot move stands still, whatever the file says
+            moves = np.isin(labels, truth.classes.flow)[..., None]
+            flow = np.where(moves, flow, 0).astype(np.float16)
+        return Occupancy(
+            labels=labels.astype(np.uint8),
+            flow=flow,
+            grid=truth.grid,
+            classes=truth.classes,
+            stamp=reading.stamp,
+            frame_id=frame,
+            map_T_base=reading.map_T_base,
+        )
+
+
+def _frame(reading: Reading) -> str:
+    return LIDAR if isinstance(reading, LidarSample) else reading.camera.upper()
+
+
+def _mount(reading: Reading) -> np.ndarray:  # [4, 4]
+    if isinstance(reading, LidarSample):
+        return reading.base_T_lidar
+    return reading.calibration.base_T_camera
