@@ -55,6 +55,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--reference-exact", action="store_true", help="with the accidents of the reference's code"
     )
+    parser.add_argument(
+        "--deterministic", action="store_true",
+        help="equal bits on a GPU too, run for run (slower)",
+    )  # fmt: skip
     parser.add_argument("--restart", action="store_true", help="do not resume an earlier run")
     parser.add_argument("--json", action="store_true", help="machine-readable result")
 
@@ -105,6 +109,8 @@ def _pipeline(
 ) -> tuple[Pipeline, str]:
     """The pipeline, and where its weights come from in a few words."""
     device = _device(args.device, processes)
+    if args.deterministic:
+        _forbid_chance()
     network, weights = load_network(record, weights_file, device, args.seed)
     from alocc_ros.evaluation.network import AS_IN_TRAINING
     from alocc_ros.pipeline import Pipeline
@@ -123,6 +129,15 @@ def _device(name: str, processes: Processes) -> str:
     return name
 
 
+def _forbid_chance() -> None:
+    """On a GPU sums are made in whatever order threads come; not so from now on."""
+    import torch
+
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.deterministic = True
+
+
 def _identity(
     args: argparse.Namespace, record: ModelRecord, weights: str, dataset: NuScenes, scored: bool
 ) -> dict[str, Any]:
@@ -139,6 +154,7 @@ def _identity(
         "split": args.split,
         "scored": scored,
         "reference exact": args.reference_exact,
+        "deterministic": args.deterministic,
     }
 
 
