@@ -114,8 +114,7 @@ def _train(args, config, device, world, console: Console) -> None:  # noqa: ANN0
     )
     if not source.has_point_labels:
         console.print(
-            "no classes of LiDAR points (lidar_seg/): pixels learn depth only; "
-            "`alocc prepare` makes them of nuScenes-lidarseg",
+            "no classes of LiDAR points (nuScenes-lidarseg is not there): pixels learn depth only",
             highlight=False,
         )
     with _progress(console, trainer.step, config.steps) as on_step:

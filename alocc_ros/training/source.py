@@ -7,7 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from alocc_ros.datasets.lidarseg import labels_path, read_labels
+from alocc_ros.datasets.lidarseg import (
+    CLASS_OF_CATEGORY,
+    labels_path,
+    lidarseg_files,
+    read_categories,
+    read_labels,
+)
 from alocc_ros.datasets.nuscenes import NuScenes, Sample, frame_set, lidar_points
 from alocc_ros.datasets.truth import (
     check_present,
@@ -57,10 +63,12 @@ class NuScenesSource:
         check_present(labels, f"the labels of {name}")
         check_present(missing_images(self._samples), "images")
         check_present([s.lidar.path for s in self._samples if not s.lidar.path.is_file()], "points")
-        absent = [p for s in self._samples if not (p := labels_path(root, s.lidar)).is_file()]
-        self.has_point_labels = len(absent) < len(self._samples)
-        if self.has_point_labels:  # of some only: something went wrong
-            check_present(absent, "classes of LiDAR points")
+        self._categories: dict[str, Path] = {}
+        prepared = [labels_path(root, s.lidar).is_file() for s in self._samples]
+        self._prepared = all(prepared)
+        if not self._prepared and (root / dataset.version / "lidarseg.json").is_file():
+            self._categories = lidarseg_files(root, dataset.version)
+        self.has_point_labels = self._prepared or bool(self._categories)
 
     def read(self, index: int) -> KeyFrameSample:
         """One key frame.
@@ -86,9 +94,18 @@ class NuScenesSource:
             flow=truth.flow,
             points=lidar_points(sample.lidar)[:, :3].astype(np.float64),
             map_T_points=sample.lidar.map_T_lidar,
-            point_labels=read_labels(self._root, sample.lidar) if self.has_point_labels else None,
+            point_labels=self._point_labels(sample),
             base_T_grid=sample.base_T_lidar_grid if self._in_lidar_frame else np.eye(4),
         )
+
+    def _point_labels(self, sample: Sample) -> np.ndarray | None:  # [P] uint8
+        if self._prepared:
+            return read_labels(self._root, sample.lidar)
+        if not self._categories:
+            return None
+        if sample.lidar.token not in self._categories:
+            raise TrainingError(f"{sample.name}: nuScenes-lidarseg has no file for its LiDAR sweep")
+        return CLASS_OF_CATEGORY[read_categories(self._categories[sample.lidar.token])]
 
 
 def _benchmark_of(record: ModelRecord) -> str:
