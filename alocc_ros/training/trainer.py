@@ -44,9 +44,10 @@ _DROPOUT = 5  # purpose of the random numbers, see randomness.py
 _EPOCH = 4.554
 # What may change between a run and its continuation without making it another run.
 _FREE = {
-    "steps", "batch", "accumulate", "workers", "save_every", "keep", "evaluate_every",
-    "evaluate_split", "evaluate_scenes", "log_every", "checkpointing", "compile",
-}  # fmt: skip
+    *("steps", "batch", "accumulate", "workers", "save_every", "keep"),
+    *("evaluate_every", "evaluate_split", "evaluate_scenes", "log_every"),
+    *("checkpointing", "compile"),
+}
 
 
 @dataclass(frozen=True)
