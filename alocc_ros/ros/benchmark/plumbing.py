@@ -32,6 +32,7 @@ from alocc_ros.types import CAMERAS
 _MOST_ADDED = 40.0  # ms
 _LEAST_RATE = {"exact": 5.0, "fast": 10.0}  # Hz, on two cores
 _MOST_GROWTH = 0.02
+_COLD = 100  # results; before, memory may still grow
 _START = 120.0  # s, for a process to be there
 _SETTLE = 30.0  # s, for what is under way after the last image
 _LOOK = 0.5  # s
@@ -47,6 +48,7 @@ class Setup:
         decode: as the node's parameter.
         bag: played in a loop instead of the cameras.
         rate: Hz of the cameras, or times real time of the bag.
+        model: with random weights, on ``device``; empty: the tiny network of this benchmark.
     """
 
     seconds: float = 60.0
@@ -54,11 +56,13 @@ class Setup:
     decode: str = "exact"
     bag: Path | None = None
     rate: float = 12.0
+    model: str = ""
+    device: str = "cpu"
 
     @property
     def is_timed(self) -> bool:
-        """Whether the wanted speeds are for this: for JPEG cameras only."""
-        return self.bag is None and not self.raw
+        """Whether the wanted speeds are for this: JPEG cameras and the tiny network."""
+        return self.bag is None and not self.raw and not self.model
 
 
 @dataclass(frozen=True)
@@ -105,15 +109,17 @@ def measure(setup: Setup, progress: Callable[[str], None]) -> Report:
     rows = [
         *_rows_of_counts(setup, told, listener),
         *_rows_of_times(setup, told, listener),
-        *_rows_of_usage(usage, sender, others, seconds),
+        *_rows_of_usage(usage, sender, others, seconds, _fates(listener)["processed"]),
         *told.details,
     ]
-    return Report(_title(setup, told), rows, environment(way))
+    return Report(_title(setup, told), rows, environment(way, setup.device))
 
 
 def _node(setup: Setup) -> list[str]:
     parameters = {
-        "model": "benchmark",
+        "model": setup.model or "benchmark",
+        "random_weights": "true",
+        "device": setup.device,
         "decode": setup.decode,
         "diagnostics_period": _LOOK,
         "use_sim_time": str(setup.bag is not None).lower(),
@@ -121,7 +127,8 @@ def _node(setup: Setup) -> list[str]:
     given = [a for name, value in parameters.items() for a in ("-p", f"{name}:={value}")]
     # A bag that loops makes TF warn at every lap.
     level = ["--log-level", "warn" if setup.bag is None else "error"]
-    return ["-m", "alocc_ros.ros.benchmark.node", "--ros-args", *level, *given]
+    program = "alocc_ros.ros.main" if setup.model else "alocc_ros.ros.benchmark.node"
+    return ["-m", program, "--ros-args", *level, *given]
 
 
 def _source(setup: Setup) -> list[str]:
@@ -150,20 +157,23 @@ def _watch(
             break
         if source.ended:
             raise AloccError("what sends the images has ended before its time")
-        if begin is None:
-            if listener.number("sets", "processed") == 0:
-                continue
-            begin = time.monotonic()
         for usage in usages:
             usage.look()
+        if begin is None:
+            if listener.number("sets", "offered") == 0:
+                continue
+            begin = time.monotonic()
         passed = time.monotonic() - begin
         progress(f"{passed:.0f} of {setup.seconds:.0f} s: {_account(listener)}")
         if setup.bag is not None and passed >= setup.seconds:
             source.interrupt()
             break
-    before, deadline = "", time.monotonic() + _SETTLE
-    while (now := _account(listener)) != before and time.monotonic() < deadline:
-        before = now
+    before, deadline = -1, time.monotonic() + _SETTLE
+    while time.monotonic() < deadline:
+        offered, done = listener.number("sets", "offered"), sum(_fates(listener).values())
+        if before == offered == done:
+            break
+        before = offered
         listener.spin(3 * _LOOK)
     return _told(setup, source.said)
 
@@ -179,9 +189,18 @@ def _told(setup: Setup, said: str) -> _Counts:
     return _Counts(int(played[1]), None, setup.seconds, [Row("whole laps", played[2])])
 
 
+def _fates(listener: Listener) -> dict[str, int]:
+    """What became of the sets that were put together."""
+    values = listener.values("sets")
+    failed = [int(n) for key, n in values.items() if key.startswith("failed: ")]
+    fates = {name: listener.number("sets", name) for name in ("processed", "superseded", "ignored")}
+    return fates | {"failed": sum(failed)}
+
+
 def _account(listener: Listener) -> str:
-    names = ("offered", "processed", "superseded")
-    return ", ".join(f"{listener.number('sets', name)} {name}" for name in names)
+    fates = _fates(listener)
+    offered = listener.number("sets", "offered")
+    return f"{offered} sets, {fates['processed']} processed, {fates['superseded']} superseded"
 
 
 def _title(setup: Setup, told: _Counts) -> str:
@@ -190,17 +209,17 @@ def _title(setup: Setup, told: _Counts) -> str:
     else:
         kind = f"{'rgb8' if setup.raw else 'JPEG'} of {told.image_bytes / 1e3:.0f} kB"
         what = f"six cameras, 1600x900 at {setup.rate:g} Hz, {kind}"
-    return f"{what}, decode: {setup.decode}"
+    network = f", {setup.model} on {setup.device}" if setup.model else ""
+    return f"{what}, decode: {setup.decode}{network}"
 
 
 def _rows_of_counts(setup: Setup, told: _Counts, listener: Listener) -> list[Row]:
     received = sum(listener.number(f"camera {camera}", "received") for camera in CAMERAS)
-    names = ("offered", "processed", "superseded", "ignored")
-    offered, processed, superseded, ignored = (listener.number("sets", n) for n in names)
-    values = listener.values("sets")
-    failed = sum(int(n) for key, n in values.items() if key.startswith("failed: "))
+    offered, fates = listener.number("sets", "offered"), _fates(listener)
+    failed, done = fates["failed"] + fates["ignored"], sum(fates.values())
     # A machine may be too small for 311 MB/s of raw images; what comes then must still add up.
-    all_of_it, live = setup.is_timed, setup.bag is None
+    live = setup.bag is None
+    all_of_it = live and not setup.raw
     rows = [
         Row("images sent", str(told.sent)),
         Row(
@@ -215,18 +234,13 @@ def _rows_of_counts(setup: Setup, told: _Counts, listener: Listener) -> list[Row
             str(told.sets) if all_of_it else "",
             offered == told.sets if all_of_it else None,
         ),
-        Row("- processed", str(processed)),
-        Row("- superseded by a newer one", str(superseded)),
+        Row("- processed", str(fates["processed"])),
+        Row("- superseded by a newer one", str(fates["superseded"])),
         # When a bag begins anew, a set of its end may find its poses forgotten.
-        Row("- failed", str(failed + ignored), *(("0", failed + ignored == 0) if live else ())),
-        Row(
-            "- together",
-            str(processed + superseded + failed + ignored),
-            str(offered),
-            processed + superseded + failed + ignored == offered,
-        ),
+        Row("- failed", str(failed), *(("0", failed == 0) if live else ())),
+        Row("- together", str(done), str(offered), done == offered),
     ]
-    published = listener.counts["status"]
+    published, processed = listener.counts["status"], fates["processed"]
     return [*rows, Row("results published", str(published), str(processed), published == processed)]
 
 
@@ -258,15 +272,18 @@ def _rows_of_times(setup: Setup, told: _Counts, listener: Listener) -> list[Row]
     ]
 
 
-def _rows_of_usage(usage: Usage, sender: Usage, others: float, seconds: float) -> list[Row]:
+def _rows_of_usage(
+    usage: Usage, sender: Usage, others: float, seconds: float, results: int
+) -> list[Row]:
+    is_warm = results >= _COLD
     mebibytes = [size / 2**20 for _, size in usage.memory]
     return [
         Row("memory of the node, MiB", f"{mebibytes[0]:.0f}, at the end {mebibytes[-1]:.0f}"),
         Row(
             "- growth once warm",
             f"{100 * usage.growth:+.2f} %",
-            f"less than {100 * _MOST_GROWTH:g} %",
-            usage.growth < _MOST_GROWTH,
+            f"less than {100 * _MOST_GROWTH:g} %" if is_warm else "",
+            usage.growth < _MOST_GROWTH if is_warm else None,
         ),
         Row("- growth of what sends the images", f"{100 * sender.growth:+.2f} %"),
         Row("cores used by the node", f"{usage.processor / seconds:.2f}"),

@@ -44,14 +44,14 @@ class Report:
         return asdict(self) | {"holds": self.holds}
 
 
-def environment(way: Transport) -> dict[str, str]:
+def environment(way: Transport, device: str = "cpu") -> dict[str, str]:
     """Hardware and versions that the numbers depend on."""
-    import torch
     from rclpy.utilities import get_rmw_implementation_identifier
 
     from alocc_ros.bench import timing
+    from alocc_ros.engine import resolve_device
 
-    found = timing.environment(torch.device("cpu"))
+    found = timing.environment(resolve_device(device))
     for package in ("rclpy", "Pillow", "numpy"):
         try:
             found[package] = version(package)
