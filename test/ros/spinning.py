@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
-def spin_until(executor, condition: Callable[[], object], seconds: float = 10.0) -> bool:
+def spin_until(executor, condition: Callable[[], object], seconds: float = 60.0) -> bool:
     """Spins until ``condition`` holds; False if it does not within ``seconds``."""
     end = time.monotonic() + seconds
     while not condition():

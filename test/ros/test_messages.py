@@ -81,11 +81,11 @@ def test_filling_and_serialising_a_grid_takes_milliseconds():
     message = SemanticGrid()
 
     def once() -> float:
-        start = time.perf_counter()
+        start = time.process_time()
         fresh = SemanticGrid()
         fresh.labels.frombytes(memoryview(labels))
         serialize_message(fresh)
-        return time.perf_counter() - start
+        return time.process_time() - start
 
     assert isinstance(message.labels, array.array), "numpy arrays would cost 40 ms each"
     assert min(once() for _ in range(5)) < 0.01

@@ -89,6 +89,6 @@ def test_points_that_are_not_of_the_fields_are_refused():
 def test_a_cloud_of_60_000_points_is_filled_in_milliseconds():
     many = points(60_000)
     point_cloud2.create_cloud(HEADER, FIELDS, many)
-    start = time.perf_counter()
+    start = time.process_time()
     point_cloud2.create_cloud(HEADER, FIELDS, many)
-    assert time.perf_counter() - start < 0.015
+    assert time.process_time() - start < 0.015
