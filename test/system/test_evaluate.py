@@ -52,34 +52,28 @@ OCC3D = ("--model", "tiny", "--benchmark", "occ3d")
 
 
 def test_any_number_of_processes_gives_the_same_bytes(data, tmp_path):
-    alone = evaluate(data, tmp_path / "1", *OPENOCC, "--submission", str(tmp_path / "1.gz"))
-    assert alone.returncode == 0, alone.stderr
-    scores = (tmp_path / "1" / "scores.json").read_bytes()
-    read = json.loads(scores)
-    assert read["frames"] == 6
-    assert read["scores"]["rays"]["mAVE"] > 0, "a sum of floats is among the numbers"
-    assert "the weights are random" in alone.stdout
-    for processes in (2, 3):
-        output, file = tmp_path / str(processes), tmp_path / f"{processes}.gz"
-        done = evaluate(data, output, *OPENOCC, "--submission", str(file), processes=processes)
+    def run(name: str, *options: str, processes: int) -> subprocess.CompletedProcess[str]:
+        file = str(tmp_path / f"{name}.gz")
+        options = (*OPENOCC, "--submission", file, *options)
+        done = evaluate(data, tmp_path / name, *options, processes=processes)
         assert done.returncode == 0, done.stderr
-        assert (output / "scores.json").read_bytes() == scores
-        assert file.read_bytes() == (tmp_path / "1.gz").read_bytes()
-        assert done.stdout.count("frames of 3 scenes") == 1, "only one of them speaks"
+        return done
 
-
-def test_another_number_of_processes_goes_on(data, tmp_path):
-    first = evaluate(data, tmp_path / "a", *OCC3D, "--max-scenes", "1")
-    assert first.returncode == 0, first.stderr
-    kept = tmp_path / "a" / "scenes" / f"{VAL[0]}.scores.npz"
+    alone = run("one", "--json", processes=1)
+    report = json.loads(alone.stdout)
+    assert report["frames"] == 6
+    assert report["scores"]["rays"]["mAVE"] > 0, "a sum of floats is among the numbers"
+    run("three", "--max-scenes", "1", processes=1)  # and three go on from there
+    kept = tmp_path / "three" / "scenes" / f"{VAL[0]}.scores.npz"
     before = kept.stat().st_mtime_ns
-    second = evaluate(data, tmp_path / "a", *OCC3D, processes=2)
-    assert second.returncode == 0, second.stderr
+    for name, processes in (("two", 2), ("three", 3)):
+        done = run(name, processes=processes)
+        for file in (f"{name}/scores.json", f"{name}.gz"):
+            ours, theirs = tmp_path / file, tmp_path / file.replace(name, "one")
+            assert ours.read_bytes() == theirs.read_bytes()
+        assert done.stdout.count("frames of 3 scenes") == 1, "only one of them speaks"
+        assert "the weights are random" in done.stdout
     assert kept.stat().st_mtime_ns == before
-    whole = evaluate(data, tmp_path / "b", *OCC3D, "--json")
-    assert json.loads(whole.stdout)["frames"] == 6
-    one, other = (json.loads((tmp_path / p / "scores.json").read_text()) for p in "ab")
-    assert one == other
 
 
 def test_missing_files_end_all_processes(data, tmp_path):

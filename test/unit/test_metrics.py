@@ -130,7 +130,7 @@ components = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.tuples(coordinates, coordinates, coordinates), min_size=1, max_size=4),
     st.lists(st.tuples(components, components, components), min_size=1, max_size=30),
@@ -170,6 +170,33 @@ def test_without_a_compiler_the_twin_takes_over(monkeypatch):
     after = rays.cast(labels, EYE, directions, FREE, SMALL)
     assert before.distance.tobytes() == after.distance.tobytes()
     assert before.voxel.tobytes() == after.voxel.tobytes()
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.02, 0.2, 0.9]))
+def test_all_counts_of_the_fast_path_equal_those_of_the_twin(seed, filled):
+    if native.library() is None:
+        pytest.skip("no C compiler here")
+    rng = np.random.default_rng(seed)
+    solid = rng.random((2, *SMALL.shape)) < filled
+    labels = np.where(solid, rng.integers(0, 17, solid.shape), FREE).astype(np.uint8)
+    flow = rng.normal(size=(2, *SMALL.shape, 2)).astype(np.float16)
+    # Corners, faces, the middle of voxels; along axes, along diagonals, anywhere.
+    origins = np.array([[-4.0, -3.2, -1.0], [0.0, 0.0, 0.6], EYE[0], rng.uniform(-3, 3, 3)])
+    steps = np.array([-1.0, 0.0, 1.0])
+    lattice = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(-1, 3)
+    lattice = np.delete(lattice, 13, axis=0)  # no ray at all
+    directions = np.concatenate([lattice, rng.normal(size=(40, 3))]).astype(np.float32)
+    states = []
+    for fast in (True, False):
+        with pytest.MonkeyPatch.context() as patch:
+            if not fast:
+                patch.setattr(native, "library", lambda: None)
+            sides = (grid(labels[i], flow[i]) for i in range(2))
+            states.append(score(*sides, origins, directions, flow=True).state())
+    assert states[0]["true"].sum() > 0
+    for name, counts in states[0].items():
+        assert counts.tobytes() == states[1][name].tobytes(), name
 
 
 def first_box(labels, origin, direction):
