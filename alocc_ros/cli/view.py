@@ -19,7 +19,7 @@ from alocc_ros.stream.preset import load_preset, preset_names
 
 if TYPE_CHECKING:
     from alocc_ros.viewer.moments import Moment, View
-    from alocc_ros.viewer.sources import Source
+    from alocc_ros.viewer.sources import Source, Wishes
 
 _FIRST_IN_NS = 10**12  # smaller stamps are seconds: as nanoseconds they were minutes after 1970
 
@@ -77,7 +77,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
     _check_outputs(args)
-    from alocc_ros.viewer.sources import Wishes, as_truth, in_order, open_sources, told_apart
+    from alocc_ros.viewer.sources import (
+        TRUTH,
+        Wishes,
+        as_truth,
+        in_order,
+        open_sources,
+        told_apart,
+    )
 
     chosen = args.config or args.preset
     wishes = Wishes(
@@ -87,20 +94,32 @@ def run(args: argparse.Namespace) -> int:
         benchmark=args.benchmark,
     )
     with contextlib.ExitStack() as stack:
-        sources = told_apart([s for path in args.inputs for s in open_sources(path, wishes, stack)])
+        sources: list[Source] = []
+        for path in args.inputs:
+            sources += open_sources(path, _to_go_with(sources, wishes), stack)
         if args.truth:
-            classes = next((s.classes for s in sources if s.classes), "")
-            wanted = dataclasses.replace(wishes, compare=True, classes=classes)
-            truth = as_truth(open_sources(args.truth, wanted, stack))
-            if not truth:
-                raise BagError(f"--truth {args.truth}: there are no voxels in it, only images")
-            sources += truth
+            truth = as_truth(open_sources(args.truth, _to_go_with(sources, wishes), stack))
+            _check_truth(args.truth, truth, sources)
+            sources = [s for s in sources if s.name != TRUTH] + truth
+        sources = told_apart(sources)
         number = _show(args, in_order(sources))
     if not number:
         raise BagError(f"{args.inputs[0]}: there is no frame {_asked_for(args)}")
     for path in filter(None, (args.png, args.animation, args.save)):
         print(f"{path}: {number} frame{'s' * (number > 1)}")
     return 0
+
+
+def _to_go_with(sources: Sequence[Source], wishes: Wishes) -> Wishes:
+    """What is to be read of the next input."""
+    classes = next((s.classes for s in sources if s.classes), "")
+    return dataclasses.replace(wishes, classes=classes, all_scenes=bool(sources))
+
+
+def _check_truth(path: Path, truth: Sequence[Source], sources: Sequence[Source]) -> None:
+    if not truth:
+        classes = next((f" with the classes of {s.classes}" for s in sources if s.classes), "")
+        raise BagError(f"--truth {path}: there are no voxels{classes} in it")
 
 
 def _check_outputs(args: argparse.Namespace) -> None:

@@ -18,7 +18,6 @@ from alocc_ros.datasets.truth import (
     missing_files,
     read_truth,
 )
-from alocc_ros.errors import DataError
 from alocc_ros.types import Occupancy
 from alocc_ros.viewer.moments import Layer, Moment, View
 from alocc_ros.viewer.sources import TRUTH, Source, Wishes
@@ -32,7 +31,7 @@ def dataset_sources(root: Path, wishes: Wishes) -> list[Source]:
     """
     dataset = NuScenes(root, scenes=[wishes.scene] if wishes.scene else None)
     # To be compared with something, any scene may be the one that was recorded.
-    samples = dataset.samples if wishes.compare or wishes.scene else dataset.scenes[0].samples
+    samples = dataset.samples if wishes.all_scenes or wishes.scene else dataset.scenes[0].samples
     sources = [Source(root, "", partial(_frames, samples), True)]
     benchmark = _benchmark(root, samples, wishes)
     if benchmark:
@@ -53,11 +52,6 @@ def _benchmark(root: Path, samples: Sequence[Sample], wishes: Wishes) -> str:
         if fits and not missing_files(root, samples[:1], name):
             check_present(missing_files(root, samples, name), name)
             return name
-    if wishes.compare:
-        raise DataError(
-            f"{root} has no ground truth with the classes of {wishes.classes or 'any benchmark'}: "
-            f"there is nothing to compare with ({', '.join(BENCHMARKS)} are known)"
-        )
     return ""
 
 

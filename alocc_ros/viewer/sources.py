@@ -32,10 +32,10 @@ class Wishes:
     Attributes:
         preset: topics and frames of bags; None: the shipped one that fits.
         calibration: takes the place of the preset's.
-        scene: of a dataset; None: the first one to look at, all of them to compare with.
+        scene: of a dataset; None: the first one, unless ``all_scenes``.
         benchmark: whose ground truth of a dataset; None: the first that is there.
         classes: name of the class list that this ground truth has to have; "": any.
-        compare: it is wanted to compare something with.
+        all_scenes: any of them may be the one that belongs to something else.
     """
 
     preset: Preset | None = None
@@ -43,7 +43,7 @@ class Wishes:
     scene: str | None = None
     benchmark: str | None = None
     classes: str = ""
-    compare: bool = False
+    all_scenes: bool = False
 
 
 @dataclass(frozen=True)

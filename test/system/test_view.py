@@ -134,6 +134,12 @@ def test_predictions_stand_beside_ground_truth(made, dataset, tmp_path):
     assert view(prediction, "--truth", dataset, "--png", both, "--scene", "scene-0001") == 0
     assert view(prediction, "--truth", dataset, "--png", tmp_path / "again.png") == 0
     assert (tmp_path / "again.png").read_bytes() == both.read_bytes()
+    # As a second input it gives the images as well, and its ground truth still only once.
+    images = tmp_path / "images.png"
+    assert view(prediction, dataset, "--png", images) == 0
+    assert height(images) > height(both)
+    assert view(prediction, dataset, "--truth", dataset, "--png", tmp_path / "again.png") == 0
+    assert (tmp_path / "again.png").read_bytes() == images.read_bytes()
 
 
 def test_truth_of_another_time_is_an_error_and_no_picture(made, dataset, tmp_path, capsys):
@@ -204,11 +210,17 @@ def test_without_a_screen_the_other_ways_are_told(made, capsys, monkeypatch):
         (["{tmp}/notes.txt"], "a ROS 2 bag is a folder, a .mcap or a .db3 file"),
         (["{made}/npz", "--frame", "9"], "there is no frame 9"),
         (["{made}/npz", "--stamp", "12"], "there is no frame within 0.1 s of 12000000000 ns"),
-        (["{made}/npz", "--truth", "{made}/in.mcap"], "there are no voxels in it, only images"),
+        (
+            ["{made}/npz", "--truth", "{made}/in.mcap"],
+            "no voxels with the classes of occ3d in it",
+        ),
         (["{data}", "--scene", "scene-9"], "has no scene-9"),
         (["{data}", "--benchmark", "occ3d"], "2 files of occ3d are missing"),
         (["{data}", "--benchmark", "kitti"], "no benchmark is called 'kitti'"),
-        (["{made}/npz", "--truth", "{data}"], "no ground truth with the classes of occ3d"),
+        (
+            ["{made}/npz", "--truth", "{data}"],
+            "no voxels with the classes of occ3d in it",
+        ),
         (["{made}/npz", "--fps", "5"], "--width and --fps are of --animation"),
         (["{made}/in.mcap", "--config", "a.txt"], "expected a file that ends in .yaml"),
     ],
