@@ -196,21 +196,25 @@ class RayScores(Sums):
             kept &= (true_hits.voxel >= 0) & (true != IGNORED)
         true, said = true[kept], hits.take(labels)[kept]
         apart = np.abs(hits.distance[kept] - true_hits.distance[kept])
-        self._sums["frames"] += 1
-        self._sums["true"] += self._by_class(true[true != IGNORED])
-        self._sums["said"] += self._by_class(said)
+        sums = {name: np.zeros_like(array) for name, array in self._sums.items()}
+        sums["frames"] += 1
+        sums["true"] += self._by_class(true[true != IGNORED])
+        sums["said"] += self._by_class(said)
         if self._flow:
             flow, true_flow = (
                 h.take(f)[kept] for h, f in zip((hits, true_hits), flows, strict=True)
             )
-            self._add_errors("flow_ray", ..., true, flow, true_flow)
+            self._add_errors(sums, "flow_ray", ..., true, flow, true_flow)
             at = np.isin(true_labels, self.classes.flow)
-            self._add_errors("flow_voxel", ..., true_labels[at], flows[0][at], flows[1][at])
+            moving = true_labels[at], flows[0][at], flows[1][at]
+            self._add_errors(sums, "flow_voxel", ..., *moving)
         for level, threshold in enumerate(THRESHOLDS):
             right = (true == said) & (apart < np.float32(threshold))
-            self._sums["hit"][level] += self._by_class(true[right])
+            sums["hit"][level] += self._by_class(true[right])
             if self._flow:
-                self._add_errors("flow_hit", level, true[right], flow[right], true_flow[right])
+                found = true[right], flow[right], true_flow[right]
+                self._add_errors(sums, "flow_hit", level, *found)
+        self.merge(sums)  # all of a frame, or, if it cannot be scored, nothing
         return hits, true_hits
 
     def result(self) -> RayResult:
@@ -241,13 +245,14 @@ class RayScores(Sums):
 
     def _add_errors(
         self,
+        sums: dict[str, np.ndarray],
         name: str,
         level: Any,
         true: np.ndarray,  # [n] class
         flow: np.ndarray,  # [n, 2] m/s
         true_flow: np.ndarray,  # [n, 2] m/s
     ) -> None:
-        error, count = self._sums[f"{name}_error"], self._sums[f"{name}_count"]
+        error, count = sums[f"{name}_error"], sums[f"{name}_count"]
         if self._reference:
             for c in self.classes.flow:
                 at = true == c

@@ -576,6 +576,15 @@ def test_masks_and_flows_that_make_no_sense_are_refused():
         score(grid(wall(12), still(vx=np.nan)), truth, flow=True)
 
 
+def test_a_frame_that_cannot_be_scored_leaves_no_trace():
+    scores = RayScores(OPENOCC, True, SMALL, FORWARD)
+    truth, prediction = grid(wall(12), still()), grid(wall(12), still())
+    prediction.flow[12, 0, 0] = np.nan  # off the ray: noticed last
+    with pytest.raises(MetricError, match="NaN or inf"):
+        scores.update(prediction, truth, EYE)
+    assert not any(array.any() for array in scores.state().values())
+
+
 @pytest.mark.parametrize(
     ("origins", "directions", "message"),
     [
