@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=["occ3d", "openocc", "surroundocc"],
         help="also write the labels of this benchmark",
     )
+    parser.add_argument("--boxes", action="store_true", help="also write the annotated boxes")
     parser.add_argument(
         "--keyframes-only", action="store_true", help="2 Hz instead of all that was recorded"
     )
@@ -53,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
         dataset = NuScenes(args.root, args.version, scenes=names, on_progress=on_progress)
         for scene in dataset.scenes:
             path = args.output if is_file else args.output / f"{scene.name}.mcap"
-            about = describe(dataset, scene, args.truth, args.keyframes_only)
+            about = describe(dataset, scene, args.truth, args.keyframes_only, args.boxes)
             if not is_file and is_converted(path, about):
                 print(f"{path}: is there already")
                 continue
@@ -63,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
                 path,
                 args.truth,
                 key_frames_only=args.keyframes_only,
+                boxes=args.boxes,
                 on_progress=on_progress,
             )
             grids = f", {made.grids} grids of {args.truth}" if args.truth else ""

@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from alocc_ros.arrays import FlowLines
 from alocc_ros.datasets.tables import OnProgress, nothing, read_table
 from alocc_ros.errors import DataError
 from alocc_ros.geometry import pose_matrix
+from alocc_ros.labels import OCC3D
 
 # The ten classes of nuScenes' detection benchmark, in its order, and what belongs to them.
 DETECTION_CLASSES = {
@@ -57,6 +59,23 @@ class Box:
     velocity: np.ndarray
     lidar_points: int
     radar_points: int
+
+
+_CORNERS = np.array([[x, y, z] for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (-0.5, 0.5)])
+# Pairs of corners that differ in one coordinate.
+_EDGES = [(a, b) for a in range(8) for b in range(a) if (a ^ b) in (1, 2, 4)]
+
+
+def box_lines(boxes: Sequence[Box]) -> FlowLines:
+    """The edges of boxes in the map, coloured as the voxels of their classes."""
+    edges = np.empty((len(boxes), len(_EDGES), 2, 3))
+    colours = np.empty((len(boxes), len(_EDGES), 3), np.float32)
+    for place, box in enumerate(boxes):
+        corners = _CORNERS * box.size @ box.map_T_box[:3, :3].T + box.map_T_box[:3, 3]
+        edges[place] = corners[_EDGES]
+        name = CLASS_OF_CATEGORY.get(box.category, "others")
+        colours[place] = OCC3D.colours[OCC3D.names.index(name)] / 255
+    return FlowLines(edges.reshape(-1, 2, 3), colours.reshape(-1, 3))
 
 
 def read_boxes(

@@ -10,6 +10,7 @@
 | ``/tf`` | ``map`` to ``base_link`` at the stamp of every image and sweep |
 | ``/truth/occupancy``, ``/truth/grid_info`` | labels of key frames, as ``alocc run`` has them |
 | ``/truth/flow_markers`` | how they move, if the benchmark tells |
+| ``/truth/boxes`` | the annotated boxes of key frames, as lines |
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from alocc_ros import arrays
 from alocc_ros.bags import messages
 from alocc_ros.bags.outputs import Provenance, grid_info
 from alocc_ros.bags.writer import Recorder
+from alocc_ros.datasets.boxes import box_lines, read_boxes
 from alocc_ros.datasets.nuscenes import (
     ANCHOR,
     LIDAR,
@@ -53,6 +55,7 @@ from alocc_ros.types import Occupancy
 
 MAP, BASE = "map", "base_link"
 _CLOUD = "sensor_msgs/msg/PointCloud2"
+_MARKERS = "visualization_msgs/msg/MarkerArray"
 _TF = "tf2_msgs/msg/TFMessage"
 _LIDAR_DTYPE = np.dtype([(name, "<f4") for name in ("x", "y", "z", "intensity", "ring")])
 _CHUNK_NS = 500_000_000  # of a recording: what is read at once to play from a place in it
@@ -85,6 +88,7 @@ def convert_scene(
     truth: str | None = None,
     *,
     key_frames_only: bool = False,
+    boxes: bool = False,
     on_progress: OnProgress = nothing,
 ) -> Converted:
     """Writes one scene as one ``.mcap``, which appears whole or not at all.
@@ -95,6 +99,7 @@ def convert_scene(
         path: of the file; one that exists is replaced.
         truth: a benchmark whose labels go in as well.
         key_frames_only: leave out what was recorded between key frames.
+        boxes: annotated boxes go in as well.
         on_progress: is told how far it is.
 
     Raises:
@@ -108,7 +113,8 @@ def convert_scene(
     check_present(missing, _advised(scene, missing, readings))
     if truth is not None:
         check_present(missing_files(dataset.root, scene.samples, truth), truth)
-    metadata = describe(dataset, scene, truth, key_frames_only)
+    drawn = _box_markers(dataset, scene, on_progress) if boxes else {}
+    metadata = describe(dataset, scene, truth, key_frames_only, boxes)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -123,7 +129,10 @@ def convert_scene(
             if stamp >= chunk_ends:
                 recorder.end_frame()
                 chunk_ends = stamp + _CHUNK_NS
-            for message in _instant(stamp, list(together), grids):
+            for reading in (now := list(together)):
+                if reading.token in drawn:
+                    recorder.write("/truth/boxes", _MARKERS, stamp, drawn[reading.token])
+            for message in _instant(stamp, now, grids):
                 recorder.write(*message)
             on_progress(scene.name, stamp - first, last - first)
         recorder.end_frame()
@@ -136,7 +145,7 @@ def convert_scene(
 
 
 def describe(
-    dataset: NuScenes, scene: Scene, truth: str | None, key_frames_only: bool
+    dataset: NuScenes, scene: Scene, truth: str | None, key_frames_only: bool, boxes: bool
 ) -> dict[str, str]:
     """What a bag says about itself."""
     return {
@@ -144,6 +153,7 @@ def describe(
         "scene token": scene.token,
         "truth": truth or "",
         "key frames only": str(key_frames_only),
+        "boxes": str(boxes),
     }
 
 
@@ -199,6 +209,18 @@ def _instant(stamp: int, readings: list[Reading], grids: _Grids) -> Iterator[_Me
         yield from grids.at(reading)
 
 
+def _box_markers(dataset: NuScenes, scene: Scene, on_progress: OnProgress) -> dict[str, Any]:
+    """By token of the LiDAR's sweep: the boxes that were drawn around its points."""
+    stamps = {sample.token: sample.stamp for sample in scene.samples}
+    boxes = read_boxes(dataset.root / dataset.version, stamps, on_progress)
+    return {
+        sample.lidar.token: messages.flow_markers(
+            box_lines(boxes[sample.token]), sample.lidar.stamp, MAP, clear=number == 0
+        )
+        for number, sample in enumerate(scene.samples)
+    }
+
+
 class _Grids:
     """The labels of a scene, each with the reading at whose stamp it is true.
 
@@ -232,7 +254,7 @@ class _Grids:
         if occupancy.flow is not None:
             lines = arrays.flow_lines(occupancy)
             markers = messages.flow_markers(lines, stamp, frame, clear=not self.written)
-            yield "/truth/flow_markers", "visualization_msgs/msg/MarkerArray", stamp, markers
+            yield "/truth/flow_markers", _MARKERS, stamp, markers
         self.written += 1
 
     def _occupancy(self, sample: Sample, reading: Reading, frame: str) -> Occupancy:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -234,6 +235,25 @@ def test_labels_go_into_the_bag_and_come_out_again(tmp_path, benchmark):
             assert (occupancy.flow[still] == 0).all()
     clouds = messages_of(bag, "/truth/occupancy")["/truth/occupancy"]
     assert all(len(c.data) == c.width * POINT_DTYPE.itemsize for _, c in clouds)
+
+
+def test_boxes_go_into_the_bag_as_lines_in_the_map(root, tmp_path):
+    bag = convert(root, tmp_path / "bag.mcap", "--boxes")
+    found = []
+    with AnyReader([bag]) as reader:
+        for connection, stamp, data in reader.messages():
+            if connection.topic == "/truth/boxes":
+                found.append((stamp, reader.deserialize(data, connection.msgtype).markers[-1]))
+    samples = NuScenes(root).scene("scene-0001").samples
+    assert [stamp for stamp, _ in found] == [s.lidar.stamp for s in samples]
+    assert [len(m.points) for _, m in found] == [2 * 12 * 2, 12 * 2, 12 * 2]  # a car, and a dog
+    rows = json.loads((root / "v1.0-trainval" / "sample_annotation.json").read_text())
+    car = next(r for r in rows if r["sample_token"] == samples[1].token)
+    points = np.array([[p.x, p.y, p.z] for p in found[1][1].points]).reshape(-1, 2, 3)
+    np.testing.assert_allclose(points.mean((0, 1)), car["translation"], atol=1e-9)
+    lengths = np.linalg.norm(points[:, 0] - points[:, 1], axis=1)
+    np.testing.assert_allclose(np.sort(lengths), np.sort(car["size"] * 4), atol=1e-9)
+    assert found[1][1].header.frame_id == "map"
 
 
 def test_several_scenes_make_a_folder_and_go_on_where_they_were(root, tmp_path, capsys):
