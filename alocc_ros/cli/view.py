@@ -63,6 +63,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--png", type=Path, metavar="OUT", help="a page as a picture: one FILE.png, or all in DIR"
     )
     parser.add_argument(
+        "--plain-images", action="store_true", help="draw no voxels into the images of a page"
+    )
+    parser.add_argument(
         "--animation", type=Path, metavar="OUT", help="the pages as a .gif or .webp"
     )
     parser.add_argument(
@@ -255,7 +258,7 @@ def _pages(args: argparse.Namespace, stack: contextlib.ExitStack) -> Callable[[i
         stack.enter_context(animation)
 
     def page_of(number: int, view: View) -> None:
-        page = sheet(view)
+        page = sheet(view, plain_images=args.plain_images)
         if args.png:
             name = f"{number + (args.frame or 0):06d}_{view.stamp}.png"
             save_png(args.png if _one_picture(args) else args.png / name, page)

@@ -51,8 +51,12 @@ _ARROWS = 40  # more of them only hide each other
 _ARROW_HEAD = 7.0  # px
 
 
-def sheet(view: View) -> Image.Image:
+def sheet(view: View, *, plain_images: bool = False) -> Image.Image:
     """The page of one instant.
+
+    Args:
+        view: what there is to see.
+        plain_images: no voxels are drawn into the images.
 
     Raises:
         ImageError: an image cannot be decoded, or there is nothing to see at all.
@@ -62,7 +66,7 @@ def sheet(view: View) -> Image.Image:
     layers = [upright(layer) for layer in view.layers]
     rows: list[Image.Image] = []
     if view.frame is not None:
-        rows.append(_cameras(view.frame, layers[0] if layers else None))
+        rows.append(_cameras(view.frame, layers[0] if layers and not plain_images else None))
     rows += [_panels(layer, captioned=len(layers) > 1) for layer in layers]
     lists = {layer.occupancy.classes.name: layer.occupancy.classes for layer in layers}
     rows += [_legend(classes) for classes in lists.values()]

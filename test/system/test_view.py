@@ -94,6 +94,11 @@ def test_every_kind_of_input_becomes_a_page(made, dataset, tmp_path, capsys):
     assert heights["out"] > heights["bag"] > heights["bare"]
     same = [(tmp_path / f"{n}.png").read_bytes() for n in ("out", "two")]
     assert same[0] == same[1]
+    assert view(made / "out.mcap", "--plain-images", "--png", tmp_path / "plain.png") == 0
+    plain, drawn, images = (
+        np.asarray(Image.open(tmp_path / f"{n}.png"))[60:600] for n in ("plain", "out", "bag")
+    )
+    assert (plain == images).all() and (drawn != images).any()
     assert f"{tmp_path / 'set.png'}: 1 frame\n" in capsys.readouterr().out
 
 
