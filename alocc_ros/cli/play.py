@@ -15,7 +15,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rate", type=_positive, default=1.0, help="times real time (1)")
     parser.add_argument("--loop", action="store_true", help="again and again, until Ctrl-C")
     parser.add_argument(
-        "--start", type=_not_negative, default=0.0, metavar="S", help="seconds to leave out"
+        "--start",
+        "--start-offset",
+        type=_not_negative,
+        default=0.0,
+        metavar="S",
+        help="seconds to leave out",
     )
     parser.add_argument(
         "--clock", type=_not_negative, default=100.0, metavar="HZ", help="rate of /clock, 0: none"

@@ -236,6 +236,7 @@ class AloccNode(LifecycleNode):
             self.get_logger().warning("the network is still at a set, which is given up")
             self.is_stuck = True
             return
+        self._configured.outputs.finish()
         del active  # and with it the last others who have the pipeline
         self._configured.model.stop()
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from nav_msgs.msg import OccupancyGrid
-from PIL import Image as PillowImage
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import Image, PointCloud2
@@ -21,10 +20,9 @@ from alocc_ros.msg import FrameStatusStamped, GridInfo, SemanticGrid
 from alocc_ros.records import ModelRecord
 from alocc_ros.ros import messages
 from alocc_ros.ros.inputs import Camera
+from alocc_ros.ros.overlays import Overlays
 from alocc_ros.ros.parameters import NodeParameters
-from alocc_ros.stream.images import Undistortion, decode
-from alocc_ros.stream.overlay import camera_T_grid, overlay
-from alocc_ros.types import Calibration, FrameSet, Occupancy
+from alocc_ros.types import FrameSet, Occupancy
 
 # Topic under ~/, type, meaning; the documentation is made of it.
 TOPICS = (
@@ -38,7 +36,6 @@ TOPICS = (
     ("overlay/<camera>", Image, "the camera's image with the voxels drawn into it"),
     ("grid_info", GridInfo, "classes, geometry and model; latched"),
 )
-_OVERLAY_WIDTH = 800  # px
 _LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 # Reliable, because any subscription can have it; the newest only, because older ones are of no
 # use to anybody.
@@ -71,7 +68,7 @@ class Outputs:
         self.base_T_grid: np.ndarray | None = None
         self._last_view: float | None = None
         self._clear_markers = True
-        self._undistortions: dict[str, tuple[Calibration, Undistortion]] = {}
+        self._overlays = Overlays(self._publish_overlay, node.get_logger().error)
 
     def announce(self, record: ModelRecord, weights_sha256: str, frame: str) -> None:
         """Publishes ``grid_info``."""
@@ -87,8 +84,13 @@ class Outputs:
                 head = Header(stamp=stamp, frame_id=frame)
                 self._publishers[name].publish(messages.no_markers(head))
 
+    def finish(self) -> None:
+        """Waits until nothing is published any more; to be called when no results come."""
+        self._overlays.stop()
+
     def destroy(self) -> None:
         """Takes all publishers away."""
+        self.finish()
         for publisher in self._publishers.values():
             self._node.destroy_lifecycle_publisher(publisher)
         self._publishers.clear()
@@ -129,12 +131,14 @@ class Outputs:
             self._publishers["flow_markers"].publish(
                 messages.flow_markers(lines, head, clear=clear)
             )
-        for camera, image in frame.images.items():
-            if self.wanted(f"overlay/{camera}"):
-                pixels = self._overlay(frame, occupancy, camera)
-                frame_id = self.cameras[camera].frame
-                at = Header(stamp=messages.time(image.stamp), frame_id=frame_id)
-                self._publishers[f"overlay/{camera}"].publish(messages.image(pixels, at))
+        cameras = [camera for camera in frame.images if self.wanted(f"overlay/{camera}")]
+        if cameras:
+            self._overlays.offer(frame, occupancy, self.base_T_grid, cameras)
+
+    def _publish_overlay(self, frame: FrameSet, camera: str, pixels: np.ndarray) -> None:
+        stamp = messages.time(frame.images[camera].stamp)
+        head = Header(stamp=stamp, frame_id=self.cameras[camera].frame)
+        self._publishers[f"overlay/{camera}"].publish(messages.image(pixels, head))
 
     def wanted(self, name: str) -> bool:
         """Whether somebody has subscribed to that topic."""
@@ -158,18 +162,3 @@ class Outputs:
         if most == 0 or len(points) <= most:
             return points
         return points[np.arange(most) * len(points) // most]
-
-    def _overlay(self, frame: FrameSet, occupancy: Occupancy, camera: str) -> np.ndarray:
-        calibration = frame.calibration[camera]
-        pixels = decode(frame.images[camera])
-        if any(calibration.distortion):
-            known = self._undistortions.get(camera)
-            if known is None or known[0] is not calibration:
-                known = self._undistortions[camera] = (calibration, Undistortion(calibration))
-            pixels = known[1](pixels)
-        width = min(_OVERLAY_WIDTH, calibration.width)
-        size = (width, round(width * calibration.height / calibration.width))
-        picture = PillowImage.fromarray(pixels).resize(size, PillowImage.Resampling.BILINEAR)
-        scale = np.diag([size[0] / calibration.width, size[1] / calibration.height, 1.0])
-        place = camera_T_grid(frame, camera, self.base_T_grid)
-        return overlay(np.asarray(picture), occupancy, place, scale @ calibration.intrinsics)

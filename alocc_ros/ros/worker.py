@@ -178,7 +178,8 @@ class Worker:
             occupancy = self._pipeline.step(frame)
         except ImageError:
             # One damaged image must not cost the others; finding it takes time only now.
-            occupancy = self._pipeline.step(_without_damaged(frame))
+            frame = _without_damaged(frame)
+            occupancy = self._pipeline.step(frame)
         stepped = monotonic()
         self._publish(frame, occupancy)
         end = monotonic()
