@@ -13,6 +13,7 @@ import pytest
 from alocc_ros.geometry import pose_matrix
 from alocc_ros.grid import OCC3D_GRID
 from alocc_ros.labels import OCC3D, OPENOCC
+from alocc_ros.metrics.f_score import f_score
 from alocc_ros.metrics.ray_scores import RayScores
 from alocc_ros.metrics.rays import Hits, cast, in_voxels, lidar_origins, ray_directions, walk
 from alocc_ros.metrics.voxels import WITHOUT_OTHERS, SurroundOccReference, VoxelScores
@@ -219,6 +220,15 @@ def test_every_count_and_score_of_voxels(samples, masked):
     ]
     assert np.array_equal(right.state()["occupied"], collapsed)
     assert np.array_equal(right.state()["occupied"], state["occupied"]) == (samples != "e")
+
+
+@pytest.mark.parametrize("sample", "ac")
+def test_the_f_score(sample):
+    exact = f_score(*occ3d(sample), reference_exact=True)
+    recorded = VOXELS[f"occ3d.{sample}.fscore"]
+    equal([exact.f_score, exact.precision, exact.completeness], recorded)
+    # All direct neighbours are near, not only those that rounding brings nearer.
+    assert f_score(*occ3d(sample)).f_score > exact.f_score
 
 
 @pytest.mark.parametrize("name", ["p", "q", "r", "pqr", "r3", "big"])
