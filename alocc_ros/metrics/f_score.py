@@ -13,7 +13,7 @@ from alocc_ros.labels import OCC3D, ClassList
 from alocc_ros.metrics.sums import IGNORED, as_array, checked_labels
 
 
-_ADDED = 1e-8  # by the reference to each frame's F-score
+_TINY = 1e-8  # what the reference adds so as not to divide by zero
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,6 @@ def f_score(
     trees = [cKDTree(c) for c in clouds]
     precision = float((trees[1].query(clouds[0])[0] <= reach).mean())
     completeness = float((trees[0].query(clouds[1])[0] <= reach).mean())
-    both = precision + completeness
-    mean = 2 * precision * completeness / both if both else 0.0
-    return FScore(mean + (_ADDED if reference_exact else 0), precision, completeness)
+    shares = np.array([precision, completeness]) + (_TINY if reference_exact else 0.0)
+    mean = 2 / (1 / shares).sum() if shares.all() else 0.0
+    return FScore(float(mean), precision, completeness)
