@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from alocc_ros.geometry import inverse
 from alocc_ros.types import FrameSet, Occupancy
 
 
@@ -27,6 +28,20 @@ class Layer:
     detail: str
     occupancy: Occupancy
     base_T_grid: np.ndarray | None = None
+
+
+def placed(layer: Layer, frame: FrameSet | None) -> Layer:
+    """The layer seen from where the vehicle was at the frame's stamp, if its own is another.
+
+    What stands still on the map then lies on its image. A grid of which nobody recorded where
+    the vehicle was (its pose is the identity) stays where it is.
+    """
+    map_T_own = layer.occupancy.map_T_base
+    if frame is None or layer.occupancy.stamp == frame.stamp or (map_T_own == np.eye(4)).all():
+        return layer
+    base_T_own = inverse(frame.map_T_base) @ map_T_own
+    base_T_grid = base_T_own if layer.base_T_grid is None else base_T_own @ layer.base_T_grid
+    return replace(layer, base_T_grid=base_T_grid)
 
 
 def upright(layer: Layer) -> Layer:

@@ -18,7 +18,7 @@ from alocc_ros.bags.outputs import whole_file
 from alocc_ros.errors import OutputError, ParameterError
 from alocc_ros.stream.images import Undistortion, decode
 from alocc_ros.types import CAMERAS, Calibration, CameraImage, FrameSet
-from alocc_ros.viewer.moments import Layer, View
+from alocc_ros.viewer.moments import Layer, View, placed
 
 _MAP, _BASE, _CAMERAS = "map", "map/base", "map/cameras"
 _IMAGE_PLANE = 1.5  # m before the camera, where its image hangs
@@ -109,12 +109,13 @@ class Recording:
         rr, stream = self._rr, self._stream
         stream.set_time("frame", sequence=number)
         stream.set_time("stamp", timestamp=np.datetime64(view.stamp, "ns"))
-        frame, layers = view.frame, view.layers
+        frame = view.frame
+        layers = [placed(layer, frame) for layer in view.layers]
         map_T_base = frame.map_T_base if frame else layers[0].occupancy.map_T_base
         if self._origin is None:
             # Far from the map's origin single precision is not enough to draw with.
             self._origin = np.round(map_T_base[:3, 3])
-        stream.log(_BASE, self._placed(map_T_base))
+        stream.log(_BASE, self._on_map(map_T_base))
         if frame is not None:
             for camera in CAMERAS:
                 self._add_camera(frame, camera)
@@ -125,7 +126,7 @@ class Recording:
             stream.log(f"{_BASE}/{gone}", rr.Clear(recursive=True))
         self._known |= seen
 
-    def _placed(self, a_T_b: np.ndarray) -> Any:
+    def _on_map(self, a_T_b: np.ndarray) -> Any:
         return self._rr.Transform3D(
             translation=a_T_b[:3, 3] - self._origin, mat3x3=np.ascontiguousarray(a_T_b[:3, :3])
         )
@@ -137,7 +138,7 @@ class Recording:
             return
         calibration = frame.calibration[camera]
         map_T_camera = frame.map_T_base_at[camera] @ calibration.base_T_camera
-        self._stream.log(place, self._placed(map_T_camera))
+        self._stream.log(place, self._on_map(map_T_camera))
         pinhole = rr.Pinhole(
             image_from_camera=calibration.intrinsics,
             resolution=(calibration.width, calibration.height),

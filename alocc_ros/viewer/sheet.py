@@ -21,7 +21,7 @@ from alocc_ros.stream.images import Undistortion, decode
 from alocc_ros.stream.overlay import camera_T_grid
 from alocc_ros.types import Calibration, FrameSet, Occupancy
 from alocc_ros.viewer import above, voxels
-from alocc_ros.viewer.moments import Layer, View, upright
+from alocc_ros.viewer.moments import Layer, View, placed, upright
 from alocc_ros.viewer.motion import Motion, motions
 
 # As people look at it: ahead on top, left on the left; the last row as seen over the shoulder.
@@ -63,7 +63,7 @@ def sheet(view: View, *, plain_images: bool = False) -> Image.Image:
     """
     if view.frame is None and not view.layers:
         raise ImageError(f"there is nothing to see at {view.stamp} ns: no images and no voxels")
-    layers = [upright(layer) for layer in view.layers]
+    layers = [upright(placed(layer, view.frame)) for layer in view.layers]
     rows: list[Image.Image] = []
     if view.frame is not None:
         rows.append(_cameras(view.frame, layers[0] if layers and not plain_images else None))

@@ -16,13 +16,13 @@ from street_truth import frame_at, voxels_at
 
 from alocc_ros.arrays import direction_colours
 from alocc_ros.errors import ImageError, OutputError
-from alocc_ros.geometry import inverse, project
+from alocc_ros.geometry import inverse, pose_matrix, project
 from alocc_ros.grid import VoxelGrid
 from alocc_ros.labels import OCC3D
 from alocc_ros.stream.overlay import camera_T_grid, not_covered
 from alocc_ros.types import Occupancy
 from alocc_ros.viewer import above, sheet, voxels
-from alocc_ros.viewer.moments import Layer, Moment, View, joined, upright
+from alocc_ros.viewer.moments import Layer, Moment, View, joined, placed, upright
 from alocc_ros.viewer.motion import motions
 from alocc_ros.viewer.pictures import Animation
 
@@ -296,6 +296,19 @@ def test_a_grid_of_a_turned_frame_is_seen_as_from_the_base(quarters):
     np.testing.assert_allclose(back.occupancy.flow, street.flow, atol=1e-3)
     np.testing.assert_allclose(back.base_T_grid, np.eye(4), atol=1e-12)
     np.testing.assert_allclose(back.occupancy.grid.lower, grid.lower, atol=1e-6)
+
+
+def test_a_grid_of_another_stamp_lies_where_its_vehicle_was():
+    frame = frame_at(width=32, height=18)
+    later = dataclasses.replace(occupancy({}), stamp=frame.stamp + 60_000_000)
+    driven = frame.map_T_base @ pose_matrix((0.5, 0, 0), (0, 0, 0, 1))
+    mounted = pose_matrix((0.9, 0, 1.8), (0, 0, 0, 1))
+    for base_T_grid, expected in ((None, 0.5), (mounted, 1.4)):
+        layer = Layer("", "", dataclasses.replace(later, map_T_base=driven), base_T_grid)
+        moved = placed(layer, frame).base_T_grid
+        np.testing.assert_allclose(moved[0, 3], expected, atol=1e-9)
+        untold = Layer("", "", later, base_T_grid)  # its pose is the identity
+        assert placed(untold, frame) is untold and placed(layer, None) is layer
 
 
 def test_random_weights_are_said_in_red():
