@@ -103,14 +103,16 @@ class DrawnSource:
         return FrameSet(stamp, images, calibration, map_T_base, poses)
 
 
-def trainer(output: Path, world=None, **settings) -> Trainer:
+def trainer(output: Path, world=None, source=None, **settings) -> Trainer:
     config = TrainingConfig("alocc_flow_2d").with_values({**QUICK, **settings})
     torch.manual_seed(0)
     network = Alocc(VARIANT)
     randomise(network)
     output.mkdir(parents=True, exist_ok=True)
     options = {} if world is None else {"world": world}
-    return Trainer(network, RECORD, DrawnSource(), config, output, torch.device("cpu"), **options)
+    return Trainer(
+        network, RECORD, source or DrawnSource(), config, output, torch.device("cpu"), **options
+    )
 
 
 def _main() -> None:

@@ -30,6 +30,9 @@ def forced() -> bool:
 def fast() -> bool:
     """True where the fast form may run: not inside ``twins()`` and nobody asks for gradients.
 
-    The fast forms fold weights and write into buffers, so they have no gradient.
+    The fast forms fold weights and write into buffers, so they have no gradient. Nor where
+    torch.compile looks on: it makes its own fast form, and of the obvious one.
     """
+    if torch.compiler.is_compiling():
+        return False
     return not _twins.get() and not torch.is_grad_enabled()

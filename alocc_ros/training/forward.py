@@ -28,7 +28,7 @@ from alocc_ros.network.cameras import CameraGeometry, depth_bins
 from alocc_ros.network.depth import Lifted
 from alocc_ros.network.encoder import raise_height
 from alocc_ros.network.heads import FLOW_SLICES
-from alocc_ros.network.lifting import RELEASED_INTER_INDEX_MAX, lift
+from alocc_ros.network.lifting import lift
 from alocc_ros.ops.cost_volume import cost_volume
 from alocc_ros.ops.flow import FLOW_BINS
 from alocc_ros.ops.history import index_motion, warp_twin
@@ -36,8 +36,6 @@ from alocc_ros.training.denoising import mixed_match, occupancy_map, with_true_d
 from alocc_ros.training.norms import nothing_remembered
 from alocc_ros.training.samples import TrainingFrame
 from alocc_ros.training.schedule import Phase
-
-__all__ = ["RELEASED_INTER_INDEX_MAX", "Prediction", "TrainingMemory", "Walk"]
 
 
 @dataclass(frozen=True)
@@ -111,7 +109,9 @@ class Walk:
         c2, c4, c5 = self._backbone(self._normalised([f.images for f in frames]))
         feature = self._stage(net.img_neck, c4, c5)
         cost = self._stereo(c2, frames) if v.stereo else None
-        lifted = self._stage(net.depth_net, feature, cameras.camera_vector().to(feature), cost)
+        # In single precision whatever the feature's: it holds focal lengths in pixels.
+        vector = cameras.camera_vector().to(feature.device)
+        lifted = self._stage(net.depth_net, feature, vector, cost)
         bins = torch.cat([f.depth_bins for f in frames])
         with _full_precision(feature):
             volume = self._lift(

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
-from alocc_ros.errors import OutputError, ParameterError, TrainingError
+from alocc_ros.errors import AloccError, OutputError, ParameterError, TrainingError
 from alocc_ros.network.alocc import Alocc
 from alocc_ros.network.checkpoint import save_safetensors
 from alocc_ros.network.lifting import RELEASED_INTER_INDEX_MAX
@@ -221,7 +221,7 @@ class Trainer:
         self._optimiser.zero_grad(set_to_none=True)
         sums: dict[str, Tensor] = {}
         for part in range(config.accumulate):
-            frames = [f.to(self._device) for f in next(batches)]
+            frames = [_whole(f).to(self._device) for f in next(batches)]
             last = part == config.accumulate - 1
             waiting = isinstance(self._model, DistributedDataParallel) and not last
             with self._model.no_sync() if waiting else nullcontext():
@@ -277,7 +277,7 @@ class Trainer:
     def _loader(self, first: int) -> DataLoader:
         workers = self._config.workers
         return DataLoader(
-            self._preparation,  # type: ignore[arg-type]  # anything with __getitem__
+            _Prepared(self._preparation),
             batch_sampler=_Batches(self._streams, self._my_slots(), first, self._config.steps),
             num_workers=workers,
             collate_fn=list,
@@ -324,16 +324,39 @@ class _Batches:
                 yield [visits[s] for s in slots]
 
 
+class _Prepared(Dataset):
+    """Frames; an error of ours travels as a value, as the loader would bury it in a traceback."""
+
+    def __init__(self, preparation: Preparation) -> None:
+        self._preparation = preparation
+
+    def __getitem__(self, visit: Visit) -> TrainingFrame | AloccError:
+        try:
+            return self._preparation[visit]
+        except AloccError as error:
+            return error
+
+
+def _whole(frame: TrainingFrame | AloccError) -> TrainingFrame:
+    if isinstance(frame, AloccError):
+        raise frame
+    return frame
+
+
 class _Stop:
     asked = False
 
 
 @contextmanager
 def _stop_asked() -> Iterator[_Stop]:
-    """SIGINT and SIGTERM set a flag; the step in progress is finished."""
+    """SIGINT and SIGTERM set a flag, and the step in progress is finished; a second one is not
+    that patient.
+    """
     stop = _Stop()
 
     def ask(*_: object) -> None:
+        if stop.asked:
+            raise KeyboardInterrupt
         stop.asked = True
 
     before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
@@ -348,6 +371,7 @@ def _alone(_: int) -> None:
     """A loader process computes with one thread, and leaves stopping to its parent."""
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _sequences(source: SampleSource, variant: Variant) -> list[tuple[int, ...]]:

@@ -22,7 +22,7 @@ from small_networks import network_of, small
 from torch import nn
 from training_source import RECORD, VARIANT, DrawnSource, trainer
 
-from alocc_ros.errors import CheckpointError, OutputError, ParameterError, TrainingError
+from alocc_ros.errors import CheckpointError, DataError, OutputError, ParameterError, TrainingError
 from alocc_ros.network.alocc import Alocc
 from alocc_ros.network.checkpoint import load_weights, read_state_dict
 from alocc_ros.pipeline import Pipeline
@@ -233,6 +233,23 @@ def test_a_loss_that_is_no_number_stops_with_its_name_and_batch(tmp_path):
     with pytest.raises(TrainingError, match=r"step 0: loss .*depth is nan.*scene \d, frame \d"):
         run.run()
     assert checkpoint.latest(tmp_path / "checkpoints") is None
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_sample_is_one_line_also_from_a_loader_process(tmp_path, workers):
+    class Damaged(DrawnSource):
+        def read(self, index):
+            raise DataError(f"frame {index} is damaged")
+
+    run = trainer(tmp_path, source=Damaged(), workers=workers)
+    with pytest.raises(DataError, match=r"^frame \d+ is damaged$"):
+        run.run()
+
+
+def test_loader_processes_give_the_same_run(tmp_path):
+    alone = losses_of(trainer(tmp_path / "alone", steps=3))
+    helped = losses_of(trainer(tmp_path / "helped", steps=3, workers=2))
+    np.testing.assert_array_equal(as_numbers(alone), as_numbers(helped))
 
 
 def test_a_gradient_that_is_no_number_stops(tmp_path):
