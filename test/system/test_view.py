@@ -19,12 +19,13 @@ from alocc_ros.bags.outputs import save_npz
 from alocc_ros.bags.results import read_npz
 from alocc_ros.bags.sample import write_sample
 from alocc_ros.cli.main import main
+from alocc_ros.datasets.convert import convert_scene
 from alocc_ros.datasets.nuscenes import NuScenes
 from alocc_ros.datasets.truth import truth_files
 from alocc_ros.grid import VoxelGrid
 from alocc_ros.labels import OPENOCC
 from alocc_ros.types import Occupancy
-from alocc_ros.viewer.sheet import WIDTH
+from alocc_ros.viewer import sheet
 
 FRAMES = 3
 
@@ -68,7 +69,7 @@ def contents(folder: Path) -> list[str]:
 
 def height(path: Path) -> int:
     with Image.open(path) as page:
-        assert page.width == WIDTH
+        assert page.width == sheet.WIDTH
         return page.height
 
 
@@ -145,6 +146,17 @@ def test_predictions_stand_beside_ground_truth(made, dataset, tmp_path):
     assert height(images) > height(both)
     assert view(prediction, dataset, "--truth", dataset, "--png", tmp_path / "again.png") == 0
     assert (tmp_path / "again.png").read_bytes() == images.read_bytes()
+
+
+def test_a_scene_looks_the_same_in_a_bag_as_in_its_folder(dataset, tmp_path):
+    nuscenes = NuScenes(dataset)
+    convert_scene(nuscenes, nuscenes.scene("scene-0001"), tmp_path / "scene.mcap", "openocc")
+    pages = []
+    for number, where in enumerate([tmp_path / "scene.mcap", (dataset, "--scene", "scene-0001")]):
+        path = tmp_path / f"{number}.png"
+        assert view(*(where if isinstance(where, tuple) else [where]), "--png", path) == 0
+        pages.append(np.asarray(Image.open(path))[sheet._HEADER :])
+    np.testing.assert_array_equal(*pages)
 
 
 def test_truth_of_another_time_is_an_error_and_no_picture(made, dataset, tmp_path, capsys):
