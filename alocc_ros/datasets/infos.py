@@ -24,11 +24,13 @@ from alocc_ros.datasets.nuscenes import (
     CameraSample,
     Dataset,
     LidarSample,
+    NuScenes,
     Sample,
     Scene,
     pose_matrices,
 )
 from alocc_ros.datasets.splits import read_splits
+from alocc_ros.datasets.tables import OnProgress, nothing
 from alocc_ros.errors import DataError
 from alocc_ros.geometry import inverse, quaternion_xyzw
 from alocc_ros.types import CAMERAS, Calibration
@@ -72,6 +74,19 @@ class InfoFile(Dataset):
             for token, inside in scenes.items()
         ]
         super().__init__(root, version or path.name, found, read_splits(root / version))
+
+
+def open_dataset(
+    path: Path, version: str | None = None, on_progress: OnProgress = nothing
+) -> Dataset:
+    """A folder with tables, or an info file.
+
+    Raises:
+        DataError: it is neither, or damaged.
+    """
+    if path.is_file():
+        return InfoFile(path)
+    return NuScenes(path, version, on_progress=on_progress)
 
 
 def _root_beside(path: Path) -> Path:

@@ -14,7 +14,7 @@ from nuscenes_tables import VERSION, add_lidarseg, small_nuscenes
 
 from alocc_ros.cli.main import main
 from alocc_ros.datasets.boxes import read_boxes
-from alocc_ros.datasets.infos import InfoFile, read_pickle, write_infos
+from alocc_ros.datasets.infos import InfoFile, open_dataset, read_pickle, write_infos
 from alocc_ros.datasets.lidarseg import CLASS_OF_CATEGORY, read_labels
 from alocc_ros.datasets.nuscenes import NuScenes
 from alocc_ros.datasets.prepare import splits_to_prepare
@@ -65,6 +65,13 @@ def test_an_info_file_gives_the_same_samples_as_the_tables(dataset):
     assert [s.name for s in again.scenes] == [s.name for s in dataset.scenes]
     for one, other in zip(again.samples, dataset.samples, strict=True):
         assert_same(one, other)
+
+
+def test_a_data_set_is_a_folder_or_an_info_file(dataset):
+    path = written(dataset)
+    for one in (open_dataset(dataset.root), open_dataset(path)):
+        assert [s.token for s in one.samples] == [s.token for s in dataset.samples]
+        assert one.root == dataset.root
 
 
 def test_public_files_without_sizes_and_scene_names_are_read_as_well(dataset):
