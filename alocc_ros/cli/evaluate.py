@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
         dataset = _dataset(args, processes)
         task = _task(args, dataset, scoring, scored)
         pipeline, weights = _pipeline(args, record, weights_file, processes)
-        identity = _identity(args, record, weights, dataset, scored)
+        identity = processes.agree(_identity(args, record, weights, dataset, scored))
         default = Path("evaluation", f"{record.name}-{scoring.name}-{args.split}")
         folder = Folder(args.output or default, identity)
         report = _watched(task, pipeline, processes, folder, args.restart)

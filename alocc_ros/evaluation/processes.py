@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from alocc_ros.errors import ParameterError
+
 # The last process may be hours behind the first.
 _PATIENCE = timedelta(days=7)
 
@@ -73,15 +75,26 @@ def _tensor(content: bytes, size: int) -> Any:
 
 @contextlib.contextmanager
 def started() -> Iterator[Processes]:
-    """The processes of this run: those of ``torchrun``, or this one alone."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    """The processes of this run: those of ``torchrun``, or this one alone.
+
+    Raises:
+        ParameterError: there should be others, but there is no way to find them.
+    """
+    if os.environ.get("WORLD_SIZE", "1") == "1":
         yield Processes()
         return
     import torch.distributed as dist
 
     ours = not dist.is_initialized()
     if ours:
-        dist.init_process_group("gloo", timeout=_PATIENCE)
+        try:
+            dist.init_process_group("gloo", timeout=_PATIENCE)
+        except (ValueError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise ParameterError(
+                f"WORLD_SIZE says {os.environ['WORLD_SIZE']} processes, but they cannot find each "
+                f"other: {reason}; start them with torchrun"
+            ) from error
     try:
         group = dist.new_group(backend="gloo", timeout=_PATIENCE)
         yield Processes(dist.get_rank(), dist.get_world_size(), group)

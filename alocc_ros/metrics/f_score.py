@@ -12,7 +12,6 @@ from alocc_ros.grid import OCC3D_GRID, VoxelGrid
 from alocc_ros.labels import OCC3D, ClassList
 from alocc_ros.metrics.sums import IGNORED, as_array, checked_labels
 
-
 _TINY = 1e-8  # what the reference adds so as not to divide by zero
 
 

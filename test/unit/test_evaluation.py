@@ -15,8 +15,9 @@ from benchmark_labels import VAL, WALL, labelled_nuscenes
 from alocc_ros.cli.main import main
 from alocc_ros.datasets.nuscenes import NuScenes
 from alocc_ros.datasets.truth import Truth, read_truth
-from alocc_ros.errors import DataError, ModelError, OutputError
+from alocc_ros.errors import DataError, ModelError, OutputError, ParameterError
 from alocc_ros.evaluation.evaluate import Task, evaluate, write_report
+from alocc_ros.evaluation.processes import started
 from alocc_ros.evaluation.scoring import SCORINGS, find_scoring, ray_origins
 from alocc_ros.evaluation.store import Folder
 from alocc_ros.evaluation.submission import write_submission
@@ -341,6 +342,14 @@ def test_options_that_make_no_sense_are_refused(options, message, capsys):
     common = ["--model", "alocc_2d", "--random-weights", "--data", "nowhere"]
     assert main(["evaluate", *common, *options]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_processes_that_cannot_find_each_other_are_told_how(monkeypatch):
+    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ParameterError, match="start them with torchrun"), started():
+        pass
 
 
 # --- the file of the challenge -----------------------------------------------------------------
