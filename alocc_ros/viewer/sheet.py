@@ -86,32 +86,29 @@ def sheet(view: View, *, plain_images: bool = False) -> Image.Image:
 
 def _write_header(page: Image.Image, view: View) -> None:
     painter = ImageDraw.Draw(page)
-    left: float = _MARGIN
     baseline = _HEADER - 22
-    names = [layer.name for layer in view.layers[:1]] + [
-        layer.detail for layer in view.layers[:1] if layer.detail
-    ]
-    title = "   ".join(names) or "cameras"
-    painter.text((left, baseline), title, _TEXT, _font(24), "ls")
-    left += painter.textlength(title, _font(24)) + 18
-    for text, colour in _remarks(view):
-        painter.text((left, baseline), text, colour, _font(16), "ls")
-        left += painter.textlength(text, _font(16)) + 18
     when = _time_of_day(view.stamp)
     painter.text((WIDTH - _MARGIN, baseline), when, _FAINT, _font(16), "rs")
+    end = WIDTH - _MARGIN - painter.textlength(when, _font(16)) - 24
+    left: float = _MARGIN
+    title = [f"{layer.name}   {layer.detail}" for layer in view.layers[:1]] or ["cameras"]
+    for text, colour, size in [(title[0], _TEXT, 24), *_remarks(view)]:
+        text = _fitting(text, _font(size), end - left)
+        painter.text((left, baseline), text, colour, _font(size), "ls")
+        left += painter.textlength(text, _font(size)) + 18
 
 
-def _remarks(view: View) -> list[tuple[str, tuple[int, int, int]]]:
-    occupancies = [layer.occupancy for layer in view.layers]
+def _remarks(view: View) -> list[tuple[str, tuple[int, int, int], int]]:
+    """Words, colour and size (px) of what has to be known about the voxels."""
     remarks = []
-    if any(o.random_weights for o in occupancies):
-        remarks.append(("RANDOM WEIGHTS: this means nothing", _RED))
-    for occupancy in occupancies[:1]:
-        if occupancy.degraded:
-            remarks.append((f"degraded: {occupancy.degraded}", _AMBER))
-        if occupancy.reset:
-            remarks.append((f"memory empty: {occupancy.reset}", _FAINT))
-    return [(text if len(text) < 70 else text[:67] + "...", colour) for text, colour in remarks]
+    if any(layer.occupancy.random_weights for layer in view.layers):
+        remarks.append(("RANDOM WEIGHTS: this means nothing", _RED, 16))
+    for layer in view.layers[:1]:
+        if layer.occupancy.degraded:
+            remarks.append((f"degraded: {layer.occupancy.degraded}", _AMBER, 16))
+        if layer.occupancy.reset:
+            remarks.append((f"memory empty: {layer.occupancy.reset}", _FAINT, 16))
+    return remarks
 
 
 def _time_of_day(stamp: int) -> str:
@@ -386,9 +383,19 @@ def _draw_arrows(
 def _write_chip(picture: Image.Image, text: str) -> None:
     """A caption in the upper left corner, readable on anything."""
     painter = ImageDraw.Draw(picture, "RGBA")
+    text = _fitting(text, _font(14), picture.width - 40)
     width = painter.textlength(text, _font(14))
     painter.rounded_rectangle((8, 8, 8 + width + 16, 8 + 24), 6, (*_BACKGROUND, 190))
     painter.text((16, 20), text, _TEXT, _font(14), "lm")
+
+
+def _fitting(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
+    """As much of it as there is room for; names out of files may hold anything."""
+    whole = "".join(c if c.isprintable() else " " for c in text[:500]).strip()
+    shown = whole
+    while shown and font.getlength(shown) > width:
+        shown = shown[:-1]
+    return whole if shown == whole else shown[:-3].rstrip() + "..." if len(shown) > 3 else ""
 
 
 def _write_in_middle(picture: Image.Image, text: str) -> None:

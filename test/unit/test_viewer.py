@@ -311,6 +311,18 @@ def test_a_grid_of_another_stamp_lies_where_its_vehicle_was():
         assert placed(untold, frame) is untold and placed(layer, None) is layer
 
 
+def test_names_of_any_length_and_kind_stay_on_their_side_of_the_page():
+    words = "a\nvery\tlong\x1b[31m name " * 30
+    what = dataclasses.replace(occupancy({}), degraded=words, reset=words, random_weights=True)
+    usual, odd = (
+        np.asarray(sheet.sheet(View(1, None, (Layer(name, "", what), Layer(name, "", what)))))
+        for name in ("short", words)
+    )
+    header = slice(0, sheet._HEADER), slice(sheet.WIDTH - 340, sheet.WIDTH)
+    np.testing.assert_array_equal(odd[header], usual[header])
+    assert (odd != usual).any()
+
+
 def test_random_weights_are_said_in_red():
     def reds(random_weights: bool) -> int:
         what = dataclasses.replace(occupancy({}), random_weights=random_weights)
