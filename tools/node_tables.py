@@ -9,11 +9,12 @@ Needs rclpy. test/ros/test_node_files.py fails while they differ.
 from __future__ import annotations
 
 import ast
+import dataclasses
 import re
 from collections.abc import Callable
 from pathlib import Path
 
-from alocc_ros.ros import diagnostics, node, outputs, parameters, worker
+from alocc_ros.ros import diagnostics, inputs, node, outputs, parameters, poses, worker
 from alocc_ros.stream.preset import Preset, load_preset, preset_names
 
 ROOT = Path(__file__).parents[1]
@@ -34,6 +35,37 @@ def topics() -> str:
     rows = [(f"`~/{name}`", _type(kind), meaning) for name, kind, meaning in outputs.TOPICS]
     more = ("`/diagnostics`", "diagnostic_msgs/DiagnosticArray", "see below")
     return table(("topic", "type", "content"), *rows, more)
+
+
+def subscriptions() -> str:
+    def kinds(types: dict[str, type]) -> str:
+        return ", ".join(_type(kind) for kind in types.values())
+
+    images, odometry = kinds(inputs.IMAGE_TYPES["auto"]), kinds(poses.ODOMETRY_TYPES)
+    return table(
+        ("topic", "type", "for"),
+        ("`image` of each camera in the preset", images, "what the network sees"),
+        ("`camera_info` of each camera", "sensor_msgs/CameraInfo", "intrinsics, distortion"),
+        ("`/tf`, `/tf_static`", "tf2_msgs/TFMessage", "mounting of the cameras, ego poses"),
+        ("`odometry_topic` of the preset", odometry, "ego poses, instead of TF"),
+    )
+
+
+def frames() -> str:
+    """The names by default are the preset's."""
+    usual = {field.name: field.default for field in dataclasses.fields(Preset)}
+    grid = {field.name: field for field in dataclasses.fields(parameters.NodeParameters)}
+    return table(
+        ("frame", "named by", "usually", "what it is"),
+        ("world", "`world_frame` of the preset", f"`{usual['world_frame']}`",
+         "the vehicle moves in it without jumps"),
+        ("base", "`base_frame` of the preset", f"`{usual['base_frame']}`",
+         "the vehicle, x forward, z up; of every output but the overlays"),
+        ("camera", "`frame` of the camera in the preset", "that of the image's header",
+         "x right, y down, z ahead; of its overlay"),
+        ("grid", "parameter `grid_frame`", "the base",
+         grid["grid_frame"].metadata["description"].partition(";")[0]),
+    )  # fmt: skip
 
 
 def services() -> str:
@@ -85,12 +117,14 @@ def _preset(name: str, preset: Preset) -> tuple[str, ...]:
 
 
 BLOCKS: dict[str, Callable[[], str]] = {
+    "frames": frames,
     "launch arguments": launch_arguments,
     "parameters": lambda: parameters.table().rstrip(),
     "presets": presets,
     "services": services,
     "stages": stages,
     "statuses": statuses,
+    "subscriptions": subscriptions,
     "topics": topics,
 }
 PAGES = (ROOT / "docs" / "node.md", ROOT / "docs" / "parameters.md")

@@ -27,7 +27,7 @@ from alocc_ros.stream.rig import Intrinsics, RigCamera, intrinsics_from_camera_i
 from alocc_ros.types import CameraImage, CameraSet
 
 RAW, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
-_IMAGE_TYPES = {
+IMAGE_TYPES = {
     "auto": {RAW: Image, COMPRESSED: CompressedImage},
     "raw": {RAW: Image},
     "compressed": {COMPRESSED: CompressedImage},
@@ -171,7 +171,7 @@ class Inputs:
                 name,
                 topics,
                 rig.get(name),
-                types=_IMAGE_TYPES[parameters.image_transport],
+                types=IMAGE_TYPES[parameters.image_transport],
                 rectified=preset.rectified,
                 on_image=self._on_image,
             )

@@ -28,7 +28,7 @@ from alocc_ros.stream import conversions
 from alocc_ros.stream.preset import Preset
 from alocc_ros.stream.trajectory import Trajectory
 
-_ODOMETRY_TYPES = {
+ODOMETRY_TYPES = {
     "nav_msgs/msg/Odometry": Odometry,
     "geometry_msgs/msg/PoseStamped": PoseStamped,
     "geometry_msgs/msg/PoseWithCovarianceStamped": PoseWithCovarianceStamped,
@@ -59,7 +59,7 @@ class Poses:
         self._trajectory = Trajectory(max_gap_ns=self._gap, max_extrapolation_ns=self._beyond)
         if preset.ego_pose_source == "odometry":
             self.odometry = Topic(
-                node, preset.odometry_topic, _ODOMETRY_TYPES, self._add_odometry, depth=50
+                node, preset.odometry_topic, ODOMETRY_TYPES, self._add_odometry, depth=50
             )
 
     def map_T_base(self, stamp: int, deadline: float) -> np.ndarray:  # [4, 4]
