@@ -87,8 +87,13 @@ class Pipeline:
         self._device = next(self.network.parameters()).device
         self._spare: Memory | None = None
 
-    def step(self, frame: FrameSet) -> Occupancy:
+    def step(self, frame: FrameSet, lidar_depth: np.ndarray | None = None) -> Occupancy:
         """Occupancy and flow at ``frame.stamp``.
+
+        Args:
+            frame: images and poses.
+            lidar_depth: [N, H, W] float32 m at the pixels of the network's input, 0 where there
+                is no return; for models that were trained with it.
 
         Raises:
             AloccError: an image, a calibration or a pose is unusable; the memory is untouched.
@@ -98,6 +103,9 @@ class Pipeline:
         prepared = time.perf_counter()
         recall = self.memory.recall(frame)
         network_input = self._network_input(frame, images, recall)
+        if lidar_depth is not None:
+            measured = torch.from_numpy(lidar_depth).to(self._device)
+            network_input = replace(network_input, lidar_depth=measured)
         previous = _remembered(recall)
         with running(self.backend):
             output = self.network(network_input, previous, keep=recall.push, recycle=self._spare)

@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     scoring.check_model(record)
     with started() as processes:
         dataset = _dataset(args, processes)
-        task = _task(args, dataset, scoring, scored)
+        task = _task(args, dataset, scoring, record, scored)
         pipeline, weights = _pipeline(args, record, weights_file, processes)
         identity = processes.agree(_identity(args, record, weights, dataset, scored))
         default = Path("evaluation", f"{record.name}-{scoring.name}-{args.split}")
@@ -93,7 +93,9 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _task(args: argparse.Namespace, dataset: NuScenes, scoring: Scoring, scored: bool) -> Task:
+def _task(
+    args: argparse.Namespace, dataset: NuScenes, scoring: Scoring, record: ModelRecord, scored: bool
+) -> Task:
     return Task(
         dataset.root,
         dataset.split(args.split)[: args.max_scenes],
@@ -101,6 +103,7 @@ def _task(args: argparse.Namespace, dataset: NuScenes, scoring: Scoring, scored:
         args.reference_exact,
         scored,
         keep_rays=args.submission is not None,
+        lidar=record.lidar_depth,
     )
 
 
@@ -297,8 +300,3 @@ def _warnings(args: argparse.Namespace, record: ModelRecord) -> Iterator[str]:
         )
     if record.supervision == "all" and args.benchmark == "occ3d-mask":
         yield f"{record.name} was trained without the camera mask (--benchmark occ3d)"
-    if record.lidar_depth:
-        yield (
-            f"{record.name} was trained with LiDAR depth, and is given none: it sees worse "
-            "than published"
-        )

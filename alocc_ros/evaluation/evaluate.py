@@ -51,7 +51,7 @@ class Task:
         reference_exact: with the accidents of the reference's metrics.
         scored: False: there is no truth, only rays are wanted.
         keep_rays: keep where the predictions' rays end, for a submission.
-        images: the predictor looks at images, so they must be there.
+        images, lidar: the predictor looks at images, or LiDAR points, so they must be there.
     """
 
     root: Path
@@ -61,6 +61,7 @@ class Task:
     scored: bool = True
     keep_rays: bool = False
     images: bool = True
+    lidar: bool = False
 
     def scores(self) -> Scores:
         """Accumulators of which nothing is counted yet."""
@@ -164,6 +165,9 @@ def _check_files(task: Task) -> None:
         check_present(missing_files(task.root, samples, labels), f"the labels of {labels}")
     if task.images:
         check_present(missing_images(samples), "images")
+    if task.lidar:
+        paths = [sample.lidar.path for sample in samples]
+        check_present([path for path in paths if not path.is_file()], "the LiDAR")
 
 
 def _is_done(task: Task, scene: Scene, folder: Folder | None) -> bool:

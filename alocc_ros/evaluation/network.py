@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from alocc_ros.datasets.nuscenes import Sample, Scene, frame_set
 from alocc_ros.evaluation.evaluate import Predictor
+from alocc_ros.evaluation.lidar_depth import lidar_depth
 from alocc_ros.pipeline import Pipeline
 from alocc_ros.stream.memory import MemoryPolicy
 from alocc_ros.types import Occupancy
@@ -24,15 +25,20 @@ AS_IN_TRAINING = MemoryPolicy(
 
 def network_predictor(pipeline: Pipeline) -> Predictor:
     """Runs ``pipeline``, whose policy should be ``AS_IN_TRAINING``."""
-    in_lidar_frame = pipeline.record.frame == "lidar"
+    record, variant = pipeline.record, pipeline.network.variant
 
     def predictor(scene: Scene) -> Callable[[Sample], Occupancy]:
         pipeline.reset()
 
         def predict(sample: Sample) -> Occupancy:
-            if in_lidar_frame:  # it measures a little apart from the cameras: not just a mounting
+            if (
+                record.frame == "lidar"
+            ):  # it measures a little apart from the cameras: not just a mounting
                 pipeline.base_T_grid = sample.base_T_lidar_grid
-            return pipeline.step(frame_set(sample))
+            depth = None
+            if record.lidar_depth:
+                depth = lidar_depth(sample, variant.input_size, variant.depth_range)
+            return pipeline.step(frame_set(sample), depth)
 
         return predict
 
