@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from live import Stage, ns
-from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 
 from alocc_ros.bags.messages import TYPESTORE
@@ -63,20 +63,29 @@ class Feeder:
         self._publishers: dict[tuple[str, str], Any] = {}
         self._clock = stage.node.create_publisher(Clock, "/clock", 10)
 
-    def feed(self, bag: Path) -> list[SemanticGrid]:
-        """Gives the whole bag; what the node made of it."""
+    def feed(self, bag: Path, *, best_effort: bool = False) -> list[SemanticGrid]:
+        """Gives the whole bag; what the node made of it.
+
+        Args:
+            bag: what is recorded after the last image of a burst comes when those have arrived.
+            best_effort: images are published as cameras do.
+        """
         with Bag(bag) as opened:
             records = list(opened.messages(opened.types))
-        self._connect(sorted({(r.topic, r.type) for r in records}, key=_images_last))
+        self._connect(sorted({(r.topic, r.type) for r in records}, key=_images_last), best_effort)
         bursts = _bursts(records)
         outputs = self._stage.messages["voxels"]
         begin = len(outputs)
         for burst, following in zip(bursts, [*bursts[1:], None], strict=True):
-            expected = self._received() + sum(r.type in IMAGE_TYPES for r in burst)
+            images = [r for r in burst if r.type in IMAGE_TYPES]
+            last = images[-1].log_time if images else burst[-1].log_time
+            others = [r for r in burst if r.type not in IMAGE_TYPES]
+            expected = self._received() + len(images)
             self._tick(burst[0].log_time)
-            for record in sorted(burst, key=lambda r: r.type in IMAGE_TYPES):
-                self._publishers[record.topic, record.type].publish(record.data)
+            self._publish(r for r in others if r.log_time <= last)
+            self._publish(images)
             self._until(lambda n=expected: self._received() >= n, "images are lost")
+            self._publish(r for r in others if r.log_time > last)
             end = burst[-1].log_time + _AFTER if following is None else following[0].log_time - 1
             self._settle(end)
         return outputs[begin:]
@@ -91,7 +100,11 @@ class Feeder:
             self._stage.node.destroy_publisher(publisher)
         self._publishers.clear()
 
-    def _connect(self, wanted: list[tuple[str, str]]) -> None:
+    def _publish(self, records: Iterable[Record]) -> None:
+        for record in records:
+            self._publishers[record.topic, record.type].publish(record.data)
+
+    def _connect(self, wanted: list[tuple[str, str]], best_effort: bool) -> None:
         """Publishers for these topics and types, and no others."""
         node = self._stage.node
         others = [key for key in self._publishers if key not in wanted]
@@ -106,8 +119,11 @@ class Feeder:
             if (topic, kind) not in self._publishers:
                 package, _, name = kind.split("/")
                 message = getattr(importlib.import_module(f"{package}.msg"), name)
-                latched = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-                qos = latched if topic == "/tf_static" else QoSProfile(depth=100)
+                qos = QoSProfile(depth=100)
+                if topic == "/tf_static":
+                    qos.durability = DurabilityPolicy.TRANSIENT_LOCAL
+                elif best_effort and kind in IMAGE_TYPES:
+                    qos.reliability = ReliabilityPolicy.BEST_EFFORT
                 self._publishers[topic, kind] = node.create_publisher(message, topic, qos)
         # The node subscribes to images when it has found their publishers, and those were made
         # last: then it has found all of them.

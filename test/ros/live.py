@@ -23,9 +23,6 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import Image, PointCloud2
 from visualization_msgs.msg import MarkerArray
 
-from alocc_ros.bags.messages import TYPESTORE
-from alocc_ros.bags.reader import Bag, Record
-from alocc_ros.bags.writer import Recorder
 from alocc_ros.msg import FrameStatusStamped, GridInfo, SemanticGrid
 
 ENDS = 60.0  # s; a program that was asked to end has hung if it takes longer on a busy machine
@@ -174,17 +171,3 @@ class Stage:
 def ns(stamp: Any) -> int:
     """A ROS time in nanoseconds."""
     return stamp.sec * 1_000_000_000 + stamp.nanosec
-
-
-def edited(source: Path, target: Path, edit: Callable[[Record], int | None]) -> Path:
-    """A copy of a bag; ``edit`` gives each message's time of recording (ns), or None: left out."""
-    with Bag(source) as bag:
-        records = [(edit(r), r) for r in bag.messages(bag.types)]
-        records = sorted((e for e in records if e[0] is not None), key=lambda e: e[0])
-        recorder = Recorder(target.with_suffix(".partial"), {})
-        for log_time, record in records:
-            message = TYPESTORE.deserialize_cdr(record.data, record.type)
-            recorder.write(record.topic, record.type, log_time, message)
-        recorder.end_frame()
-        recorder.publish(target)
-    return target

@@ -7,6 +7,7 @@ The node is a process of its own, over real DDS; it is configured anew for every
 from __future__ import annotations
 
 import dataclasses
+import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,13 @@ from feeder import Entry, Feeder, entries, written  # noqa: E402
 from lifecycle_msgs.msg import Transition  # noqa: E402
 from lifecycle_msgs.srv import ChangeState  # noqa: E402
 from live import Stage, ns  # noqa: E402
+from PIL import Image  # noqa: E402
 from rcl_interfaces.srv import SetParameters  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from std_srvs.srv import SetBool, Trigger  # noqa: E402
 
 from alocc_ros.bags import messages  # noqa: E402
+from alocc_ros.bags.messages import TYPESTORE  # noqa: E402
 from alocc_ros.bags.reader import IMAGE_TYPES  # noqa: E402
 from alocc_ros.bags.sample import START, write_sample  # noqa: E402
 from alocc_ros.cli.main import main  # noqa: E402
@@ -75,9 +78,9 @@ class LiveNode:
             self.stage.messages[topic].clear()
         self.stage.until(lambda: self.stage.status("sets") is not None, "it is not active")
 
-    def feed(self, bag: Path) -> list[SemanticGrid]:
+    def feed(self, bag: Path, **options: bool) -> list[SemanticGrid]:
         """What comes of a bag."""
-        return self._feeder.feed(bag)
+        return self._feeder.feed(bag, **options)
 
     def _change(self, transition: int) -> None:
         wanted = Transition(id=transition)
@@ -264,6 +267,94 @@ def test_a_pose_is_extrapolated_as_far_as_the_preset_allows_as_in_alocc_run(
     outputs = live.feed(path)
     assert len(outputs) == FRAMES - 1
     assert_same(outputs, offline(path, "--config", str(preset)))
+
+
+def test_a_camera_that_dies_and_returns_is_done_without_and_named(live, recorded, tmp_path):
+    static = [e for e in recorded if e.topic == "/tf_static"]
+
+    def part(number: int, *, is_dead: bool) -> Path:
+        frames = range(4 * number, 4 * number + 4)
+        some = [e for e in recorded if e.topic != "/tf_static" and frame_of(e) in frames]
+        some = [e for e in some if not (is_dead and is_image(e) and of_camera(e, "CAM_BACK"))]
+        return written(tmp_path / f"{number}.mcap", [*static, *some])
+
+    def missing(outputs: list[SemanticGrid]) -> list[tuple[list[str], int]]:
+        return [(list(m.status.missing_cameras), m.status.flags & 1) for m in outputs]
+
+    live.become(stale_after=0.6)
+    assert missing(live.feed(part(0, is_dead=False))) == [([], 0)] * 4
+    assert missing(live.feed(part(1, is_dead=True))) == [(["cam_back"], 1)] * 4
+    camera = "camera cam_back"
+    live.stage.until(lambda: live.stage.values(camera)["state"] == "stale", "it is not stale")
+    assert "no image for" in live.stage.values(camera)["reason"]
+    assert missing(live.feed(part(2, is_dead=False))) == [([], 0)] * 4
+    assert live.stage.values(camera)["received"] == "8"
+
+
+def test_poses_that_come_late_are_waited_for(live, recorded, offline, tmp_path):
+    """Each after the images of its set."""
+    late = [
+        e._replace(log_time=e.log_time + 50_000_000) if e.topic == "/tf" else e for e in recorded
+    ]
+    path = written(tmp_path / "late.mcap", late)
+    live.become()
+    assert_same(live.feed(path), offline(path))
+    assert float(live.stage.values("network")["poses_p50_ms"]) > 1.0
+
+
+def test_without_ego_poses_it_says_which_and_goes_on_when_they_come(
+    live, recorded, offline, tmp_path
+):
+    blind = (e for e in recorded if e.topic != "/tf" and frame_of(e) < 2)
+    whole = written(tmp_path / "whole.mcap", recorded)
+    live.become(tf_timeout=1.0)
+    assert live.feed(written(tmp_path / "blind.mcap", blind)) == []
+    status = live.stage.status("network")
+    assert status.level == DiagnosticStatus.ERROR
+    assert "no transform of base_link in map" in status.message
+    assert live.stage.values("sets")["failed: PoseError"] == "2"
+    assert_same(live.feed(whole), offline(whole))
+    assert live.stage.status("network").level == DiagnosticStatus.OK
+
+
+def test_raw_best_effort_images_and_odometry_give_the_same(live, recorded, offline, tmp_path):
+    raw = written(tmp_path / "raw.mcap", raw_with_odometry(recorded))
+    preset = preset_with(tmp_path, "ego_pose_source: odometry\nodometry_topic: /odom\n")
+    live.become(preset=str(preset))
+    outputs = live.feed(raw, best_effort=True)
+    assert live.stage.values("camera cam_back")["type"] == "sensor_msgs/msg/Image"
+    assert_same(outputs, offline(written(tmp_path / "whole.mcap", recorded)))
+
+
+def raw_with_odometry(recorded: list[Entry]) -> Iterator[Entry]:
+    """Decoded images, mounts on /tf_static only, and ego poses on /odom."""
+    new = lambda name, **values: TYPESTORE.types[name](**values)  # noqa: E731
+    for entry in recorded:
+        message, kind = entry.message, entry.type
+        if entry.topic == "/tf":
+            motion = next(link for link in message.transforms if link.header.frame_id == "map")
+            there, turn = motion.transform.translation, motion.transform.rotation
+            point = new("geometry_msgs/msg/Point", x=there.x, y=there.y, z=there.z)
+            still = new("geometry_msgs/msg/Vector3", x=0.0, y=0.0, z=0.0)
+            pose = new("geometry_msgs/msg/Pose", position=point, orientation=turn)
+            twist = new("geometry_msgs/msg/Twist", linear=still, angular=still)
+            zeros = np.zeros(36)
+            odometry = new(
+                "nav_msgs/msg/Odometry",
+                header=motion.header,
+                child_frame_id=motion.child_frame_id,
+                pose=new("geometry_msgs/msg/PoseWithCovariance", pose=pose, covariance=zeros),
+                twist=new("geometry_msgs/msg/TwistWithCovariance", twist=twist, covariance=zeros),
+            )
+            yield Entry(entry.log_time, "/odom", "nav_msgs/msg/Odometry", odometry)
+            continue
+        if is_image(entry):
+            pixels = np.asarray(Image.open(io.BytesIO(message.data)))
+            height, width = pixels.shape[:2]
+            stamp, frame = ns(message.header.stamp), message.header.frame_id
+            image = CameraImage("", stamp, pixels.tobytes(), "rgb8", height, width, 3 * width)
+            kind, message = messages.image(image, frame)
+        yield entry._replace(type=kind, message=message)
 
 
 def test_images_that_cannot_be_used_are_named_with_the_reason_and_done_without(
