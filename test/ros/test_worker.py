@@ -1,0 +1,151 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""The thread in which the work is done, with a real network of few channels; no ROS needed."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+import tiny_node
+import torch
+
+from alocc_ros.bags.sample import START, draw, ego_pose, jpeg, rig, street
+from alocc_ros.errors import PoseError
+from alocc_ros.network.alocc import Alocc
+from alocc_ros.pipeline import Pipeline
+from alocc_ros.ros.worker import STAGES, Worker
+from alocc_ros.types import CAMERAS, CameraImage, CameraSet, FrameSet, Occupancy
+
+WAIT = 60.0  # s
+STEP = 500_000_000  # ns
+
+
+@pytest.fixture(scope="module")
+def images() -> dict[str, CameraImage]:
+    calibration = rig(176, 99)
+    pictures = {c: jpeg(draw(calibration[c], START, street())) for c in CAMERAS}
+    return {c: CameraImage(c, START, data, "jpeg") for c, data in pictures.items()}
+
+
+class Bench:
+    """A worker, what it published, and a gate before the network."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        pipeline = Pipeline(Alocc(tiny_node.VARIANT).eval(), tiny_node.RECORD, random_weights=True)
+        self.results: list[tuple[FrameSet, Occupancy]] = []
+        self.complaints: list[str] = []
+        self.begun, self.gate = threading.Semaphore(0), threading.Event()
+        self.gate.set()
+        self.worker = Worker(
+            pipeline,
+            self._frame,
+            lambda *result: self.results.append(result),
+            now=lambda: START + STEP,
+            complain=self.complaints.append,
+        )
+
+    def _frame(self, camera_set: CameraSet) -> FrameSet:
+        self.begun.release()
+        assert self.gate.wait(WAIT)
+        if camera_set.stamp < 0:
+            raise PoseError("nobody knows where that was")
+        pose = ego_pose(camera_set.stamp)
+        return FrameSet(
+            stamp=camera_set.stamp,
+            images=camera_set.images,
+            calibration=rig(176, 99),
+            map_T_base=pose,
+            map_T_base_at=dict.fromkeys(camera_set.images, pose),
+            missing=camera_set.missing,
+        )
+
+    def until(self, holds: Callable[[], bool]) -> None:
+        end = time.monotonic() + WAIT
+        while not holds():
+            assert time.monotonic() < end, self.worker.statistics
+            time.sleep(0.005)
+
+    def idle(self) -> None:
+        """Waits until all that was offered is accounted for."""
+        self.until(lambda: self.worker.statistics.offered == accounted(self.worker))
+
+
+def accounted(worker: Worker) -> int:
+    s = worker.statistics
+    return s.processed + s.superseded + s.ignored + sum(s.failed.values())
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    made = Bench()
+    yield made
+    made.gate.set()
+    assert made.worker.stop()
+
+
+def a_set(images: dict[str, CameraImage], number: int = 0) -> CameraSet:
+    stamp = START + number * STEP
+    return CameraSet(stamp, {c: dataclasses.replace(i, stamp=stamp) for c, i in images.items()})
+
+
+def test_a_newer_set_takes_the_place_of_one_that_waits(bench, images):
+    bench.gate.clear()
+    bench.worker.offer(a_set(images, 0))
+    assert bench.begun.acquire(timeout=WAIT)
+    for number in (1, 2, 3):
+        bench.worker.offer(a_set(images, number))
+    assert bench.worker.statistics.waiting
+    bench.gate.set()
+    bench.idle()
+    assert [frame.stamp for frame, _ in bench.results] == [START, START + 3 * STEP]
+    statistics = bench.worker.statistics
+    assert (statistics.offered, statistics.processed, statistics.superseded) == (4, 2, 2)
+    assert set(statistics.stages) == {name for name, _ in STAGES}
+    assert statistics.latencies == [0.5, -1.0]
+
+
+def test_a_damaged_image_counts_as_missing_and_is_named(bench, images):
+    broken = dataclasses.replace(images["cam_back"], data=images["cam_back"].data[:400])
+    bench.worker.offer(a_set({**images, "cam_back": broken}))
+    bench.idle()
+    ((frame, occupancy),) = bench.results
+    assert set(frame.missing) == {"cam_back"}
+    assert "cam_back" not in frame.images
+    assert "cam_back" in occupancy.degraded
+    assert bench.complaints == []
+
+
+def test_a_set_that_fails_is_counted_told_and_does_not_end_the_work(bench, images):
+    bench.worker.offer(CameraSet(-1, images))
+    bench.idle()
+    assert bench.worker.statistics.failed == {"PoseError": 1}
+    assert bench.complaints == ["nobody knows where that was"]
+    bench.worker.offer(a_set(images))
+    bench.idle()
+    assert len(bench.results) == 1
+    assert bench.worker.statistics.last_failure == ""
+
+
+def test_what_is_offered_while_it_is_disabled_is_ignored_and_counted(bench, images):
+    bench.worker.enabled = False
+    bench.worker.offer(a_set(images))
+    bench.worker.enabled = True
+    bench.worker.offer(a_set(images, 1))
+    bench.idle()
+    assert [frame.stamp for frame, _ in bench.results] == [START + STEP]
+    assert bench.worker.statistics.ignored == 1
+
+
+def test_a_reset_forgets_the_past_and_what_waits(bench, images):
+    for number in (0, 1):
+        bench.worker.offer(a_set(images, number))
+        bench.idle()
+    bench.worker.reset()
+    bench.worker.offer(a_set(images, 2))
+    bench.idle()
+    resets = [occupancy.reset for _, occupancy in bench.results]
+    assert resets[0] and not resets[1] and resets[2]
