@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from benchmark_labels import VAL, labelled_nuscenes
+from nuscenes_tables import small_nuscenes
 
 pytestmark = [pytest.mark.slow, pytest.mark.system]
 SCRIPT = Path(__file__).parent / "tiny_evaluation.py"
@@ -74,6 +77,21 @@ def test_any_number_of_processes_gives_the_same_bytes(data, tmp_path):
         assert done.stdout.count("frames of 3 scenes") == 1, "only one of them speaks"
         assert "the weights are random" in done.stdout
     assert kept.stat().st_mtime_ns == before
+
+
+def test_what_has_no_labels_can_still_be_submitted(tmp_path):
+    small_nuscenes(tmp_path / "nuscenes", ("scene-0077",), 1)
+    options = ("--split", "test", "--submission", str(tmp_path / "test.gz"))
+    about = ("--about", "team=Robots", "--about", "authors=A, B")
+    done = evaluate(tmp_path / "nuscenes", tmp_path / "out", *OPENOCC, *options, *about)
+    assert done.returncode == 0, done.stderr
+    assert "1 frames of 1 scenes, split test" in done.stdout
+    assert "RayIoU" not in done.stdout
+    assert not (tmp_path / "out" / "scores.json").exists()
+    with gzip.open(tmp_path / "test.gz") as file:
+        submission = pickle.load(file)  # what has just been written
+    assert (submission["method"], submission["team"]) == ("flow", "Robots")
+    assert list(submission["results"]) == ["scene-0077-sample-0"]
 
 
 def test_missing_files_end_all_processes(data, tmp_path):
