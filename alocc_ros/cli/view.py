@@ -110,6 +110,8 @@ def run(args: argparse.Namespace) -> int:
         raise BagError(f"{args.inputs[0]}: there is no frame {_asked_for(args)}")
     for path in filter(None, (args.png, args.animation, args.save)):
         print(f"{path}: {number} frame{'s' * (number > 1)}")
+    for warning in dict.fromkeys(s.warning for s in sources if s.warning):
+        print(f"alocc: warning: {warning}", file=sys.stderr)
     return 0
 
 

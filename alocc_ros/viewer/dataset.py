@@ -32,7 +32,7 @@ def dataset_sources(root: Path, wishes: Wishes) -> list[Source]:
     dataset = NuScenes(root, scenes=[wishes.scene] if wishes.scene else None)
     # To be compared with something, any scene may be the one that was recorded.
     samples = dataset.samples if wishes.all_scenes or wishes.scene else dataset.scenes[0].samples
-    sources = [Source(root, "", partial(_frames, samples), True)]
+    sources = [Source(root, "", partial(_frames, samples), has_images=True)]
     benchmark = _benchmark(root, samples, wishes)
     if benchmark:
         truth = partial(_truths, root, samples, benchmark)

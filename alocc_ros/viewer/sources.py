@@ -56,6 +56,7 @@ class Source:
         moments: begins anew each time it is called.
         has_images: whether there are any.
         classes: name of the voxels' class list.
+        warning: empty, or how the input is incomplete.
     """
 
     path: Path
@@ -63,6 +64,7 @@ class Source:
     moments: Callable[[], Iterator[Moment]]
     has_images: bool = False
     classes: str = ""
+    warning: str = ""
 
 
 def open_sources(path: Path, wishes: Wishes, stack: ExitStack) -> list[Source]:
@@ -146,7 +148,7 @@ def _bag_sources(bag: Bag, wishes: Wishes) -> list[Source]:
         name = TRUTH if "truth" in recorded.name else PREDICTION
         moments = partial(_grid_moments, recorded, name)
         classes = recorded.info.classes.name
-        sources.append(Source(bag.path, name, moments, classes=classes))
+        sources.append(Source(bag.path, name, moments, classes=classes, warning=bag.warning))
     preset = wishes.preset or preset_of(bag)
     images = {topic for topic, kind in bag.types.items() if kind in IMAGE_TYPES}
     fits = {named(topics.image) for topics in preset.used_cameras.values()} <= images
@@ -154,7 +156,8 @@ def _bag_sources(bag: Bag, wishes: Wishes) -> list[Source]:
     # with a preset that was asked for, what does not fit is an error and not a choice.
     if fits or not grids or wishes.preset:
         frames = FrameSource(bag, preset, wishes.calibration)
-        sources.append(Source(bag.path, "", partial(_frame_moments, frames), True))
+        moments = partial(_frame_moments, frames)
+        sources.append(Source(bag.path, "", moments, has_images=True, warning=bag.warning))
     return sources
 
 

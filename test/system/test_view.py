@@ -286,6 +286,15 @@ def test_numbers_that_are_none_are_wrong_usage(option, made):
     assert caught.value.code == 2
 
 
+def test_a_recording_that_was_cut_off_is_shown_as_far_as_it_goes(made, tmp_path, capsys):
+    whole = (made / "bare.mcap").read_bytes()
+    cut = tmp_path / "cut.mcap"
+    cut.write_bytes(whole[: len(whole) * 3 // 4])
+    assert view(cut, "--png", tmp_path / "pages") == 0
+    assert 1 <= len(contents(tmp_path / "pages")) < FRAMES
+    assert "alocc: warning: cut.mcap is cut off or damaged at byte" in capsys.readouterr().err
+
+
 def test_a_folder_with_one_bad_file_writes_nothing_of_it(made, tmp_path, capsys):
     folder = tmp_path / "npz"
     shutil.copytree(made / "npz", folder)
