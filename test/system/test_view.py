@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -284,6 +286,28 @@ def test_numbers_that_are_none_are_wrong_usage(option, made):
     with pytest.raises(SystemExit) as caught:
         view(made / "npz", option)
     assert caught.value.code == 2
+
+
+def test_ctrl_c_leaves_whole_pages_and_nothing_else(made, tmp_path):
+    folder, pages = tmp_path / "npz", tmp_path / "pages"
+    folder.mkdir()
+    for number in range(150):
+        shutil.copy(next((made / "npz").iterdir()), folder / f"{number:03d}.npz")
+    command = [sys.executable, "-m", "alocc_ros.cli.main", "view", str(folder)]
+    command += ["--png", str(pages), "--animation", str(tmp_path / "out.webp")]
+    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        until = time.monotonic() + 120
+        while not list(pages.glob("*.png")) and time.monotonic() < until:
+            time.sleep(0.05)
+        running.send_signal(signal.SIGINT)
+        _, said = running.communicate(timeout=120)
+    finally:
+        running.kill()
+    assert (running.returncode, said) == (130, "alocc: interrupted\n")
+    assert contents(tmp_path) == ["npz", "pages"]
+    for page in pages.iterdir():
+        assert page.suffix == ".png" and height(page)
 
 
 def test_a_recording_that_was_cut_off_is_shown_as_far_as_it_goes(made, tmp_path, capsys):
