@@ -6,9 +6,6 @@ ros2 launch alocc_ros alocc.launch.py model:=alocc_flow_2d bag:=/data/scene
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-
 from launch.actions import (
     DeclareLaunchArgument,
     ExecuteProcess,
@@ -17,6 +14,7 @@ from launch.actions import (
 )
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
+from launch_ros.substitutions import ExecutableInPackage
 
 from alocc_ros.resources import shared_folder
 from alocc_ros.ros import transport
@@ -82,14 +80,13 @@ def _actions(context: LaunchContext) -> list:
 
 
 def _player(given: dict[str, str]) -> ExecuteProcess:
-    """rosbag2 where it is installed, else our own player."""
+    """Not rosbag2: that does not wait for the node, and a scene begins while the model loads."""
     loop = ["--loop"] if _is_true(given["loop"]) else []
-    if importlib.util.find_spec("ros2bag") is not None:
-        command = ["ros2", "bag", "play", given["bag"], "--clock", "100", "--rate", given["rate"]]
-    else:
-        command = [sys.executable, "-m", "alocc_ros.cli.main", "play", given["bag"]]
-        command += ["--rate", given["rate"], "--wait", "60"]
-    return ExecuteProcess(cmd=command + loop, output="screen")
+    # By its file, as the node: in a virtual environment `python3` is another than ros2's own.
+    command = [ExecutableInPackage("alocc", "alocc_ros"), "play", given["bag"]]
+    return ExecuteProcess(
+        cmd=[*command, "--rate", given["rate"], "--wait", "600", *loop], output="screen"
+    )
 
 
 def _is_true(text: str) -> bool:
