@@ -160,14 +160,14 @@ def _todo(task: Task, processes: Processes, folder: Folder | None, restart: bool
 
 def _check_files(task: Task) -> None:
     samples = [sample for scene in task.scenes for sample in scene.samples]
+    missing: list[Path] = []
     if task.scored:
-        labels = task.scoring.labels
-        check_present(missing_files(task.root, samples, labels), f"the labels of {labels}")
+        missing += missing_files(task.root, samples, task.scoring.labels)
     if task.images:
-        check_present(missing_images(samples), "images")
+        missing += missing_images(samples)
     if task.lidar:
-        paths = [sample.lidar.path for sample in samples]
-        check_present([path for path in paths if not path.is_file()], "the LiDAR")
+        missing += [s.lidar.path for s in samples if not s.lidar.path.is_file()]
+    check_present(missing, f"{task.root}, which this evaluation reads,")
 
 
 def _is_done(task: Task, scene: Scene, folder: Folder | None) -> bool:
