@@ -38,7 +38,7 @@ class Tables:
         return token
 
     def sensor(self, channel: str, mounting: Pose, intrinsics: list | None = None) -> str:
-        kind = "lidar" if channel.startswith("LIDAR") else "camera"
+        kind = channel.partition("_")[0].lower().replace("cam", "camera")
         self.add("sensor", f"sensor-{channel}", channel=channel, modality=kind)
         return self.add(
             "calibrated_sensor",
@@ -53,7 +53,7 @@ class Tables:
         self, sample: str, channel: str, stamp_us: int, file: str, pose: Pose, **values
     ) -> str:
         token = f"data-{Path(file).name}"
-        kind = "pcd" if channel.startswith("LIDAR") else "jpg"
+        kind = "jpg" if channel.startswith("CAM") else "pcd"
         self.add(
             "ego_pose", f"pose-{token}", timestamp=stamp_us, rotation=pose[1], translation=pose[0]
         )
@@ -144,6 +144,10 @@ def small_nuscenes(
                 _write(root / file, points.tobytes())
                 pose = wxyz(ego_pose(stamp * 1000))
                 tables.reading(sample, "LIDAR_TOP", stamp, file, pose)
+            taken = stamp + 7_000
+            file = f"{folder}/RADAR_FRONT/van__RADAR_FRONT__{taken}.pcd"  # of which there is none
+            pose = wxyz(ego_pose(taken * 1000))
+            tables.reading(sample, "RADAR_FRONT", taken, file, pose, is_key_frame=key)
             for camera, phase in PHASES_MS.items():
                 taken = start + half * 250_000 + phase * 1000
                 channel = camera.upper()

@@ -7,7 +7,7 @@
 | ``/CAM_FRONT/camera_info``, ... | K, P = [K, 0], R the identity, no distortion |
 | ``/LIDAR_TOP`` | the LiDAR's points: x, y, z, intensity, ring |
 | ``/tf_static`` | where the sensors are on ``base_link``; latched |
-| ``/tf`` | ``map`` to ``base_link`` at the stamp of every image and sweep |
+| ``/tf`` | ``map`` to ``base_link`` at the stamps of all sensors, radars too |
 | ``/truth/occupancy``, ``/truth/grid_info`` | labels of key frames, as ``alocc run`` has them |
 | ``/truth/flow_markers`` | how they move, if the benchmark tells |
 | ``/truth/boxes`` | the annotated boxes of key frames, as lines |
@@ -36,6 +36,7 @@ from alocc_ros.datasets.nuscenes import (
     CameraSample,
     LidarSample,
     NuScenes,
+    OtherSample,
     Reading,
     Sample,
     Scene,
@@ -62,6 +63,7 @@ _CHUNK_NS = 500_000_000  # of a recording: what is read at once to play from a p
 
 # topic, type, log time (ns), message
 _Message = tuple[str, str, int, Any]
+_Seen = CameraSample | LidarSample
 
 
 @dataclass(frozen=True)
@@ -109,8 +111,9 @@ def convert_scene(
     readings = dataset.readings([scene], on_progress)[scene.name]
     if key_frames_only:
         readings = [reading for reading in readings if reading.is_key_frame]
-    missing = [reading.path for reading in readings if not reading.path.is_file()]
-    check_present(missing, _advised(scene, missing, readings))
+    seen = [reading for reading in readings if not isinstance(reading, OtherSample)]
+    missing = [reading.path for reading in seen if not reading.path.is_file()]
+    check_present(missing, _advised(scene, missing, seen))
     if truth is not None:
         check_present(missing_files(dataset.root, scene.samples, truth), truth)
     drawn = _box_markers(dataset, scene, on_progress) if boxes else {}
@@ -123,7 +126,7 @@ def convert_scene(
     grids = _Grids(dataset.root, scene, truth)
     first, last = readings[0].stamp, readings[-1].stamp
     try:
-        _write_static(recorder, readings, first)
+        _write_static(recorder, seen, first)
         chunk_ends = first + _CHUNK_NS
         for stamp, together in groupby(readings, key=lambda reading: reading.stamp):
             if stamp >= chunk_ends:
@@ -140,8 +143,8 @@ def convert_scene(
         recorder.discard()
         raise
     recorder.publish(path)
-    images = sum(isinstance(reading, CameraSample) for reading in readings)
-    return Converted(path, images, len(readings) - images, grids.written, (last - first) / 1e9)
+    images = sum(isinstance(reading, CameraSample) for reading in seen)
+    return Converted(path, images, len(seen) - images, grids.written, (last - first) / 1e9)
 
 
 def describe(
@@ -175,7 +178,7 @@ def is_converted(path: Path, metadata: Mapping[str, str]) -> bool:
     raise OutputError(f"{path} is there and was made otherwise: remove it, or write elsewhere")
 
 
-def _advised(scene: Scene, missing: Sequence[Path], readings: Sequence[Reading]) -> str:
+def _advised(scene: Scene, missing: Sequence[Path], readings: Sequence[_Seen]) -> str:
     """What is missing, in words, and what can be done without it."""
     lost = set(missing)
     if lost and not any(r.path in lost for r in readings if r.is_key_frame):
@@ -183,7 +186,7 @@ def _advised(scene: Scene, missing: Sequence[Path], readings: Sequence[Reading])
     return scene.name
 
 
-def _write_static(recorder: Recorder, readings: Sequence[Reading], stamp: int) -> None:
+def _write_static(recorder: Recorder, readings: Sequence[_Seen], stamp: int) -> None:
     mounts = {_frame(r): _mount(r) for r in readings}
     for reading in readings:
         if not np.array_equal(mounts[_frame(reading)], _mount(reading)):
@@ -197,6 +200,8 @@ def _instant(stamp: int, readings: list[Reading], grids: _Grids) -> Iterator[_Me
     pose = messages.transforms(stamp, [(MAP, BASE, readings[0].map_T_base)])
     yield "/tf", _TF, stamp, pose
     for reading in readings:
+        if isinstance(reading, OtherSample):
+            continue
         frame = _frame(reading)
         if isinstance(reading, CameraSample):
             kind, message = messages.image(camera_image(reading), frame)
@@ -238,7 +243,7 @@ class _Grids:
                 anchor = sample.lidar if self._in_lidar_frame else sample.cameras[ANCHOR]
                 self._samples[anchor.token] = sample
 
-    def at(self, reading: Reading) -> Iterator[_Message]:
+    def at(self, reading: _Seen) -> Iterator[_Message]:
         """The messages that go with a reading, if it is the anchor of a key frame."""
         sample = self._samples.get(reading.token)
         if sample is None:
@@ -257,7 +262,7 @@ class _Grids:
             yield "/truth/flow_markers", _MARKERS, stamp, markers
         self.written += 1
 
-    def _occupancy(self, sample: Sample, reading: Reading, frame: str) -> Occupancy:
+    def _occupancy(self, sample: Sample, reading: _Seen, frame: str) -> Occupancy:
         truth = read_truth(self._root, sample, str(self._benchmark))
         labels = np.where(truth.labels == UNKNOWN, truth.classes.free, truth.labels)
         flow = truth.flow
@@ -275,11 +280,11 @@ class _Grids:
         )
 
 
-def _frame(reading: Reading) -> str:
+def _frame(reading: _Seen) -> str:
     return LIDAR if isinstance(reading, LidarSample) else reading.camera.upper()
 
 
-def _mount(reading: Reading) -> np.ndarray:  # [4, 4]
+def _mount(reading: _Seen) -> np.ndarray:  # [4, 4]
     if isinstance(reading, LidarSample):
         return reading.base_T_lidar
     return reading.calibration.base_T_camera

@@ -27,6 +27,7 @@ ANCHOR = "cam_front"  # a key frame's grid lies where the vehicle was when this 
 LIDAR = "LIDAR_TOP"
 DEFAULT_VERSION = "v1.0-trainval"
 _CHANNELS = {camera.upper(): camera for camera in CAMERAS}
+_READ = {*_CHANNELS, LIDAR}
 # Of columns that are no text.
 _KINDS = {
     "timestamp": int,
@@ -85,7 +86,24 @@ class LidarSample:
         return self.map_T_base @ self.base_T_lidar
 
 
-Reading = CameraSample | LidarSample
+@dataclass(frozen=True)
+class OtherSample:
+    """Something of a sensor that is not read here, a radar: it still tells where the vehicle was.
+
+    Attributes:
+        channel: such as ``RADAR_FRONT``.
+        token, stamp, path, map_T_base, is_key_frame: as of an image.
+    """
+
+    channel: str
+    token: str
+    stamp: int
+    path: Path
+    map_T_base: np.ndarray
+    is_key_frame: bool = True
+
+
+Reading = CameraSample | LidarSample | OtherSample
 
 
 @dataclass(frozen=True)
@@ -237,13 +255,13 @@ class NuScenes(Dataset):
     def readings(
         self, scenes: Collection[Scene], on_progress: OnProgress = nothing
     ) -> dict[str, list[Reading]]:
-        """By name of scene: its images (12 Hz) and LiDAR turns (20 Hz) in order of time.
+        """By name of scene, in order of time: images (12 Hz), LiDAR turns (20 Hz), and the rest.
 
         Raises:
             DataError: a table is damaged.
         """
         scene_of = {sample.token: scene.name for scene in scenes for sample in scene.samples}
-        rows = _read_sample_data(self._folder, self._sensors, scene_of, False, on_progress)
+        rows = _read_sample_data(self._folder, scene_of, on_progress)
         poses = _read_poses(self._folder, {row.pose for row in rows}, on_progress)
         found: dict[str, list[Reading]] = {scene.name: [] for scene in scenes}
         calibrations = _Calibrations(self._sensors)
@@ -365,21 +383,14 @@ def _intrinsics(sensor: _Sensor, row: _DataRow) -> np.ndarray:  # [3, 3]
 
 
 def _read_sensors(folder: Path) -> dict[str, _Sensor]:
-    """By token: the six cameras and the LiDAR of every vehicle."""
+    """By token: every sensor of every vehicle."""
     channels = dict(_fields(folder, "sensor", ("token", "channel")))
-    rows = [
-        row
-        for row in _fields(
-            folder,
-            "calibrated_sensor",
-            ("token", "sensor_token", "translation", "rotation", "camera_intrinsic"),
-        )
-        if channels.get(row[1]) in _CHANNELS or channels.get(row[1]) == LIDAR
-    ]
+    columns = ("token", "sensor_token", "translation", "rotation", "camera_intrinsic")
+    rows = list(_fields(folder, "calibrated_sensor", columns))
     where = str(folder / "calibrated_sensor.json")
     poses = pose_matrices([r[2] for r in rows], [r[3] for r in rows], where)
     return {
-        row[0]: _Sensor(channels[row[1]], pose, row[4])
+        row[0]: _Sensor(channels.get(row[1], ""), pose, row[4])
         for row, pose in zip(rows, poses, strict=True)
     }
 
@@ -401,7 +412,8 @@ def _read_scenes(
     for token, stamp, scene in _fields(folder, "sample", ("token", "timestamp", "scene_token")):
         if scene in names:
             stamps[token], scene_of[token] = stamp * 1000, scene
-    rows = _read_sample_data(folder, sensors, scene_of, True, on_progress)
+    read = {token for token, sensor in sensors.items() if sensor.channel in _READ}
+    rows = _read_sample_data(folder, scene_of, on_progress, key_frames_of=read)
     poses = _read_poses(folder, {row.pose for row in rows}, on_progress)
     calibrations = _Calibrations(sensors)
     found: dict[str, dict[str, Reading]] = {token: {} for token in scene_of}
@@ -436,19 +448,20 @@ def _read_scenes(
 
 def _read_sample_data(
     folder: Path,
-    sensors: Mapping[str, _Sensor],
     samples: Collection[str],
-    key_frames_only: bool,
     on_progress: OnProgress,
+    key_frames_of: Collection[str] | None = None,
 ) -> list[_DataRow]:
-    """Rows of the cameras and the LiDAR that belong to ``samples``."""
+    """Rows that belong to ``samples``: all of them, or only key frames of these sensors."""
     names = ("is_key_frame", "sample_token", "calibrated_sensor_token", "ego_pose_token")
     names = (*names, "token", "timestamp", "filename", "width", "height")
     rows = []
     for key, sample, sensor, pose, token, stamp, file, width, height in _fields(
         folder, "sample_data", names, on_progress
     ):
-        if sample not in samples or sensor not in sensors or (key_frames_only and not key):
+        if sample not in samples:
+            continue
+        if key_frames_of is not None and not (key and sensor in key_frames_of):
             continue
         size = (width or 0, height or 0)  # the LiDAR has none
         rows.append(_DataRow(token, sample, sensor, pose, stamp * 1000, file, size, bool(key)))
@@ -479,10 +492,14 @@ def _reading(
 ) -> Reading:
     if row.pose not in poses:
         raise DataError(f"ego_pose.json of {root} has no {row.pose}, which {row.file} names")
+    if row.sensor not in sensors:
+        raise DataError(f"calibrated_sensor.json of {root} has no {row.sensor}: see {row.file}")
     sensor, path, pose = sensors[row.sensor], root / row.file, poses[row.pose]
     key = row.is_key_frame
     if sensor.channel == LIDAR:
         return LidarSample(row.token, row.stamp, path, sensor.base_T_sensor, pose, key)
+    if sensor.channel not in _CHANNELS:
+        return OtherSample(sensor.channel, row.token, row.stamp, path, pose, key)
     camera = _CHANNELS[sensor.channel]
     return CameraSample(camera, row.token, row.stamp, path, calibrations.of(row), pose, key)
 

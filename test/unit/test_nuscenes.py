@@ -11,7 +11,7 @@ from nuscenes_tables import BASE_T_LIDAR, VERSION, small_nuscenes
 
 from alocc_ros.bags.sample import ego_pose
 from alocc_ros.datasets import tables
-from alocc_ros.datasets.nuscenes import CameraSample, NuScenes, frame_set, lidar_points
+from alocc_ros.datasets.nuscenes import NuScenes, OtherSample, frame_set, lidar_points
 from alocc_ros.datasets.splits import official_splits
 from alocc_ros.errors import DataError
 from alocc_ros.types import CAMERAS
@@ -70,12 +70,14 @@ def test_all_readings_of_a_scene_include_the_sweeps(root):
     dataset = NuScenes(root)
     scene = dataset.scene("scene-0001")
     readings = dataset.readings([scene])["scene-0001"]
-    assert len(readings) == 5 * 6 + 3
+    assert len(readings) == 5 * 6 + 3 + 5
+    others = [r for r in readings if isinstance(r, OtherSample)]
+    assert [r.channel for r in others] == ["RADAR_FRONT"] * 5
     assert [r.stamp for r in readings] == sorted(r.stamp for r in readings)
     sweeps = [r for r in readings if not r.is_key_frame]
-    assert len(sweeps) == 12 and all(isinstance(r, CameraSample) for r in sweeps)
+    assert len(sweeps) == 12 + 2
     for reading in readings:
-        assert reading.path.is_file()
+        assert reading.path.is_file() == (reading not in others)
         np.testing.assert_allclose(reading.map_T_base, ego_pose(reading.stamp), atol=1e-9)
 
 
@@ -130,7 +132,7 @@ def test_a_table_cut_off_anywhere_is_an_error(own):
         ("ego_pose", lambda r: r[0].update(translation=["a", 0, 0]), "ego_pose.json"),
         ("sample_data", lambda r: r.pop(0), "has no LIDAR_TOP"),
         ("sample_data", lambda r: r[0].update(timestamp="noon"), "timestamp"),
-        ("sample_data", lambda r: r[1].update(width=-3), "-3 x 36"),
+        ("sample_data", lambda r: r[2].update(width=-3), "-3 x 36"),
         ("sample_data", lambda r: r[1].update(filename=None), "filename"),
         ("sample", lambda r: r.clear(), "no key frame"),
         ("sample", lambda r: r[0].update(timestamp=None), "timestamp"),
@@ -139,6 +141,7 @@ def test_a_table_cut_off_anywhere_is_an_error(own):
         ("calibrated_sensor", lambda r: r[0].update(camera_intrinsic=[[1]]), "3x3"),
         ("calibrated_sensor", lambda r: r[0].update(rotation=[2, 0, 0, 0]), "length 1"),
         ("calibrated_sensor", lambda r: r.clear(), "has no CAM_FRONT_LEFT"),
+        ("sensor", lambda r: r.clear(), "has no CAM_FRONT_LEFT"),
     ],
 )
 def test_tables_that_contradict_each_other_are_an_error(own, table, change, message):
