@@ -83,9 +83,12 @@ class RecordedGrids:
 
     def base_T_grid(self, frame: str) -> np.ndarray | None:  # [4, 4]
         """Where the grid's ``frame`` is on the vehicle; None: at its base, as far as is told."""
-        if frame == self.base_frame or {frame, self.base_frame} - {*self._tree.frames}:
+        if frame == self.base_frame:
             return None
-        return self._tree.lookup(self.base_frame, frame, None)
+        try:
+            return self._tree.lookup(self.base_frame, frame, None)
+        except PoseError:
+            return None
 
     def _occupancy(self, message: Any, stamp: int) -> Occupancy:
         where = f"bag {self._bag.path}, {self.topic} at {stamp} ns"

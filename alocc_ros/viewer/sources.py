@@ -56,6 +56,7 @@ class Source:
         moments: begins anew each time it is called.
         has_images: whether there are any.
         classes: name of the voxels' class list.
+        topic: where the voxels are in a recording.
         warning: empty, or how the input is incomplete.
     """
 
@@ -64,6 +65,7 @@ class Source:
     moments: Callable[[], Iterator[Moment]]
     has_images: bool = False
     classes: str = ""
+    topic: str = ""
     warning: str = ""
 
 
@@ -113,11 +115,18 @@ def moments_of(sources: Sequence[Source], on_pair: Callable[[Source], None]) -> 
 
 
 def told_apart(sources: Sequence[Source]) -> list[Source]:
-    """Predictions of several inputs get the names of their files."""
+    """Several predictions get the names of their files, as much of them as it takes."""
     predictions = [s for s in sources if s.name == PREDICTION]
     if len(predictions) < 2:
         return list(sources)
-    return [_called(s, s.path.name) if s.name == PREDICTION else s for s in sources]
+    ways = (
+        [s.path.name for s in predictions],
+        [str(s.path) for s in predictions],
+        [f"{s.path} {s.topic}" for s in predictions],
+    )
+    names = next((names for names in ways if len({*names}) == len(names)), ways[-1])
+    named = iter(names)
+    return [_called(s, next(named)) if s.name == PREDICTION else s for s in sources]
 
 
 def as_truth(sources: Sequence[Source]) -> list[Source]:
@@ -147,8 +156,8 @@ def _bag_sources(bag: Bag, wishes: Wishes) -> list[Source]:
     for recorded in grids:
         name = TRUTH if "truth" in recorded.name else PREDICTION
         moments = partial(_grid_moments, recorded, name)
-        classes = recorded.info.classes.name
-        sources.append(Source(bag.path, name, moments, classes=classes, warning=bag.warning))
+        source = Source(bag.path, name, moments, topic=recorded.topic, warning=bag.warning)
+        sources.append(replace(source, classes=recorded.info.classes.name))
     preset = wishes.preset or preset_of(bag)
     images = {topic for topic, kind in bag.types.items() if kind in IMAGE_TYPES}
     fits = {named(topics.image) for topics in preset.used_cameras.values()} <= images

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import signal
 import subprocess
@@ -28,6 +29,7 @@ from alocc_ros.grid import VoxelGrid
 from alocc_ros.labels import OPENOCC
 from alocc_ros.types import Occupancy
 from alocc_ros.viewer import sheet
+from alocc_ros.viewer.sources import Wishes, moments_of, open_sources, told_apart
 
 FRAMES = 3
 
@@ -159,6 +161,19 @@ def test_a_scene_looks_the_same_in_a_bag_as_in_its_folder(dataset, tmp_path):
         assert view(*(where if isinstance(where, tuple) else [where]), "--png", path) == 0
         pages.append(np.asarray(Image.open(path))[sheet._HEADER :])
     np.testing.assert_array_equal(*pages)
+
+
+def test_two_runs_of_one_name_are_told_apart(made, tmp_path):
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        shutil.copy(made / "bare.mcap", tmp_path / name / "out.mcap")
+    paths = [tmp_path / "first" / "out.mcap", tmp_path / "second" / "out.mcap"]
+    with contextlib.ExitStack() as stack:
+        opened = [s for p in paths for s in open_sources(p, Wishes(), stack)]
+        assert [s.name for s in told_apart(opened)] == [str(p) for p in paths]
+        assert [s.name for s in told_apart(opened[:1])] == ["prediction"]
+        view = next(moments_of(told_apart(opened), lambda _: None)).look()
+        assert [layer.name for layer in view.layers] == [str(p) for p in paths]
 
 
 def test_truth_of_another_time_is_an_error_and_no_picture(made, dataset, tmp_path, capsys):
