@@ -29,7 +29,7 @@ from alocc_ros import arrays
 from alocc_ros.bags import messages
 from alocc_ros.bags.outputs import Provenance, grid_info
 from alocc_ros.bags.writer import Recorder
-from alocc_ros.datasets.boxes import box_lines, read_boxes
+from alocc_ros.datasets.boxes import Box, box_lines, read_boxes
 from alocc_ros.datasets.nuscenes import (
     ANCHOR,
     LIDAR,
@@ -116,14 +116,13 @@ def convert_scene(
     check_present(missing, _advised(scene, missing, seen))
     if truth is not None:
         check_present(missing_files(dataset.root, scene.samples, truth), truth)
-    drawn = _box_markers(dataset, scene, on_progress) if boxes else {}
+    labels = _Labels(dataset, scene, truth, boxes, on_progress)
     metadata = describe(dataset, scene, truth, key_frames_only, boxes)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}") from error
     recorder = Recorder(path.with_name(path.name + ".partial"), metadata)
-    grids = _Grids(dataset.root, scene, truth)
     first, last = readings[0].stamp, readings[-1].stamp
     try:
         _write_static(recorder, seen, first)
@@ -132,19 +131,16 @@ def convert_scene(
             if stamp >= chunk_ends:
                 recorder.end_frame()
                 chunk_ends = stamp + _CHUNK_NS
-            for reading in (now := list(together)):
-                if reading.token in drawn:
-                    recorder.write("/truth/boxes", _MARKERS, stamp, drawn[reading.token])
-            for message in _instant(stamp, now, grids):
+            for message in _instant(stamp, list(together), labels):
                 recorder.write(*message)
             on_progress(scene.name, stamp - first, last - first)
         recorder.end_frame()
+        recorder.publish(path)
     except BaseException:
         recorder.discard()
         raise
-    recorder.publish(path)
     images = sum(isinstance(reading, CameraSample) for reading in seen)
-    return Converted(path, images, len(seen) - images, grids.written, (last - first) / 1e9)
+    return Converted(path, images, len(seen) - images, labels.grids, (last - first) / 1e9)
 
 
 def describe(
@@ -195,7 +191,7 @@ def _write_static(recorder: Recorder, readings: Sequence[_Seen], stamp: int) -> 
     recorder.write("/tf_static", _TF, stamp, messages.transforms(stamp, entries))
 
 
-def _instant(stamp: int, readings: list[Reading], grids: _Grids) -> Iterator[_Message]:
+def _instant(stamp: int, readings: list[Reading], labels: _Labels) -> Iterator[_Message]:
     """What was recorded at one stamp: where the vehicle was, and what was seen from there."""
     pose = messages.transforms(stamp, [(MAP, BASE, readings[0].map_T_base)])
     yield "/tf", _TF, stamp, pose
@@ -211,46 +207,50 @@ def _instant(stamp: int, readings: list[Reading], grids: _Grids) -> Iterator[_Me
         else:
             points = lidar_points(reading).view(_LIDAR_DTYPE).reshape(-1)
             yield f"/{frame}", _CLOUD, stamp, messages.point_cloud(points, stamp, frame)
-        yield from grids.at(reading)
+        yield from labels.at(reading)
 
 
-def _box_markers(dataset: NuScenes, scene: Scene, on_progress: OnProgress) -> dict[str, Any]:
-    """By token of the LiDAR's sweep: the boxes that were drawn around its points."""
-    stamps = {sample.token: sample.stamp for sample in scene.samples}
-    boxes = read_boxes(dataset.root / dataset.version, stamps, on_progress)
-    return {
-        sample.lidar.token: messages.flow_markers(
-            box_lines(boxes[sample.token]), sample.lidar.stamp, MAP, clear=number == 0
-        )
-        for number, sample in enumerate(scene.samples)
-    }
-
-
-class _Grids:
-    """The labels of a scene, each with the reading at whose stamp it is true.
+class _Labels:
+    """What people say there is in a scene, each with the reading at whose stamp it is true.
 
     Attributes:
-        written: how many there have been.
+        grids: how many voxel grids there have been.
     """
 
-    def __init__(self, root: Path, scene: Scene, benchmark: str | None) -> None:
-        self._root, self._benchmark = root, benchmark
-        self._samples: dict[str, Sample] = {}
-        self.written = 0
+    def __init__(
+        self,
+        dataset: NuScenes,
+        scene: Scene,
+        benchmark: str | None,
+        boxes: bool,
+        on_progress: OnProgress,
+    ) -> None:
+        self._root, self._benchmark, self.grids = dataset.root, benchmark, 0
+        self._samples: dict[str, Sample] = {}  # by token of the reading, as below
+        self._boxes: dict[str, list[Box]] = {}
         if benchmark is not None:
             self._in_lidar_frame = find_benchmark(benchmark).in_lidar_frame
             for sample in scene.samples:
                 anchor = sample.lidar if self._in_lidar_frame else sample.cameras[ANCHOR]
                 self._samples[anchor.token] = sample
+        if boxes:
+            stamps = {sample.token: sample.stamp for sample in scene.samples}
+            found = read_boxes(dataset.root / dataset.version, stamps, on_progress)
+            self._boxes = {s.lidar.token: found[s.token] for s in scene.samples}
 
     def at(self, reading: _Seen) -> Iterator[_Message]:
-        """The messages that go with a reading, if it is the anchor of a key frame."""
-        sample = self._samples.get(reading.token)
-        if sample is None:
-            return
+        """The messages that go with a reading; most have none."""
+        if reading.token in self._boxes:
+            lines = box_lines(self._boxes[reading.token])
+            markers = messages.flow_markers(lines, reading.stamp, MAP, clear=True)
+            yield "/truth/boxes", _MARKERS, reading.stamp, markers
+        if reading.token in self._samples:
+            yield from self._grid(self._samples[reading.token], reading)
+
+    def _grid(self, sample: Sample, reading: _Seen) -> Iterator[_Message]:
         stamp, frame = reading.stamp, LIDAR if self._in_lidar_frame else BASE
         occupancy = self._occupancy(sample, reading, frame)
-        if not self.written:
+        if not self.grids:
             provenance = Provenance(f"{self._benchmark} labels", "none: these are labels", {}, {})
             info = messages.string(grid_info(occupancy, provenance))
             yield "/truth/grid_info", "std_msgs/msg/String", stamp, info
@@ -258,9 +258,9 @@ class _Grids:
         yield "/truth/occupancy", _CLOUD, stamp, messages.point_cloud(points, stamp, frame)
         if occupancy.flow is not None:
             lines = arrays.flow_lines(occupancy)
-            markers = messages.flow_markers(lines, stamp, frame, clear=not self.written)
+            markers = messages.flow_markers(lines, stamp, frame, clear=not self.grids)
             yield "/truth/flow_markers", _MARKERS, stamp, markers
-        self.written += 1
+        self.grids += 1
 
     def _occupancy(self, sample: Sample, reading: _Seen, frame: str) -> Occupancy:
         truth = read_truth(self._root, sample, str(self._benchmark))
