@@ -80,6 +80,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--clean", action="store_true", help="free shared memory that killed ROS processes left"
     )
+    parser.add_argument(
+        "--listen",
+        type=float,
+        nargs="?",
+        const=3.0,
+        metavar="S",
+        help="also tell what running nodes say for so long: cameras, lost images (3)",
+    )
     parser.add_argument("--json", action="store_true", help="machine-readable result")
 
 
@@ -91,6 +99,8 @@ def run(args: argparse.Namespace) -> int:
         freed = remove_abandoned_segments()
         print(f"{freed / 1e6:.0f} MB of shared memory freed", file=sys.stderr)
     findings = list(examine())
+    if args.listen:
+        findings += _running(args.listen)
     broken = {f.needed_by for f in findings if not f.ok}
     ready = {"run": "run" not in broken, "node": not broken & {"run", "node"}}
     if args.json:
@@ -294,6 +304,19 @@ def _abandoned() -> Finding:
         return Finding("shared memory", size)
     found = f"{size}, {left:.0f} of them left behind by killed processes"
     return Finding("shared memory", found, ok=False, remedy="alocc doctor --clean")
+
+
+def _running(seconds: float) -> list[Finding]:
+    """What nodes of this domain say about themselves."""
+    from alocc_ros.ros.hearing import statuses
+
+    heard = statuses(seconds)
+    domain = os.environ.get("ROS_DOMAIN_ID") or "0"
+    if not heard:
+        found = f"none was heard in {seconds:g} s on domain {domain}"
+        return [Finding("running node", found, ok=False, remedy="start it on the same domain")]
+    # Levels are bytes: OK is the lowest.
+    return [Finding(n, s.message, ok=s.level == type(s).OK) for n, s in heard.items()]
 
 
 def _ros_remedy(build: bool = False) -> str:

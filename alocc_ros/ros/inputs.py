@@ -33,7 +33,7 @@ IMAGE_TYPES = {
     "compressed": {COMPRESSED: CompressedImage},
 }
 _GAPS = 60  # that the share of missing images is told from
-_IMAGE_DEPTH = 5  # what waits longer is too old to be of use
+_IMAGE_DEPTH = 10  # nearly a second at 12 Hz, for when the processor is busy with others
 _INFO_DEPTH = 2
 
 

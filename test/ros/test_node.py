@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import time
@@ -192,6 +193,12 @@ def test_publishers_that_cannot_be_received_are_named(stage):
     values = stage.values("camera cam_front")
     assert values["state"] == "waiting"
     assert values["reason"] == "nobody publishes /CAM_FRONT/image_rect_compressed"
+    doctor = stage.start("-m", PLAY, "doctor", "--listen", "5", "--json")
+    said, _ = doctor.communicate(timeout=120)
+    found = {f["subject"]: f for f in json.loads(said.splitlines()[-1])["findings"]}
+    heard = found["/alocc_node: camera cam_front"]
+    assert not heard["ok"]
+    assert values["reason"] in heard["found"]
     stage.node.destroy_publisher(latched)
     stage.node.destroy_publisher(text)
 
