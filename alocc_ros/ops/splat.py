@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from alocc_ros.ops import native
-from alocc_ros.ops.mode import fast
+from alocc_ros.ops.mode import forced
 
 
 @dataclass(frozen=True)
@@ -184,9 +184,9 @@ def splat(
     Elsewhere than in the C kernels, the nodes of the depth bins are remembered for as long as
     cameras and poses stay what they are, and only the side copies are placed anew.
     """
-    if not fast():
+    if forced():
         return splat_twin(geometry, context, frustum, lattice, sides, alive)
-    if not native.available(geometry, context):
+    if torch.is_grad_enabled() or not native.available(geometry, context):
         return _splat_torch(geometry, context, frustum, lattice, sides, alive)
     n, bins, h, w = geometry.shape
     channels = context.shape[1]

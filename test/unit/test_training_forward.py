@@ -182,3 +182,31 @@ def test_filling_behind_has_the_twins_gradient():
     truth = torch.autograd.grad((fill_behind_twin(depth, fill) * weight).sum(), (depth, fill))
     for a, b in zip(found, truth, strict=True):
         torch.testing.assert_close(a, b)
+
+
+def test_lifting_has_the_twins_gradient():
+    from alocc_ros.network.depth import Lifted
+    from alocc_ros.network.lifting import lift
+    from alocc_ros.ops.mode import twins
+
+    v = small("alocc_2d")
+    cameras, shape = training_frame(v, 1).cameras, v.feature_size
+    random = torch.Generator().manual_seed(0)
+    depth, fill, context, weight, offset = (
+        torch.rand(6, n, *shape, generator=random, requires_grad=True)
+        for n in (v.depth_bins, v.intra_length, v.context_channels, 27, 18)
+    )
+    with torch.no_grad():  # peaks within the grid, or no side copy would be seen
+        depth[:, 12:] *= 0.1
+        fill *= 0.1
+    lifted = Lifted(depth, fill, context, weight, offset)
+    # Without the quirk of the released weights: copies anywhere along the ray.
+    volume = lift(lifted, cameras, v, v.depth_bins - 1)
+    with twins():
+        slow = lift(lifted, cameras, v, v.depth_bins - 1)
+    assert close(volume, slow)
+    towards = torch.randn(volume.shape, generator=random)
+    found = torch.autograd.grad((volume * towards).sum(), lifted)
+    for ours, twin in zip(found, torch.autograd.grad((slow * towards).sum(), lifted), strict=True):
+        assert twin.abs().max() > 0
+        assert close(ours, twin, 1e-4)
