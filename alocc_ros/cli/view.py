@@ -41,6 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--benchmark", metavar="NAME", help="ground truth of a nuScenes folder: occ3d, openocc"
     )
+    parser.add_argument(
+        "--camera-mask", action="store_true", help="only voxels that a camera sees (occ3d knows)"
+    )
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
         "--preset",
@@ -168,6 +171,7 @@ def _asked_for(args: argparse.Namespace) -> str:
 
 def _show(args: argparse.Namespace, sources: Sequence[Source]) -> int:
     """Everything that was asked for; returns how many frames that were."""
+    from alocc_ros.viewer.moments import only_seen
     from alocc_ros.viewer.sources import moments_of
 
     paired: set[Source] = set()
@@ -177,7 +181,7 @@ def _show(args: argparse.Namespace, sources: Sequence[Source]) -> int:
         advance = stack.enter_context(_progress())
         outputs = _outputs(args, sources, stack)
         for number, moment in enumerate(_matched(args, chosen, sources, paired), start=1):
-            view = moment.look()
+            view = only_seen(moment.look()) if args.camera_mask else moment.look()
             for output in outputs:
                 output(number - 1, view)
             advance()

@@ -87,4 +87,4 @@ def _view_of_truth(root: Path, sample: Sample, benchmark: str) -> View:
     )
     base_T_grid = sample.base_T_lidar_grid if in_lidar_frame else None
     detail = f"{benchmark}   {sample.scene_name}"
-    return View(stamp, None, (Layer(TRUTH, detail, occupancy, base_T_grid),))
+    return View(stamp, None, (Layer(TRUTH, detail, occupancy, base_T_grid, truth.mask_camera),))

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from alocc_ros.errors import ParameterError
 from alocc_ros.geometry import inverse
 from alocc_ros.types import FrameSet, Occupancy
 
@@ -22,12 +23,37 @@ class Layer:
         detail: which model, which benchmark.
         occupancy: the voxels.
         base_T_grid: [4, 4], where the grid's frame is on the vehicle; None: it is the base.
+        seen: [X, Y, Z] bool, voxels that a camera sees, if that is known.
     """
 
     name: str
     detail: str
     occupancy: Occupancy
     base_T_grid: np.ndarray | None = None
+    seen: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class View:
+    """All that is known of one instant.
+
+    Attributes:
+        stamp: ns.
+        frame: images with calibration and poses, if there are any.
+        layers: voxel grids; the first one is drawn into the images.
+    """
+
+    stamp: int
+    frame: FrameSet | None = None
+    layers: tuple[Layer, ...] = ()
+
+
+@dataclass(frozen=True)
+class Moment:
+    """An instant of a source; what there is to see is only read when it is asked for."""
+
+    stamp: int
+    look: Callable[[], View]
 
 
 def placed(layer: Layer, frame: FrameSet | None) -> Layer:
@@ -74,27 +100,28 @@ def upright(layer: Layer) -> Layer:
     return replace(layer, occupancy=turned, base_T_grid=base_T_grid)
 
 
-@dataclass(frozen=True)
-class View:
-    """All that is known of one instant.
+def only_seen(view: View) -> View:
+    """Without the voxels that no camera sees, as far as ground truth in the view tells them.
 
-    Attributes:
-        stamp: ns.
-        frame: images with calibration and poses, if there are any.
-        layers: voxel grids; the first one is drawn into the images.
+    Models that were trained with that mask put anything there, and are not scored for it.
+
+    Raises:
+        ParameterError: none of the grids comes with such a mask, or one has another lattice.
     """
-
-    stamp: int
-    frame: FrameSet | None = None
-    layers: tuple[Layer, ...] = ()
-
-
-@dataclass(frozen=True)
-class Moment:
-    """An instant of a source; what there is to see is only read when it is asked for."""
-
-    stamp: int
-    look: Callable[[], View]
+    seen, grid = next(
+        ((la.seen, la.occupancy.grid) for la in view.layers if la.seen is not None), (None, None)
+    )
+    if seen is None or any(layer.occupancy.grid != grid for layer in view.layers):
+        raise ParameterError(
+            f"--camera-mask: nothing tells which voxels the cameras see at {view.stamp} ns; the "
+            "ground truth of occ3d does, for grids like its own"
+        )
+    layers = []
+    for layer in view.layers:
+        occupancy = layer.occupancy
+        labels = np.where(seen, occupancy.labels, np.uint8(occupancy.classes.free))
+        layers.append(replace(layer, occupancy=replace(occupancy, labels=labels)))
+    return replace(view, layers=tuple(layers))
 
 
 def joined(

@@ -15,14 +15,14 @@ from scipy.spatial.transform import Rotation
 from street_truth import frame_at, voxels_at
 
 from alocc_ros.arrays import direction_colours
-from alocc_ros.errors import ImageError, OutputError
+from alocc_ros.errors import ImageError, OutputError, ParameterError
 from alocc_ros.geometry import inverse, pose_matrix, project
 from alocc_ros.grid import VoxelGrid
 from alocc_ros.labels import OCC3D
 from alocc_ros.stream.overlay import camera_T_grid, not_covered
 from alocc_ros.types import Occupancy
 from alocc_ros.viewer import above, sheet, voxels
-from alocc_ros.viewer.moments import Layer, Moment, View, joined, placed, upright
+from alocc_ros.viewer.moments import Layer, Moment, View, joined, only_seen, placed, upright
 from alocc_ros.viewer.motion import motions
 from alocc_ros.viewer.pictures import Animation
 
@@ -411,6 +411,22 @@ def test_every_moment_stays_and_gets_at_most_one_partner(pace, others, tolerance
     # Whoever is the other's nearest has it, or something that is as near.
     for a, b in pairs:
         assert all(abs(a - b) <= abs(c - b) for c in pace if c > a)
+
+
+def test_only_what_a_camera_sees_is_left_of_every_grid():
+    seen = np.zeros(SMALL.shape, bool)
+    seen[:10] = True
+    both = {(4, 4, 4): CAR, (15, 4, 4): CAR}
+    layers = (
+        Layer("prediction", "", occupancy(both)),
+        Layer("ground truth", "", occupancy(both), seen=seen),
+    )
+    for layer in only_seen(View(1, None, layers)).layers:
+        assert np.argwhere(layer.occupancy.labels != OCC3D.free).tolist() == [[4, 4, 4]]
+    other = Layer("prediction", "", occupancy({}, VoxelGrid()))
+    for without in ((layers[0],), (other, layers[1]), ()):
+        with pytest.raises(ParameterError, match="nothing tells which voxels"):
+            only_seen(View(1, None, without))
 
 
 # --- pictures.py -----------------------------------------------------------------------------
