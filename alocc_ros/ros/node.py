@@ -36,6 +36,7 @@ from alocc_ros.ros.model import Model, load
 from alocc_ros.ros.outputs import Outputs
 from alocc_ros.ros.parameters import DeclaredParameters, NodeParameters
 from alocc_ros.ros.poses import Poses
+from alocc_ros.ros.topics import clock_problems
 from alocc_ros.ros.worker import Worker
 from alocc_ros.stream.preset import Preset, load_preset
 from alocc_ros.stream.rig import RigCamera, load_rig
@@ -51,6 +52,7 @@ _SCAN_PERIOD = 0.5  # s
 # s for the set at work when the program ends: a launch file kills after 5 s, and what is killed
 # leaves its shared memory behind.
 _END_TIMEOUT = 3.0
+_CLOCK_PATIENCE = 5.0  # s that the player of a bag may need to start
 _COMPLAINT_PERIOD = 5.0  # s between two equal kinds of complaints in the log
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
@@ -82,6 +84,7 @@ class _Active:
     worker: Worker
     diagnostics: Diagnostics
     timers: list[Any]
+    since: float  # time.monotonic
 
 
 class AloccNode(LifecycleNode):
@@ -193,10 +196,9 @@ class AloccNode(LifecycleNode):
         configured.outputs.cameras = inputs.cameras
         inputs.collector.registerCallback(worker.offer)
         timers = [self._every(_POLL_PERIOD, inputs.poll), self._every(_SCAN_PERIOD, self._scan)]
-        diagnostics = Diagnostics(
-            self.get_fully_qualified_name(), parameters.stale_after, monotonic()
-        )
-        self._active = _Active(inputs, poses, make_frame, worker, diagnostics, timers)
+        now = monotonic()
+        diagnostics = Diagnostics(self.get_fully_qualified_name(), parameters.stale_after, now)
+        self._active = _Active(inputs, poses, make_frame, worker, diagnostics, timers, now)
         model = configured.model
         configured.outputs.announce(model.record, model.weights_sha256, configured.frame)
         return done
@@ -271,6 +273,8 @@ class AloccNode(LifecycleNode):
         # Poses first: a player may begin as soon as somebody wants its images.
         problems = self._active.poses.problems()
         self._active.inputs.scan()
+        if monotonic() > self._active.since + _CLOCK_PATIENCE:
+            problems += clock_problems(self)
         for problem in problems:
             if problem not in self._problems:
                 self.get_logger().error(problem)

@@ -138,6 +138,19 @@ def qos_problems(node: Node, topic: str, wanted: QoSProfile) -> list[str]:
     return problems
 
 
+def clock_problems(node: Node) -> list[str]:
+    """Why a node that lives in simulated time has none, or too much of it."""
+    if not node.get_parameter("use_sim_time").value:
+        return []
+    clocks = node.get_publishers_info_by_topic("/clock")
+    if not clocks:
+        return ["use_sim_time is set, but nobody publishes /clock"]
+    if len(clocks) > 1:
+        names = ", ".join(sorted(map(_who, clocks)))
+        return [f"{len(clocks)} publish /clock, and time jumps between them: {names}"]
+    return []
+
+
 def _who(publisher: TopicEndpointInfo) -> str:
     """Node and publisher become known separately."""
     if "UNKNOWN" in publisher.node_name:

@@ -29,6 +29,7 @@ from live import Stage, ns  # noqa: E402
 from PIL import Image  # noqa: E402
 from rcl_interfaces.srv import SetParameters  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
+from rosgraph_msgs.msg import Clock  # noqa: E402
 from std_srvs.srv import SetBool, Trigger  # noqa: E402
 
 from alocc_ros.bags import messages  # noqa: E402
@@ -355,6 +356,16 @@ def raw_with_odometry(recorded: list[Entry]) -> Iterator[Entry]:
             image = CameraImage("", stamp, pixels.tobytes(), "rgb8", height, width, 3 * width)
             kind, message = messages.image(image, frame)
         yield entry._replace(type=kind, message=message)
+
+
+def test_a_second_clock_is_reported(live):
+    live.become()
+    node = live.stage.node
+    second = node.create_publisher(Clock, "/clock", 10)
+    text = "2 publish /clock, and time jumps between them: /stage, /stage"
+    live.stage.until(lambda: text in live.stage.status("sets").message, "nothing is said of two")
+    node.destroy_publisher(second)
+    live.stage.until(lambda: text not in live.stage.status("sets").message, "it is still said")
 
 
 def test_images_that_cannot_be_used_are_named_with_the_reason_and_done_without(
