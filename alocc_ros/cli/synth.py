@@ -7,6 +7,8 @@ import argparse
 import re
 from pathlib import Path
 
+from alocc_ros.cli._progress import bars
+
 FORMATS = ("nuscenes", "bag", "both")
 
 
@@ -40,6 +42,7 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from alocc_ros.errors import DeviceError, ParameterError
+    from alocc_ros.synthetic.job import write_bags, write_both, write_dataset
     from alocc_ros.synthetic.nuscenes import Recipe
 
     split = args.split or (("val", args.scenes),)
@@ -52,67 +55,11 @@ def run(args: argparse.Namespace) -> int:
     recipe = Recipe(
         args.seed, args.scenes, args.frames, args.size, not args.no_sweeps, tuple(split)
     )
-    root = args.out / {"nuscenes": "", "bag": ".nuscenes", "both": "nuscenes"}[args.format]
-    _write(root, recipe, args.device, min(jobs, args.scenes))
-    if args.format != "nuscenes":
-        _write_bags(root, args.out if args.format == "bag" else args.out / "bags", recipe)
-    if args.format == "bag":
-        import shutil
-
-        shutil.rmtree(root)
+    with bars() as on_progress:
+        for_format = {"nuscenes": write_dataset, "bag": write_bags, "both": write_both}[args.format]
+        for_format(args.out, recipe, args.device, min(jobs, args.scenes), on_progress)
     print(f"{args.scenes} scenes with {args.frames} key frames each in {args.out}")
     return 0
-
-
-def _write(root: Path, recipe, device: str, jobs: int) -> None:
-    from alocc_ros.synthetic.job import synthesise
-
-    with _progress("scenes") as (progress, bar):
-
-        def on_progress(done: int, total: int) -> None:
-            progress.update(bar, completed=done, total=total)
-
-        synthesise(root, recipe, device=device, jobs=jobs, on_progress=on_progress)
-
-
-def _write_bags(root: Path, out: Path, recipe) -> None:
-    from alocc_ros.datasets.convert import convert_scene
-    from alocc_ros.datasets.nuscenes import NuScenes
-
-    dataset = NuScenes(root)
-    with _progress("bags") as (progress, bar):
-        progress.update(bar, total=len(dataset.scenes))
-        for scene in dataset.scenes:
-            path = out / f"{scene.name}.mcap"
-            if not path.exists():
-                convert_scene(dataset, scene, path, truth="openocc")
-            progress.advance(bar)
-
-
-def _progress(what: str):
-    import contextlib
-
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    @contextlib.contextmanager
-    def shown():
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.percentage:.0f} %"),
-        )
-        times = (TimeElapsedColumn(), TimeRemainingColumn())
-        with Progress(*columns, *times, console=Console(stderr=True), transient=True) as progress:
-            yield progress, progress.add_task(what, total=None)
-
-    return shown()
 
 
 def _positive(text: str) -> int:

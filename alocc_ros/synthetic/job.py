@@ -3,33 +3,38 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
+import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from multiprocessing.sharedctypes import Synchronized
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import torch
 
+from alocc_ros.datasets.convert import convert_scene
+from alocc_ros.datasets.nuscenes import NuScenes
+from alocc_ros.datasets.tables import nothing
 from alocc_ros.errors import OutputError
 from alocc_ros.synthetic.nuscenes import Recipe, is_written, prepare, write_scene, write_tables
 
-# (turns done, turns in all); a turn is six images.
-OnProgress = Callable[[int, int], None]
+# (what is being written, how much of it is done, of how much)
+OnProgress = Callable[[str, int, int], None]
 
 
-def synthesise(
+def write_dataset(
     root: Path,
     recipe: Recipe,
-    *,
     device: str = "cpu",
     jobs: int = 1,
-    on_progress: OnProgress = lambda done, total: None,
+    on_progress: OnProgress = nothing,
 ) -> None:
-    """Writes the nuScenes folder ``root``.
+    """Writes the nuScenes folder ``root``, on ``jobs`` processes.
 
     Raises:
         OutputError: the folder holds something else, or cannot be written.
@@ -37,19 +42,72 @@ def synthesise(
     prepare(root, recipe)
     missing = [n for n in range(recipe.scenes) if not is_written(root, n)]
     total, done = recipe.scenes * recipe.turns, (recipe.scenes - len(missing)) * recipe.turns
-    on_progress(done, total)
-    if jobs <= 1 or len(missing) <= 1:
-        for number in missing:
 
-            def on_turn() -> None:
-                nonlocal done
-                done += 1
-                on_progress(done, total)
+    def on_turns(turns: int) -> None:
+        on_progress("images", done + turns, total)
 
-            write_scene(root, recipe, number, device=device, on_turn=on_turn)
+    on_turns(0)
+    if jobs > 1 and len(missing) > 1:
+        _share(root, recipe, missing, device, jobs, on_turns)
     else:
-        _share(root, recipe, missing, device, jobs, lambda n: on_progress(done + n, total))
+        count = itertools.count(1)
+        for number in missing:
+            on_turn = partial(_next, count, on_turns)
+            write_scene(root, recipe, number, device=device, on_turn=on_turn)
     write_tables(root, recipe)
+
+
+def write_bags(
+    out: Path,
+    recipe: Recipe,
+    device: str = "cpu",
+    jobs: int = 1,
+    on_progress: OnProgress = nothing,
+) -> None:
+    """Writes a bag for each scene into ``out``; the data set they are made of is not kept.
+
+    Raises:
+        OutputError: the folder holds something else, or cannot be written.
+    """
+    prepare(out, recipe)
+    if all(_bag(out, name).exists() for name in recipe.names()):
+        return
+    root = out / ".nuscenes"
+    write_dataset(root, recipe, device, jobs, on_progress)
+    _convert(root, out, on_progress)
+    shutil.rmtree(root)
+
+
+def write_both(
+    out: Path,
+    recipe: Recipe,
+    device: str = "cpu",
+    jobs: int = 1,
+    on_progress: OnProgress = nothing,
+) -> None:
+    """Writes ``out/nuscenes`` and, made of it, ``out/bags``.
+
+    Raises:
+        OutputError: the folder holds something else, or cannot be written.
+    """
+    write_dataset(out / "nuscenes", recipe, device, jobs, on_progress)
+    _convert(out / "nuscenes", out / "bags", on_progress)
+
+
+def _bag(folder: Path, scene: str) -> Path:
+    return folder / f"{scene}.mcap"
+
+
+def _convert(root: Path, folder: Path, on_progress: OnProgress) -> None:
+    dataset = NuScenes(root)
+    for scene in dataset.scenes:
+        path = _bag(folder, scene.name)
+        if not path.exists():
+            convert_scene(dataset, scene, path, "openocc", on_progress=on_progress)
+
+
+def _next(count: Iterator[int], on_turns: Callable[[int], None]) -> None:
+    on_turns(next(count))
 
 
 def _share(

@@ -28,7 +28,7 @@ FREE = OCC3D.free
 _SUB = 2  # samples along each edge of a voxel
 _WIDER = 0.07  # m by which things are widened, so that a voxel that they touch counts as theirs
 _OVER_GROUND = 3  # must, where the voxel also holds ground
-_SHELL = 0.8  # m of a house's walls and roof that are solid
+_SHELL = 0.8  # m of a house's walls, roof and floor that are solid
 _CHUNK = 1 << 18  # voxels of parts at a time
 _PIXELS = (112, 200)  # rays of a camera for the visibility mask; 0.25 m apart 40 m away
 
@@ -215,7 +215,8 @@ def _contains(solids: Solids, part: Tensor, points: Tensor, hollow: Tensor) -> T
         ]
     ).amin(dim=0)
     between = (rise >= -pad[..., 2]) & (z <= high[..., 2] + pad[..., 2])
-    block = (sides >= 0) & between & ~(hollow[:, None] & (sides > _SHELL))
+    deep = torch.minimum(sides, rise) > _SHELL
+    block = (sides >= 0) & between & ~(hollow[:, None] & deep)
     across = (x / half[..., 0]) ** 2 + (y / half[..., 1]) ** 2
     middle = (low[..., 2] + high[..., 2]) / 2
     ellipsoid = across + ((z - middle) / half[..., 2]) ** 2 <= 1
