@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from alocc_ros.cli._models import add_model_arguments, find_model, load_network
-from alocc_ros.datasets.nuscenes import NuScenes, Scene
+from alocc_ros.datasets.infos import open_dataset
+from alocc_ros.datasets.nuscenes import Dataset, Scene
 from alocc_ros.errors import OutputError, ParameterError
 from alocc_ros.evaluation.evaluate import Report, Task, evaluate, write_report
 from alocc_ros.evaluation.processes import Processes, started
@@ -34,7 +35,13 @@ _WITHOUT_TRUTH = "test"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of ``alocc evaluate``."""
     add_model_arguments(parser)
-    parser.add_argument("--data", type=Path, required=True, metavar="ROOT", help="data set")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        metavar="ROOT",
+        help="data set: its folder, or an info file (.pkl)",
+    )
     parser.add_argument("--version", help="of its tables (default: v1.0-trainval, or the only one)")
     parser.add_argument("--split", default="val", help="which scenes (default: val)")
     parser.add_argument(
@@ -94,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _task(
-    args: argparse.Namespace, dataset: NuScenes, scoring: Scoring, record: ModelRecord, scored: bool
+    args: argparse.Namespace, dataset: Dataset, scoring: Scoring, record: ModelRecord, scored: bool
 ) -> Task:
     return Task(
         dataset.root,
@@ -142,7 +149,7 @@ def _forbid_chance() -> None:
 
 
 def _identity(
-    args: argparse.Namespace, record: ModelRecord, weights: str, dataset: NuScenes, scored: bool
+    args: argparse.Namespace, record: ModelRecord, weights: str, dataset: Dataset, scored: bool
 ) -> dict[str, Any]:
     """Everything that the numbers depend on, but for which scenes they are of."""
     from alocc_ros import __version__
@@ -161,7 +168,7 @@ def _identity(
     }
 
 
-def _dataset(args: argparse.Namespace, processes: Processes) -> NuScenes:
+def _dataset(args: argparse.Namespace, processes: Processes) -> Dataset:
     from rich.console import Console
 
     with Console(stderr=True, quiet=processes.rank > 0).status("reading tables") as status:
@@ -169,7 +176,7 @@ def _dataset(args: argparse.Namespace, processes: Processes) -> NuScenes:
         def on_progress(what: str, done: int, total: int) -> None:
             status.update(f"reading {what}, {100 * done // max(total, 1)} %")
 
-        return NuScenes(args.data, args.version, on_progress=on_progress)
+        return open_dataset(args.data, args.version, on_progress)
 
 
 def _watched(

@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument("--model", help="model record, such as alocc_2d_mini")
-    parser.add_argument("--data", type=Path, required=True, metavar="ROOT", help="data set")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        metavar="ROOT",
+        help="data set: its folder, or an info file (.pkl)",
+    )
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the run")
     parser.add_argument("--config", type=Path, help="settings, such as another run's config.yaml")
     parser.add_argument(

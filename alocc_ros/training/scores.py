@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from alocc_ros.datasets.nuscenes import NuScenes
+from alocc_ros.datasets.infos import open_dataset
 from alocc_ros.evaluation.evaluate import Task, evaluate
 from alocc_ros.evaluation.network import AS_IN_TRAINING, network_predictor
 from alocc_ros.evaluation.processes import started
@@ -35,7 +35,7 @@ def evaluator(
     Raises:
         DataError: no such split, or files are missing.
     """
-    dataset = NuScenes(root)
+    dataset = open_dataset(root)
     task = Task(dataset.root, dataset.split(split)[: max_scenes or None], scoring_of(record))
     task.scoring.check_model(record)
 

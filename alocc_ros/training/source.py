@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from alocc_ros.datasets.infos import open_dataset
 from alocc_ros.datasets.lidarseg import (
     CLASS_OF_CATEGORY,
     labels_path,
@@ -14,7 +15,7 @@ from alocc_ros.datasets.lidarseg import (
     read_categories,
     read_labels,
 )
-from alocc_ros.datasets.nuscenes import NuScenes, Sample, frame_set, lidar_points
+from alocc_ros.datasets.nuscenes import Sample, frame_set, lidar_points
 from alocc_ros.datasets.truth import (
     check_present,
     find_benchmark,
@@ -35,8 +36,8 @@ class NuScenesSource:
         has_point_labels: the LiDAR points have classes, so pixels learn theirs.
     """
 
-    def __init__(self, root: Path, split: str, record: ModelRecord, benchmark: str = "") -> None:
-        """Reads the tables and looks whether every file is there.
+    def __init__(self, data: Path, split: str, record: ModelRecord, benchmark: str = "") -> None:
+        """Reads the tables, or the info file, and looks whether every file is there.
 
         Raises:
             DataError: tables or files are missing or damaged.
@@ -46,10 +47,11 @@ class NuScenesSource:
         kind = find_benchmark(name)
         if (kind.classes, kind.grid) != (record.classes, record.grid):
             raise TrainingError(f"{record.name} has other voxels or classes than {name}")
-        self._root, self._benchmark, self._in_lidar_frame = root, name, kind.in_lidar_frame
+        self._benchmark, self._in_lidar_frame = name, kind.in_lidar_frame
         self._supervision = record.supervision
         self._rays = record.supervision == "ray_visible"
-        dataset = NuScenes(root)
+        dataset = open_dataset(data)
+        self._root = root = dataset.root
         self._samples: list[Sample] = []
         self._before: list[int | None] = []  # the key frame before in the scene
         self.scenes: list[tuple[int, ...]] = []

@@ -17,6 +17,8 @@ import pytest
 from benchmark_labels import VAL, labelled_nuscenes
 from nuscenes_tables import small_nuscenes
 
+from alocc_ros.cli.main import main
+
 pytestmark = [pytest.mark.slow, pytest.mark.system]
 SCRIPT = Path(__file__).parent / "tiny_evaluation.py"
 PATIENCE = 600  # s; a loaded machine
@@ -77,6 +79,16 @@ def test_any_number_of_processes_gives_the_same_bytes(data, tmp_path):
         assert done.stdout.count("frames of 3 scenes") == 1, "only one of them speaks"
         assert "the weights are random" in done.stdout
     assert kept.stat().st_mtime_ns == before
+
+
+def test_an_info_file_gives_the_scores_that_the_tables_give(data, tmp_path):
+    assert main(["prepare", "nuscenes", str(data), "--split", "val"]) == 0
+    infos = data / "bevdetv2-nuscenes_infos_val.pkl"
+    for name, source in (("tables", data), ("infos", infos)):
+        done = evaluate(source, tmp_path / name, *OPENOCC, "--max-scenes", "1")
+        assert done.returncode == 0, done.stderr
+    scores = [json.loads((tmp_path / n / "scores.json").read_text()) for n in ("tables", "infos")]
+    assert scores[0]["scores"] == scores[1]["scores"]
 
 
 def test_what_has_no_labels_can_still_be_submitted(tmp_path):
