@@ -109,8 +109,6 @@ def run(args: argparse.Namespace) -> int:
             sources = [s for s in sources if s.name != TRUTH] + truth
         sources = told_apart(sources)
         number = _show(args, in_order(sources))
-    if not number:
-        raise BagError(f"{args.inputs[0]}: there is no frame {_asked_for(args)}")
     for path in filter(None, (args.png, args.animation, args.save)):
         print(f"{path}: {number} frame{'s' * (number > 1)}")
     for warning in dict.fromkeys(s.warning for s in sources if s.warning):
@@ -185,6 +183,8 @@ def _show(args: argparse.Namespace, sources: Sequence[Source]) -> int:
             for output in outputs:
                 output(number - 1, view)
             advance()
+        if not number:  # in here, so that outputs which have begun are taken back
+            raise BagError(f"{args.inputs[0]}: there is no frame {_asked_for(args)}")
     return number
 
 

@@ -65,15 +65,16 @@ class Recording:
         self._undistortions: dict[str, Undistortion] = {}
         self._stream = rr.RecordingStream("alocc_ros")
         self._known: set[str] = set()
-        self._open = ExitStack()
         blueprint = _blueprint(layers, cameras)
         try:
-            if path:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                scratch = self._open.enter_context(whole_file(path))
-                self._stream.save(scratch, default_blueprint=blueprint)
-            else:
-                self._stream.spawn(default_blueprint=blueprint)
+            with ExitStack() as stack:
+                if path:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    scratch = stack.enter_context(whole_file(path))
+                    self._stream.save(scratch, default_blueprint=blueprint)
+                else:
+                    self._stream.spawn(default_blueprint=blueprint)
+                self._open = stack.pop_all()
         except (OSError, RuntimeError) as error:
             place = f"cannot write {path}" if path else "the Rerun viewer does not start"
             raise OutputError(f"{place}: {error}") from error
@@ -116,26 +117,24 @@ class Recording:
             # Far from the map's origin single precision is not enough to draw with.
             self._origin = np.round(map_T_base[:3, 3])
         stream.log(_BASE, self._on_map(map_T_base))
-        if frame is not None:
-            for camera in CAMERAS:
-                self._add_camera(frame, camera)
-        seen = {entity_of(layer.name) for layer in layers}
+        there = set()
+        for camera in CAMERAS:
+            if frame is not None and camera in frame.images:
+                there.add(self._add_camera(frame, camera))
         for layer in layers:
-            self._add_layer(layer)
-        for gone in self._known - seen:
-            stream.log(f"{_BASE}/{gone}", rr.Clear(recursive=True))
-        self._known |= seen
+            there.add(self._add_layer(layer))
+        for gone in self._known - there:
+            stream.log(gone, rr.Clear(recursive=True))
+        self._known |= there
 
     def _on_map(self, a_T_b: np.ndarray) -> Any:
         return self._rr.Transform3D(
             translation=a_T_b[:3, 3] - self._origin, mat3x3=np.ascontiguousarray(a_T_b[:3, :3])
         )
 
-    def _add_camera(self, frame: FrameSet, camera: str) -> None:
+    def _add_camera(self, frame: FrameSet, camera: str) -> str:
+        """Returns the entity."""
         rr, place = self._rr, f"{_CAMERAS}/{camera}"
-        if camera not in frame.images:
-            self._stream.log(place, rr.Clear(recursive=True))
-            return
         calibration = frame.calibration[camera]
         map_T_camera = frame.map_T_base_at[camera] @ calibration.base_T_camera
         self._stream.log(place, self._on_map(map_T_camera))
@@ -147,6 +146,7 @@ class Recording:
         )
         self._stream.log(place, pinhole)
         self._stream.log(f"{place}/image", self._picture(frame.images[camera], calibration))
+        return place
 
     def _picture(self, image: CameraImage, calibration: Calibration) -> Any:
         """Compressed images go as they are, unless the lens distorts them."""
@@ -164,15 +164,14 @@ class Recording:
             pixels = self._undistortions[image.camera](pixels)
         return self._rr.Image(pixels).compress(jpeg_quality=90)
 
-    def _add_layer(self, layer: Layer) -> None:
+    def _add_layer(self, layer: Layer) -> str:
+        """Returns the entity."""
         rr, occupancy = self._rr, layer.occupancy
         place = f"{_BASE}/{entity_of(layer.name)}"
         classes, grid = occupancy.classes, occupancy.grid
-        if layer.base_T_grid is not None:
-            offset = layer.base_T_grid
-            self._stream.log(
-                place, rr.Transform3D(translation=offset[:3, 3], mat3x3=offset[:3, :3])
-            )
+        offset = np.eye(4) if layer.base_T_grid is None else layer.base_T_grid
+        turn = np.ascontiguousarray(offset[:3, :3])
+        self._stream.log(place, rr.Transform3D(translation=offset[:3, 3], mat3x3=turn))
         names = [
             (label, name, tuple(classes.colours[label].tolist()))
             for label, name in enumerate(classes.names)
@@ -195,6 +194,7 @@ class Recording:
                 colors=(255 * lines.colours).astype(np.uint8),
             )
             self._stream.log(f"{place}/flow", arrows)
+        return place
 
 
 def entity_of(name: str) -> str:

@@ -219,6 +219,12 @@ def rerun(command: str, path: Path) -> str:
     return done.stdout + done.stderr
 
 
+def test_a_recording_without_frames_is_taken_back(made, tmp_path):
+    pytest.importorskip("rerun")
+    assert view(made / "npz", "--save", tmp_path / "out.rrd", "--frame", 99) == 2
+    assert contents(tmp_path) == []
+
+
 def test_without_rerun_the_way_to_get_it_is_told(made, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "rerun", None)
     assert view(made / "npz", "--save", tmp_path / "out.rrd") == 2
