@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -459,3 +461,24 @@ def test_a_moving_picture_that_fails_leaves_nothing(tmp_path):
     with pytest.raises(OutputError, match="must end in .gif or .webp"):
         Animation(tmp_path / "out.mp4")
     assert list(tmp_path.iterdir()) == []
+
+
+# --- recording.py ----------------------------------------------------------------------------
+
+
+def test_a_rerun_recording_goes_on_where_something_is_missing(tmp_path):
+    pytest.importorskip("rerun")
+    from alocc_ros.viewer.recording import Recording
+
+    frame, what = frame_at(width=64, height=36), occupancy({(4, 4, 4): CAR}, velocity=(3, 0))
+    layers = (Layer("prediction", "", what), Layer("ground truth", "", what, np.eye(4)))
+    path = tmp_path / "out.rrd"
+    with Recording(path, ("prediction", "ground truth"), cameras=True) as recording:
+        recording.add(0, View(frame.stamp, frame, layers))
+        recording.add(1, View(frame.stamp + 1, None, layers[:1]))
+        recording.add(2, View(frame.stamp + 2, dataclasses.replace(frame, images={}), ()))
+        assert not path.exists()
+    program = [sys.executable, "-m", "rerun", "rrd", "verify", str(path)]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["out.rrd"]
