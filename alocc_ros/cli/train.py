@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import torch
     from rich.console import Console
 
     from alocc_ros.training.config import TrainingConfig
+    from alocc_ros.training.parallel import World
     from alocc_ros.training.trainer import Report
 
 
@@ -79,7 +81,13 @@ def _config(args: argparse.Namespace) -> TrainingConfig:
     return config.changed(args.set)
 
 
-def _train(args, config, device, world, console: Console) -> None:  # noqa: ANN001
+def _train(
+    args: argparse.Namespace,
+    config: TrainingConfig,
+    device: torch.device,
+    world: World,
+    console: Console,
+) -> None:
     from alocc_ros import records
     from alocc_ros.network.alocc import Alocc
     from alocc_ros.network.checkpoint import read_state_dict

@@ -32,7 +32,7 @@ class TrainingConfig:
         seed: of everything random.
         batch: samples that one process computes at once.
         accumulate: so many batches make one step.
-        workers: loader processes per training process; 0: none.
+        workers: loader processes per training process, but not more than cores; 0: none.
         learning_rate, weight_decay: of AdamW.
         warmup_steps, warmup_ratio: linear warm-up.
         cosine: let the learning rate fall to zero; the reference keeps it.

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -275,7 +276,7 @@ class Trainer:
         ]
 
     def _loader(self, first: int) -> DataLoader:
-        workers = self._config.workers
+        workers = min(self._config.workers, os.cpu_count() or 1)
         return DataLoader(
             _Prepared(self._preparation),
             batch_sampler=_Batches(self._streams, self._my_slots(), first, self._config.steps),

@@ -116,9 +116,9 @@ def test_what_is_missing_is_told_before_work_begins(streets, tmp_path):
         ([], "say what to train"),
         (["--model", "alocc_tiny", "--set", "speed=3"], "no such setting: speed"),
         (["--model", "alocc_tiny", "--resume"], "no run to resume"),
-        (["--model", "alocc_3d_surroundocc"], "are missing"),
+        (["--model", "alocc_2d", "--set", "benchmark=openocc"], "other voxels or classes"),
         (["--model", "alocc_tiny", "--weights", "nowhere.pth"], "nowhere.pth"),
-        (["--model", "alocc_tiny", "--set", "split=test"], "no scene of the split"),
+        (["--model", "alocc_tiny", "--set", "split=test"], "no split is called"),
     ],
 )
 def test_bad_input_is_one_line(streets, tmp_path, arguments, words):
