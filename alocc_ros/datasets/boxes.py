@@ -3,16 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from alocc_ros.arrays import FlowLines
-from alocc_ros.datasets.tables import OnProgress, nothing, read_table
+from alocc_ros.datasets.nuscenes import pose_matrices
+from alocc_ros.datasets.tables import OnProgress, nothing, read_columns
 from alocc_ros.errors import DataError
-from alocc_ros.geometry import pose_matrix
 from alocc_ros.labels import OCC3D
 
 # The ten classes of nuScenes' detection benchmark, in its order, and what belongs to them.
@@ -36,6 +37,7 @@ DETECTION_CLASSES = {
 CLASS_OF_CATEGORY = {
     category: name for name, categories in DETECTION_CLASSES.items() for category in categories
 }
+_TABLE = "sample_annotation"
 _MOST_APART = 1.5  # s between two annotations that tell a velocity; as the development kit
 
 
@@ -59,6 +61,21 @@ class Box:
     velocity: np.ndarray
     lidar_points: int
     radar_points: int
+
+
+class _Row(NamedTuple):
+    """What is kept of an annotation."""
+
+    token: str
+    sample_token: str
+    instance_token: str
+    translation: list[float]
+    size: list[float]  # width, length, height
+    rotation: list[float]
+    prev: str
+    next: str
+    num_lidar_pts: int
+    num_radar_pts: int
 
 
 _CORNERS = np.array([[x, y, z] for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (-0.5, 0.5)])
@@ -93,62 +110,47 @@ def read_boxes(
         DataError: a table is damaged, or contradicts another one.
     """
     boxes: dict[str, list[Box]] = {token: [] for token in stamps}
-    if not (folder / "sample_annotation.json").is_file():
+    if not (folder / f"{_TABLE}.json").is_file():
         return boxes
-    categories = {r["token"]: r["name"] for r in _rows(folder, "category", ("token", "name"))}
-    columns = ("token", "category_token")
+    categories = dict(read_columns(folder, "category", ("token", "name")))
     category_of = {
-        r["token"]: categories.get(r["category_token"]) for r in _rows(folder, "instance", columns)
+        instance: categories.get(category)
+        for instance, category in read_columns(folder, "instance", ("token", "category_token"))
     }
-    columns = ("token", "sample_token", "instance_token", "translation", "size", "rotation")
-    columns += ("prev", "next", "num_lidar_pts", "num_radar_pts")
-    found = {
-        row["token"]: row
-        for row in _rows(folder, "sample_annotation", columns, on_progress)
-        if row["sample_token"] in stamps
-    }
+    rows = (_Row(*row) for row in read_columns(folder, _TABLE, _Row._fields, on_progress))
+    found = {row.token: row for row in rows if row.sample_token in stamps}
     for row in found.values():
-        where = f"{folder}/sample_annotation.json: the row {row['token']}"
-        category = category_of.get(row["instance_token"])
+        where = f"{folder}/{_TABLE}.json: the row {row.token}"
+        category = category_of.get(row.instance_token)
         if category is None:
             raise DataError(f"{where} is of an instance or a category that is in no table")
         try:
-            w, x, y, z = row["rotation"]
-            width, length, height = (float(v) for v in row["size"])
-            map_T_box = pose_matrix(row["translation"], (x, y, z, w))
-            velocity = _velocity(row, found, stamps)
+            map_T_box = pose_matrices([row.translation], [row.rotation], where)[0]
+            width, length, height = (float(v) for v in row.size)
         except (TypeError, ValueError) as error:
-            raise DataError(f"{where} has no usable pose or size: {error}") from error
-        boxes[row["sample_token"]].append(
+            raise DataError(f"{where} has no usable size: {error}") from error
+        boxes[row.sample_token].append(
             Box(
                 category,
-                row["instance_token"],
+                row.instance_token,
                 map_T_box,
                 (length, width, height),
-                velocity,
-                int(row["num_lidar_pts"]),
-                int(row["num_radar_pts"]),
+                _velocity(row, found, stamps),
+                row.num_lidar_pts,
+                row.num_radar_pts,
             )
         )
     return boxes
 
 
-def _velocity(row: dict, rows: dict[str, dict], stamps: dict[str, int]) -> np.ndarray:  # [3]
+def _velocity(row: _Row, rows: dict[str, _Row], stamps: dict[str, int]) -> np.ndarray:  # [3]
     """From the box before to the box after, or from or to this one where there is only one."""
-    first, last = rows.get(row["prev"], row), rows.get(row["next"], row)
-    seconds = (stamps[last["sample_token"]] - stamps[first["sample_token"]]) / 1e9
+    first, last = rows.get(row.prev, row), rows.get(row.next, row)
+    seconds = (stamps[last.sample_token] - stamps[first.sample_token]) / 1e9
     most = _MOST_APART * (2 if row is not first and row is not last else 1)
     if not 0 < seconds <= most:
         return np.full(3, np.nan)
-    moved = np.subtract(last["translation"], first["translation"])
-    return np.asarray(moved / seconds, dtype=np.float64)
-
-
-def _rows(
-    folder: Path, table: str, columns: Collection[str], on_progress: OnProgress = nothing
-) -> Iterator[dict]:
-    path = folder / f"{table}.json"
-    for row in read_table(path, on_progress):
-        if missing := [c for c in columns if c not in row]:
-            raise DataError(f"{path}: the row {row.get('token', '?')} has no {missing[0]}")
-        yield {c: row[c] for c in columns}
+    try:
+        return np.subtract(last.translation, first.translation, dtype=np.float64) / seconds
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{_TABLE}.json: {row.prev} or {row.next} has no usable place") from error

@@ -13,7 +13,7 @@ import numpy as np
 
 from alocc_ros.datasets.files import read_bytes, read_npz, whole_file
 from alocc_ros.datasets.nuscenes import LidarSample
-from alocc_ros.datasets.tables import read_table
+from alocc_ros.datasets.tables import read_columns
 from alocc_ros.errors import DataError
 
 CLASSES = 17
@@ -50,13 +50,8 @@ def lidarseg_files(root: Path, version: str) -> dict[str, Path]:
     table = root / version / "lidarseg.json"
     if not table.is_file():
         raise DataError(f"{table} is not there: nuScenes-lidarseg is a download of its own")
-    files = {}
-    for row in read_table(table):
-        token, name = row.get("sample_data_token"), row.get("filename")
-        if not (isinstance(token, str) and isinstance(name, str)):
-            raise DataError(f"{table}: a row has no sample_data_token or no filename")
-        files[token] = root / name
-    return files
+    columns = read_columns(table.parent, "lidarseg", ("sample_data_token", "filename"))
+    return {token: root / name for token, name in columns}
 
 
 def read_categories(path: Path) -> np.ndarray:  # [P] uint8, 0 to 31

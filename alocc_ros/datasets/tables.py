@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -14,6 +14,19 @@ from alocc_ros.errors import DataError
 # (what is being read, how much of it is done, of how much)
 OnProgress = Callable[[str, int, int], None]
 
+# Of columns that are no text.
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "timestamp": int,
+    "translation": list,
+    "rotation": list,
+    "size": list,
+    "camera_intrinsic": list,
+    "is_key_frame": (bool, int),
+    "width": (int, type(None)),
+    "height": (int, type(None)),
+    "num_lidar_pts": int,
+    "num_radar_pts": int,
+}
 _CHUNK = 1 << 23  # characters; no row comes near to this
 _BETWEEN = re.compile(r"\s*,?\s*")
 
@@ -40,6 +53,30 @@ def read_table(path: Path, on_progress: OnProgress = nothing) -> Iterator[dict[s
         raise DataError(f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:  # undecodable bytes and broken JSON are both of this kind
         raise DataError(f"{path} is damaged, or no nuScenes table: {error}") from error
+
+
+def read_columns(
+    folder: Path, table: str, names: Sequence[str], on_progress: OnProgress = nothing
+) -> Iterator[tuple[Any, ...]]:
+    """Of each row of a table of nuScenes, the entries of these names.
+
+    Raises:
+        DataError: as above, or an entry is missing or of the wrong kind.
+    """
+    path = folder / f"{table}.json"
+    kinds = [_KINDS.get(name, str) for name in names]
+    for row in read_table(path, on_progress):
+        try:
+            values = tuple([row[name] for name in names])
+        except KeyError as error:
+            raise DataError(f"{path}: the row {row.get('token', '?')} has no {error}") from error
+        if not all(map(isinstance, values, kinds)):
+            wrong = [
+                n for n, v, k in zip(names, values, kinds, strict=True) if not isinstance(v, k)
+            ]
+            token = row.get("token", "?")
+            raise DataError(f"{path}: the row {token} has no usable {', '.join(wrong)}")
+        yield values
 
 
 def _rows(stream: TextIO, read_more: Callable[[], None]) -> Iterator[Any]:

@@ -74,5 +74,5 @@ def test_missing_or_wrong_originals_are_an_error(tmp_path, sample):
     with pytest.raises(DataError, match="category 32"):
         lidarseg.read_categories(tmp_path / "x.bin")
     (tmp_path / "v1.0-trainval" / "lidarseg.json").write_text('[{"token": "a"}]')
-    with pytest.raises(DataError, match="no filename"):
+    with pytest.raises(DataError, match="has no 'sample_data_token'"):
         lidarseg.lidarseg_files(tmp_path, "v1.0-trainval")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -11,10 +12,14 @@ from nuscenes_tables import BASE_T_LIDAR, VERSION, small_nuscenes
 
 from alocc_ros.bags.sample import ego_pose
 from alocc_ros.datasets import tables
+from alocc_ros.datasets.boxes import read_boxes
 from alocc_ros.datasets.nuscenes import NuScenes, OtherSample, frame_set, lidar_points
 from alocc_ros.datasets.splits import official_splits
 from alocc_ros.errors import DataError
 from alocc_ros.types import CAMERAS
+
+
+TABLES = ("scene", "sample", "sample_data", "ego_pose", "sensor", "calibrated_sensor")
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +153,30 @@ def test_tables_that_contradict_each_other_are_an_error(own, table, change, mess
     edit(own, table, change)
     with pytest.raises(DataError, match=message):
         NuScenes(own)
+
+
+def test_a_table_with_any_value_changed_is_read_or_refused(own):
+    """Whatever stands in a file, it never becomes another error than one that explains it."""
+    random = np.random.default_rng(11)
+    odd = (b"null", b"-1", b"[]", b"{}", b'"x"', b"1e999", b"NaN", b"9" * 30)
+    folder, outcomes = own / VERSION, {"read": 0, "refused": 0}
+    paths = [folder / f"{table}.json" for table in (*TABLES, "sample_annotation", "instance")]
+    for _ in range(150):
+        path = paths[random.integers(len(paths))]
+        whole = path.read_bytes()
+        values = list(re.finditer(rb": ([^,\n{\[]+|\[[^\]]*\])", whole))
+        value = values[random.integers(len(values))]
+        spoilt = odd[random.integers(len(odd))]
+        path.write_bytes(whole[: value.start(1)] + spoilt + whole[value.end(1) :])
+        try:
+            dataset = NuScenes(own)
+            dataset.readings(dataset.scenes)
+            read_boxes(folder, {s.token: s.stamp for s in dataset.samples})
+            outcomes["read"] += 1
+        except DataError:
+            outcomes["refused"] += 1
+        path.write_bytes(whole)
+    assert min(outcomes.values()) > 10, outcomes
 
 
 def test_a_folder_without_tables_is_an_error(tmp_path, own):
