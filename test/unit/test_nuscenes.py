@@ -18,7 +18,6 @@ from alocc_ros.datasets.splits import official_splits
 from alocc_ros.errors import DataError
 from alocc_ros.types import CAMERAS
 
-
 TABLES = ("scene", "sample", "sample_data", "ego_pose", "sensor", "calibrated_sensor")
 
 
