@@ -21,6 +21,7 @@ from alocc_ros.types import CAMERAS, Calibration, CameraImage, FrameSet
 from alocc_ros.viewer.moments import Layer, View, placed
 
 _MAP, _BASE, _CAMERAS = "map", "map/base", "map/cameras"
+_OLDEST = (0, 26)  # as in setup.cfg
 _IMAGE_PLANE = 1.5  # m before the camera, where its image hangs
 _AXES = np.eye(3, dtype=np.float32)
 _AXIS_COLOURS = ((235, 80, 80), (90, 200, 90), (80, 140, 255))
@@ -30,7 +31,7 @@ def rerun() -> Any:
     """The Rerun SDK.
 
     Raises:
-        ParameterError: it is not installed.
+        ParameterError: it is not installed, or too old.
     """
     try:
         import rerun as sdk
@@ -40,6 +41,10 @@ def rerun() -> Any:
             "the Rerun viewer is not installed: pip install 'alocc_ros[viewer]' (or pip install "
             f"rerun-sdk); --png and --animation do without it ({error})"
         ) from error
+    if tuple(int(number) for number in sdk.__version__.split(".")[:2]) < _OLDEST:
+        raise ParameterError(
+            f"the Rerun viewer {sdk.__version__} is too old: pip install --upgrade rerun-sdk"
+        )
     return sdk
 
 
