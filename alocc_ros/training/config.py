@@ -56,6 +56,8 @@ class TrainingConfig:
         checkpointing: compute activations twice instead of keeping them.
         compile: torch.compile for the convolutional parts.
         save_every, keep: steps between checkpoints; how many of them stay.
+        save_memories: also what each slot remembers (the 3D networks: 1.3 GB each). Without, a
+            resumed run begins with empty memories, so its losses differ for a while.
         evaluate_every: steps between evaluations; 0: never.
         evaluate_split, evaluate_scenes: on which scenes; 0 scenes: all of the split.
         log_every: steps between lines of the log.
@@ -103,6 +105,7 @@ class TrainingConfig:
     compile: bool = False
     save_every: int = 1000
     keep: int = 3
+    save_memories: bool = True
     evaluate_every: int = 0
     evaluate_split: str = "val"
     evaluate_scenes: int = 4

@@ -45,7 +45,7 @@ _DROPOUT = 5  # purpose of the random numbers, see randomness.py
 _EPOCH = 4.554
 # What may change between a run and its continuation without making it another run.
 _FREE = {
-    *("steps", "batch", "accumulate", "workers", "save_every", "keep"),
+    *("steps", "batch", "accumulate", "workers", "save_every", "keep", "save_memories"),
     *("evaluate_every", "evaluate_split", "evaluate_scenes", "log_every"),
     *("checkpointing", "compile"),
 }
@@ -158,13 +158,14 @@ class Trainer:
         if newest is None:
             raise OutputError(f"{self._output}: no checkpoint to resume from")
         state = checkpoint.load_state(newest)
-        self._check_same(state, newest)
+        before = self._check_same(state, newest)
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
         self._optimiser.load_state_dict(state["optimiser"])
         self.step = state["step"]
-        mine = [s for batch in self._my_slots() for s in batch]
-        self._memories = checkpoint.load_memories(newest, mine, self._device)
+        if before.save_memories:
+            mine = [s for batch in self._my_slots() for s in batch]
+            self._memories = checkpoint.load_memories(newest, mine, self._device)
 
     def run(self, on_step: Callable[[Report], None] = lambda report: None) -> None:
         """Train to the last step; an interruption saves a checkpoint first.
@@ -205,8 +206,9 @@ class Trainer:
             "optimiser": self._optimiser.state_dict(),
             "config": _plain(self._config),
         }
+        memories = self._memories if self._config.save_memories else {}
         return checkpoint.save(
-            self._checkpoints, self.step, state, self._memories, self._world, self._config.keep
+            self._checkpoints, self.step, state, memories, self._world, self._config.keep
         )
 
     # --- one step -----------------------------------------------------------------------------
@@ -285,7 +287,8 @@ class Trainer:
             worker_init_fn=_alone if workers else None,
         )
 
-    def _check_same(self, state: Mapping[str, Any], where: Path) -> None:
+    def _check_same(self, state: Mapping[str, Any], where: Path) -> TrainingConfig:
+        """The settings that a checkpoint was made with."""
         before = TrainingConfig(self._config.model).with_values(state["config"])
         other = [n for n in self._config.differences(before) if n not in _FREE]
         if other:
@@ -298,6 +301,7 @@ class Trainer:
                 f"{where} was trained with {state['slots']} streams (processes x batch x "
                 f"accumulate), now there are {self.slots}; --set batch and accumulate to match"
             )
+        return before
 
     def _publish(self, log: RunLog | None) -> None:
         """Evaluate the average, and write it as weights."""

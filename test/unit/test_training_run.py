@@ -69,6 +69,16 @@ def test_half_a_run_and_the_rest_of_it_are_a_whole_run(tmp_path, steps):
     assert [json.loads(line)["step"] for line in lines] == list(range(steps))
 
 
+def test_memories_may_be_left_out_of_checkpoints(tmp_path):
+    settings = {"save_memories": False, "batch": 2}
+    losses_of(trainer(tmp_path, steps=2, **settings))
+    newest = checkpoint.latest(tmp_path / "checkpoints")
+    assert [p.name for p in newest.iterdir()] == ["state.pt"]
+    again = trainer(tmp_path, steps=4, **settings)
+    again.resume()
+    assert np.isfinite(as_numbers(losses_of(again))).all()
+
+
 def test_what_was_logged_after_the_checkpoint_is_logged_again_once(tmp_path):
     run = trainer(tmp_path, steps=5, save_every=3)
     stopped = []
