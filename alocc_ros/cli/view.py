@@ -14,6 +14,7 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from alocc_ros.cli._progress import bars
 from alocc_ros.errors import BagError, OutputError, ParameterError
 from alocc_ros.stream.preset import load_preset, preset_names
 
@@ -101,10 +102,15 @@ def run(args: argparse.Namespace) -> int:
     )
     with contextlib.ExitStack() as stack:
         sources: list[Source] = []
-        for path in args.inputs:
-            sources += open_sources(path, _to_go_with(sources, wishes), stack)
+        with bars() as on_progress:
+
+            def opened(path: Path) -> list[Source]:
+                return open_sources(path, _to_go_with(sources, wishes), stack, on_progress)
+
+            for path in args.inputs:
+                sources += opened(path)
+            truth = as_truth(opened(args.truth)) if args.truth else []
         if args.truth:
-            truth = as_truth(open_sources(args.truth, _to_go_with(sources, wishes), stack))
             _check_truth(args.truth, truth, sources)
             sources = [s for s in sources if s.name != TRUTH] + truth
         sources = told_apart(sources)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from alocc_ros.datasets.nuscenes import ANCHOR, NuScenes, Sample, frame_set
+from alocc_ros.datasets.tables import OnProgress, nothing
 from alocc_ros.datasets.truth import (
     BENCHMARKS,
     UNKNOWN,
@@ -23,13 +24,15 @@ from alocc_ros.viewer.moments import Layer, Moment, View
 from alocc_ros.viewer.sources import TRUTH, Source, Wishes
 
 
-def dataset_sources(root: Path, wishes: Wishes) -> list[Source]:
+def dataset_sources(root: Path, wishes: Wishes, on_progress: OnProgress = nothing) -> list[Source]:
     """Images and, where there is any, ground truth.
 
     Raises:
         DataError: tables are damaged, the scene is not there, or labels of it are missing.
     """
-    dataset = NuScenes(root, scenes=[wishes.scene] if wishes.scene else None)
+    dataset = NuScenes(
+        root, scenes=[wishes.scene] if wishes.scene else None, on_progress=on_progress
+    )
     # To be compared with something, any scene may be the one that was recorded.
     samples = dataset.samples if wishes.all_scenes or wishes.scene else dataset.scenes[0].samples
     sources = [Source(root, "", partial(_frames, samples), has_images=True)]

@@ -16,6 +16,7 @@ from alocc_ros.bags.frames import FrameSource, preset_of
 from alocc_ros.bags.reader import IMAGE_TYPES, Bag
 from alocc_ros.bags.reader import topic_name as named
 from alocc_ros.bags.results import RecordedGrids, npz_stamp, read_npz, recorded_grids
+from alocc_ros.datasets.tables import OnProgress, nothing
 from alocc_ros.errors import BagError
 from alocc_ros.stream.preset import Preset
 from alocc_ros.types import FrameSet
@@ -69,8 +70,16 @@ class Source:
     warning: str = ""
 
 
-def open_sources(path: Path, wishes: Wishes, stack: ExitStack) -> list[Source]:
-    """Everything there is to see in ``path``; what has to be closed goes on ``stack``.
+def open_sources(
+    path: Path, wishes: Wishes, stack: ExitStack, on_progress: OnProgress = nothing
+) -> list[Source]:
+    """Everything there is to see in ``path``.
+
+    Args:
+        path: file or folder.
+        wishes: how it is to be read.
+        stack: what has to be closed goes on it.
+        on_progress: is told how far reading the tables of a dataset is.
 
     Raises:
         AloccError: there is nothing, or it cannot be read; the message says why.
@@ -86,7 +95,7 @@ def open_sources(path: Path, wishes: Wishes, stack: ExitStack) -> list[Source]:
         if any(p.is_dir() for p in path.glob("v1.0-*")):
             from alocc_ros.viewer.dataset import dataset_sources
 
-            return dataset_sources(path, wishes)
+            return dataset_sources(path, wishes, on_progress)
         if not any(p.suffix in (".mcap", ".db3", ".yaml") for p in path.iterdir()):
             raise BagError(
                 f"{path} holds no bag (.mcap, .db3), no .npz files of `alocc run --npz` and no "
