@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import multiprocessing
 import shutil
@@ -51,9 +52,10 @@ def write_dataset(
         _share(root, recipe, missing, device, jobs, on_turns)
     else:
         count = itertools.count(1)
-        for number in missing:
-            on_turn = partial(_next, count, on_turns)
-            write_scene(root, recipe, number, device=device, on_turn=on_turn)
+        with _one_thread():
+            for number in missing:
+                on_turn = partial(_next, count, on_turns)
+                write_scene(root, recipe, number, device=device, on_turn=on_turn)
     write_tables(root, recipe)
 
 
@@ -106,6 +108,17 @@ def _convert(root: Path, folder: Path, on_progress: OnProgress) -> None:
             convert_scene(dataset, scene, path, "openocc", on_progress=on_progress)
 
 
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Many small operations: more threads only wait for each other, at several times the cost."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def _next(count: Iterator[int], on_turns: Callable[[int], None]) -> None:
     on_turns(next(count))
 
@@ -147,7 +160,7 @@ def _begin(turns: Synchronized, stop: Event) -> None:
     global _turns, _stop
     _turns, _stop = turns, stop
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says when to stop
-    torch.set_num_threads(1)  # many small operations: more threads only wait for each other
+    torch.set_num_threads(1)  # see _one_thread
 
 
 class _StoppedError(Exception):

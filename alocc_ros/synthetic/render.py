@@ -816,7 +816,11 @@ def _develop(scene: Scene, colour: Tensor, camera: str, time: float) -> Tensor:
     y = torch.linspace(-1, 1, height, device=colour.device)[:, None]
     x = torch.linspace(-1, 1, width, device=colour.device)[None, :]
     # Half of what a camera's own exposure control would do: some images stay dark or bright.
-    gain = 0.82 * scene.weather.exposure * (0.3 / colour.double().mean().clamp(min=0.02)).sqrt().float()
+    gain = (
+        0.82
+        * scene.weather.exposure
+        * (0.3 / colour.double().mean().clamp(min=0.02)).sqrt().float()
+    )
     light = colour * gain * (1 - 0.09 * (x * x + y * y))[..., None]
     tone = 1.0 - torch.exp(-1.3 * light.clamp(min=0.0))
     image = tone.pow(1 / 2.2)

@@ -26,7 +26,7 @@ from alocc_ros.synthetic.world import Scene
 
 FREE = OCC3D.free
 _SUB = 2  # samples along each edge of a voxel
-_WIDER = 0.07  # m by which things are widened, so that a voxel that they touch counts as theirs
+_WIDER = 0.1  # m by which things are widened, so that a voxel that they touch counts as theirs
 _OVER_GROUND = 3  # must, where the voxel also holds ground
 _SHELL = 0.8  # m of a house's walls, roof and floor that are solid
 _CHUNK = 1 << 18  # voxels of parts at a time
