@@ -96,9 +96,12 @@ class Feeder:
             lambda: not any(p.get_subscription_count() for p in self._publishers.values()),
             "a subscription is left",
         )
-        for publisher in self._publishers.values():
-            self._stage.node.destroy_publisher(publisher)
-        self._publishers.clear()
+        self._destroy(list(self._publishers))
+
+    def _destroy(self, keys: Iterable[tuple[str, str]]) -> None:
+        for key in keys:
+            publisher = self._publishers.pop(key)
+            self._stage.do(lambda p=publisher: self._stage.node.destroy_publisher(p))
 
     def _publish(self, records: Iterable[Record]) -> None:
         for record in records:
@@ -108,8 +111,7 @@ class Feeder:
         """Publishers for these topics and types, and no others."""
         node = self._stage.node
         others = [key for key in self._publishers if key not in wanted]
-        for key in others:
-            node.destroy_publisher(self._publishers.pop(key))
+        self._destroy(others)
         # Which happens when the executor lets them go; a topic cannot have two types.
         self._until(
             lambda: not any(node.count_publishers(topic) for topic, _ in others),

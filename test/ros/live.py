@@ -18,7 +18,7 @@ from typing import Any
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from nav_msgs.msg import OccupancyGrid
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import Image, PointCloud2
 from visualization_msgs.msg import MarkerArray
@@ -70,14 +70,22 @@ class Stage:
         )
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
+        self._is_closing = False
         self._thread = threading.Thread(target=self._spin)
         self._thread.start()
 
     def _spin(self) -> None:
-        try:
-            self._executor.spin()
-        except ExternalShutdownException:
-            return
+        while not self._is_closing:
+            self._executor.spin_once(timeout_sec=0.1)
+
+    def do(self, action: Callable[[], Any]) -> Any:
+        """The result of ``action``, done in the thread that spins.
+
+        What is destroyed by another thread may be in use by this one, which ends it.
+        """
+        task = self._executor.create_task(action)
+        self.until(task.done, "nothing spins")
+        return task.result()
 
     def close(self) -> None:
         """Ends everything."""
@@ -89,9 +97,10 @@ class Stage:
             except subprocess.TimeoutExpired:
                 program.kill()
                 program.communicate()
+        self._is_closing = True
+        self._thread.join()
         self._executor.shutdown()
         rclpy.shutdown(context=self._context)
-        self._thread.join()
 
     def start(self, *command: str) -> subprocess.Popen:
         """``python COMMAND`` on this domain."""
@@ -102,6 +111,7 @@ class Stage:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            pipesize=2**20,  # nobody reads before the end: what is full would stop the program
             # A job in the background of a shell would ignore it.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
@@ -138,6 +148,7 @@ class Stage:
         """Waits until something holds."""
         end = time.monotonic() + timeout
         while not holds():
+            assert self._thread.is_alive(), "the listener has died"
             assert time.monotonic() < end, f"{complaint}; {self.values('sets')}"
             time.sleep(0.02)
 
@@ -164,7 +175,7 @@ class Stage:
         assert client.wait_for_service(60.0)
         future = client.call_async(kind.Request(**fields))
         self.until(future.done, f"{service} does not answer", timeout=60.0)
-        self.node.destroy_client(client)
+        self.do(lambda: self.node.destroy_client(client))
         return future.result()
 
 

@@ -199,8 +199,8 @@ def test_publishers_that_cannot_be_received_are_named(stage):
     heard = found["/alocc_node: camera cam_front"]
     assert not heard["ok"]
     assert values["reason"] in heard["found"]
-    stage.node.destroy_publisher(latched)
-    stage.node.destroy_publisher(text)
+    for publisher in (latched, text):
+        stage.do(lambda p=publisher: stage.node.destroy_publisher(p))
 
 
 def test_a_manager_can_mend_parameters_and_cycle_the_node(stage, bag):

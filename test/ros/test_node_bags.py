@@ -364,7 +364,7 @@ def test_a_second_clock_is_reported(live):
     second = node.create_publisher(Clock, "/clock", 10)
     text = "2 publish /clock, and time jumps between them: /stage, /stage"
     live.stage.until(lambda: text in live.stage.status("sets").message, "nothing is said of two")
-    node.destroy_publisher(second)
+    live.stage.do(lambda: node.destroy_publisher(second))
     live.stage.until(lambda: text not in live.stage.status("sets").message, "it is still said")
 
 
