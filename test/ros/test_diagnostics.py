@@ -13,9 +13,12 @@ pytest.importorskip("rclpy", reason="ROS is not installed (make setup)")
 pytest.importorskip("alocc_ros.msg", reason="alocc_ros/msg is not built (make setup)")
 
 from diagnostic_msgs.msg import DiagnosticStatus  # noqa: E402
+from sensor_msgs.msg import CompressedImage  # noqa: E402
+from spinning import spin_until  # noqa: E402
 
 from alocc_ros.ros.diagnostics import KEYS, Diagnostics, share_missing  # noqa: E402
 from alocc_ros.ros.inputs import Inputs  # noqa: E402
+from alocc_ros.ros.messages import time  # noqa: E402
 from alocc_ros.ros.parameters import NodeParameters  # noqa: E402
 from alocc_ros.ros.worker import STAGES, WorkerStatistics  # noqa: E402
 from alocc_ros.stream.preset import load_preset  # noqa: E402
@@ -69,6 +72,28 @@ def test_a_camera_whose_images_get_lost_is_named_with_the_remedy(node):
     assert by_name["cam_back"].level == DiagnosticStatus.WARN
     assert {v.key: v.value for v in by_name["cam_back"].values}["missing_percent"] == "33"
     assert "do not arrive" not in by_name["cam_front"].message
+    inputs.close()
+
+
+def test_gaps_are_told_from_the_messages_that_come(node, executor):
+    inputs = Inputs(node, load_preset("nuscenes"), NodeParameters(), {})
+    camera = inputs.cameras["cam_back"]
+    publisher = node.create_publisher(CompressedImage, camera.image.name, 10)
+
+    def arrives(number: int) -> bool:
+        message = CompressedImage(format="jpeg")
+        message.header.stamp = time(1_000_000_000 + number * PERIOD)
+        before = camera.image.received
+        publisher.publish(message)
+        return spin_until(executor, lambda: camera.image.received > before, 60.0)
+
+    def subscribed() -> bool:
+        inputs.scan()
+        return publisher.get_subscription_count() > 0
+
+    assert spin_until(executor, subscribed, 60.0)
+    assert all(arrives(number) for number in range(40) if number % 4)
+    assert share_missing(list(camera.gaps)) == pytest.approx(0.25, abs=0.03)
     inputs.close()
 
 
