@@ -68,7 +68,7 @@ class ImageMove:
     ) -> ImageMove:
         """A random one; the cut keeps the bottom rows, as always."""
         (width, height), (rows, columns) = size, input_size
-        scale = columns / width * (1 + random.uniform(*ranges.scale))
+        scale = Crop.fit(*size, input_size).scale * (1 + random.uniform(*ranges.scale))
         resized = int(width * scale), int(height * scale)
         left = int(random.uniform(0, max(0, resized[0] - columns)))
         flip = bool(random.random() < ranges.flip)

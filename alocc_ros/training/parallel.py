@@ -39,9 +39,12 @@ def joined(device_type: str) -> Iterator[World]:
     if "WORLD_SIZE" not in os.environ:
         yield ALONE
         return
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    if device_type == "cuda":
+        torch.cuda.set_device(local_rank)  # what NCCL takes where nobody says which
     dist.init_process_group("nccl" if device_type == "cuda" else "gloo")
     try:
-        yield World(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", 0)))
+        yield World(dist.get_rank(), dist.get_world_size(), local_rank)
     finally:
         dist.destroy_process_group()
 

@@ -67,6 +67,14 @@ def test_draws_have_the_reference_ranges_and_keep_the_bottom():
     assert 5.0 < max(m.turn for m in moves) <= 5.4 and -5.4 <= min(m.turn for m in moves) < -5.0
 
 
+def test_the_scale_is_drawn_around_that_of_inference():
+    random = np.random.default_rng(0)
+    still = ImageAugmentation(scale=(0.0, 0.0))
+    for size in ((1600, 900), (640, 480), (1000, 300)):
+        move = ImageMove.draw(size, (128, 352), still, random)
+        assert move.resized == pytest.approx(Crop.fit(*size, (128, 352)).resized, abs=1)
+
+
 def test_a_scaled_image_that_is_too_narrow_is_black_on_the_right():
     move = ImageMove((600, 338), 0, 338 - 256, False, 0.0, (1600, 900), (256, 704))
     image = move.apply(Image.new("RGB", (1600, 900), (200, 100, 50)))

@@ -177,9 +177,10 @@ def processes(output: Path, size: int, **settings) -> dict:
     return torch.load(output / "end.pt", weights_only=True)
 
 
-def test_two_processes_have_the_gradient_of_one_with_both_samples(tmp_path):
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_two_processes_have_the_gradient_of_one_with_both_samples(tmp_path, accumulate):
     # One step from equal weights: the gradients themselves. No clipping: its factor is shared.
-    settings = {"steps": 1, "clip": 1e9, "warmup_steps": 0}
+    settings = {"steps": 1, "clip": 1e9, "warmup_steps": 0, "accumulate": accumulate}
     one = processes(tmp_path / "one", 1, batch=2, **settings)
     two = processes(tmp_path / "two", 2, batch=1, **settings)
     largest = max(float(g.abs().max()) for g in one["gradients"].values())
