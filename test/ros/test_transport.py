@@ -112,14 +112,11 @@ print("up", flush=True)
 time.sleep(60)
 """
 
-    def segments() -> set[Path]:
-        every = transport.SHARED_MEMORY.glob("fast*_*")
-        return {p for p in every if transport._SEGMENT.fullmatch(p.name)}
-
-    before = segments()
     with child(code) as process:
         assert process.stdout.readline() == "up\n"
-        ours = {p for p in segments() - before if p.stat().st_size > 128 * 2**20}
+        mapped = Path(f"/proc/{process.pid}/maps").read_text().split()
+        paths = {Path(m) for m in mapped if m.startswith(str(transport.SHARED_MEMORY))}
+        ours = {p for p in paths if transport._SEGMENT.fullmatch(p.name)}
         assert ours and not any(transport._is_abandoned(p) for p in ours)
         process.kill()
         process.wait()
