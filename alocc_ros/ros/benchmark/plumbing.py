@@ -16,6 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from alocc_ros.bags.frames import preset_of
+from alocc_ros.bags.reader import Bag
 from alocc_ros.errors import AloccError
 from alocc_ros.ros import transport
 from alocc_ros.ros.benchmark.processes import (
@@ -124,6 +126,9 @@ def _node(setup: Setup) -> list[str]:
         "diagnostics_period": _LOOK,
         "use_sim_time": str(setup.bag is not None).lower(),
     }
+    if setup.bag is not None:
+        with Bag(setup.bag) as bag:
+            parameters["preset"] = preset_of(bag).name
     given = [a for name, value in parameters.items() for a in ("-p", f"{name}:={value}")]
     # A bag that loops makes TF warn at every lap.
     level = ["--log-level", "warn" if setup.bag is None else "error"]
@@ -149,6 +154,7 @@ def _watch(
 ) -> _Counts:
     """Listens until the source is done and the node has nothing left; what the source told."""
     begin: float | None = None
+    deadline = time.monotonic() + _START
     while True:
         listener.spin(_LOOK)
         if node.ended:
@@ -160,6 +166,8 @@ def _watch(
         for usage in usages:
             usage.look()
         if begin is None:
+            if time.monotonic() > deadline:
+                raise AloccError("the node makes no set of the images that are sent")
             if listener.number("sets", "offered") == 0:
                 continue
             begin = time.monotonic()
@@ -262,7 +270,7 @@ def _rows_of_times(setup: Setup, told: _Counts, listener: Listener) -> list[Row]
             rate >= least if timed else None,
         ),
         Row(
-            "added latency, p50 / p95, ms",
+            "added latency, p50 / p95 of the last 200, ms",
             both("added"),
             f"p95 at most {_MOST_ADDED:g}" if timed else "",
             added <= _MOST_ADDED if timed else None,
