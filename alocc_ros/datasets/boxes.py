@@ -119,13 +119,15 @@ def read_boxes(
     }
     rows = (_Row(*row) for row in read_columns(folder, _TABLE, _Row._fields, on_progress))
     found = {row.token: row for row in rows if row.sample_token in stamps}
-    for row in found.values():
-        where = f"{folder}/{_TABLE}.json: the row {row.token}"
+    table = f"{folder}/{_TABLE}.json"
+    places, turns = ([getattr(r, n) for r in found.values()] for n in ("translation", "rotation"))
+    poses = pose_matrices(places, turns, table)
+    for row, map_T_box in zip(found.values(), poses, strict=True):
+        where = f"{table}: the row {row.token}"
         category = category_of.get(row.instance_token)
         if category is None:
             raise DataError(f"{where} is of an instance or a category that is in no table")
         try:
-            map_T_box = pose_matrices([row.translation], [row.rotation], where)[0]
             width, length, height = (float(v) for v in row.size)
         except (TypeError, ValueError) as error:
             raise DataError(f"{where} has no usable size: {error}") from error
@@ -150,7 +152,4 @@ def _velocity(row: _Row, rows: dict[str, _Row], stamps: dict[str, int]) -> np.nd
     most = _MOST_APART * (2 if row is not first and row is not last else 1)
     if not 0 < seconds <= most:
         return np.full(3, np.nan)
-    try:
-        return np.subtract(last.translation, first.translation, dtype=np.float64) / seconds
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{_TABLE}.json: {row.prev} or {row.next} has no usable place") from error
+    return np.subtract(last.translation, first.translation, dtype=np.float64) / seconds

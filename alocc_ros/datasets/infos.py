@@ -56,7 +56,7 @@ class InfoFile(Dataset):
         if not isinstance(infos, list) or not infos:
             raise DataError(f"{path} holds no list of infos")
         root = _root_beside(path) if root is None else root
-        entries = _Entries(path, root)
+        entries = _Entries(root)
         scenes: dict[str, list[Sample]] = {}
         for place, info in enumerate(infos):
             try:
@@ -102,8 +102,8 @@ def _root_beside(path: Path) -> Path:
 class _Entries:
     """Makes samples of infos; images of one camera share one calibration."""
 
-    def __init__(self, path: Path, root: Path) -> None:
-        self._path, self._root = path, root
+    def __init__(self, root: Path) -> None:
+        self._root = root
         self._known: dict[tuple, Calibration] = {}
         self._sizes: dict[tuple[str, str], tuple[int, int]] = {}
 
@@ -112,7 +112,7 @@ class _Entries:
         scene_token = info["scene_token"]
         stamp = _integer(info["timestamp"]) * 1000
         lidar = LidarSample(
-            token=info.get("lidar_token", ""),
+            token=_text(info.get("lidar_token", "")),
             stamp=stamp,
             path=self._file(info["lidar_path"]),
             base_T_lidar=_pose(info, "lidar2ego"),
@@ -125,7 +125,7 @@ class _Entries:
         path = self._file(entry["data_path"])
         return CameraSample(
             camera=camera,
-            token=entry.get("sample_data_token", ""),
+            token=_text(entry.get("sample_data_token", "")),
             stamp=_integer(entry["timestamp"]) * 1000,
             path=path,
             calibration=self._calibration(camera, entry, scene, path),
