@@ -148,6 +148,28 @@ def test_a_few_steps_learn(tmp_path):
         assert mean[1] < 0.95 * mean[0], name
 
 
+def test_half_precision_loses_little_and_keeps_weights_whole(tmp_path):
+    settings = {"steps": 2, "temporal_start": 0.0}
+    exact = losses_of(trainer(tmp_path / "fp32", **settings))
+    run = trainer(tmp_path / "bf16", precision="bf16", **settings)
+    half = losses_of(run)
+    for a, b in zip(exact, half, strict=True):
+        # Eight bits of mantissa; the angle of a velocity near zero is worth nothing anyway.
+        for name in ("mask", "dice", "depth", "flow_bin"):
+            assert b.losses[name] == pytest.approx(a.losses[name], rel=0.02)
+            assert b.losses[name] != a.losses[name]
+    assert all(p.dtype == torch.float32 for p in run.network.parameters())
+    assert all(m.history.dtype == torch.float32 for m in run._memories.values())
+
+
+def test_torch_compile_sees_convolutional_parts_in_one_piece():
+    from torch import _dynamo
+
+    encoder = Alocc(VARIANT).img_bev_encoder_backbone.train()
+    seen = _dynamo.explain(encoder)(torch.randn(1, VARIANT.context_channels, 8, 8))
+    assert (seen.graph_count, seen.graph_break_count) == (1, 0)
+
+
 # --- several processes -------------------------------------------------------------------------
 
 
