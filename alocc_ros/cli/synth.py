@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     """Write what was asked for, or go on with it."""
     import torch
 
-    from alocc_ros.errors import DeviceError, ParameterError
+    from alocc_ros.errors import ParameterError
     from alocc_ros.synthetic.job import write_bags, write_both, write_dataset
     from alocc_ros.synthetic.nuscenes import Recipe
 
@@ -49,17 +49,32 @@ def run(args: argparse.Namespace) -> int:
     if sum(count for _, count in split) != args.scenes:
         counts = " + ".join(str(count) for _, count in split)
         raise ParameterError(f"--split gives {counts} scenes, --scenes says {args.scenes}")
-    if args.device.startswith("cuda") and not torch.cuda.is_available():
-        raise DeviceError(f"--device {args.device}: torch finds no GPU here; take --device cpu")
-    jobs = args.jobs or (1 if args.device != "cpu" else torch.get_num_threads())
+    device = _device(args.device)
+    jobs = args.jobs or (torch.get_num_threads() if device == "cpu" else 1)
     recipe = Recipe(
         args.seed, args.scenes, args.frames, args.size, not args.no_sweeps, tuple(split)
     )
     with bars() as on_progress:
         for_format = {"nuscenes": write_dataset, "bag": write_bags, "both": write_both}[args.format]
-        for_format(args.out, recipe, args.device, min(jobs, args.scenes), on_progress)
+        for_format(args.out, recipe, device, min(jobs, args.scenes), on_progress)
     print(f"{args.scenes} scenes with {args.frames} key frames each in {args.out}")
     return 0
+
+
+def _device(name: str) -> str:
+    import torch
+
+    from alocc_ros.errors import DeviceError
+
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise DeviceError(f"--device {name}: expected cpu, cuda or cuda:1") from error
+    if device.type == "cpu":
+        return "cpu"
+    if device.type != "cuda" or (device.index or 0) >= torch.cuda.device_count():
+        raise DeviceError(f"--device {name}: torch finds no such GPU here; take --device cpu")
+    return name
 
 
 def _positive(text: str) -> int:

@@ -25,6 +25,7 @@ from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from alocc_ros.datasets.files import whole_file
+from alocc_ros.datasets.lidarseg import write_labels
 from alocc_ros.datasets.nuscenes import DEFAULT_VERSION, LIDAR
 from alocc_ros.datasets.splits import SPLITS_FILE
 from alocc_ros.errors import OutputError
@@ -410,6 +411,8 @@ class _SceneWriter:
         reading = _Reading(LIDAR, stamp, time, key, key, file)
         segmentation = self.root / self._lidarseg_file(reading)
         jobs.append(partial(_write_bytes, segmentation, turn.lidarseg.tobytes()))
+        path = self.root / "lidar_seg" / f"{name.partition('.')[0]}.npz"
+        jobs.append(partial(write_labels, path, turn.lidarseg))
         self._annotate(key, time, turn)
         return jobs
 

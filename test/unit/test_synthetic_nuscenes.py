@@ -1,0 +1,261 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""``alocc synth``: the folder that it writes is one that every reader of nuScenes takes."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from alocc_ros.bags.frames import FrameSource
+from alocc_ros.bags.reader import Bag
+from alocc_ros.cli.main import main
+from alocc_ros.datasets.lidarseg import read_labels
+from alocc_ros.datasets.nuscenes import LidarSample, NuScenes, frame_set, lidar_points
+from alocc_ros.datasets.truth import missing_files, missing_images, read_truth
+from alocc_ros.geometry import project
+from alocc_ros.labels import OCC3D
+from alocc_ros.stream.preset import load_preset
+from alocc_ros.synthetic import rig
+from alocc_ros.synthetic.frames import ANCHOR, render, truth_of
+from alocc_ros.synthetic.nuscenes import CATEGORIES, Recipe, generate
+from alocc_ros.types import CAMERAS
+
+RECIPE = Recipe(seed=5, scenes=2, frames=2, size=(36, 64), split=(("train", 1), ("val", 1)))
+COMMAND = ["--scenes", "2", "--seed", "5", "--frames", "2", "--size", "36x64"]
+SPLIT = ["--split", "train=1,val=1", "--jobs", "1"]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    out = tmp_path_factory.mktemp("synthetic")
+    assert main(["synth", str(out / "both"), "--format", "both", *COMMAND, *SPLIT]) == 0
+    return out / "both" / "nuscenes"
+
+
+@pytest.fixture(scope="module")
+def dataset(root):
+    return NuScenes(root)
+
+
+def digest(root: Path) -> dict[str, str]:
+    files = (p for p in sorted(root.rglob("*")) if p.is_file())
+    return {str(p.relative_to(root)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+def test_our_reader_finds_all_of_it(dataset):
+    assert [s.name for s in dataset.scenes] == ["scene-0001", "scene-0002"]
+    assert [len(s.samples) for s in dataset.scenes] == [2, 2]
+    assert [s.name for s in dataset.split("train")] == ["scene-0001"]
+    assert [s.name for s in dataset.split("val")] == ["scene-0002"]
+    assert missing_images(dataset.samples) == []
+    for benchmark in ("occ3d", "openocc", "surroundocc"):
+        ray_mask = benchmark == "openocc"
+        assert missing_files(dataset.root, dataset.samples, benchmark, ray_mask=ray_mask) == []
+
+
+def test_stamps_have_the_rates_and_phases_of_nuscenes(dataset):
+    for scene in dataset.scenes:
+        first, second = scene.samples
+        assert second.stamp - first.stamp == 500_000_000
+        front_left = first.cameras["cam_front_left"].stamp
+        for camera in CAMERAS:
+            assert first.cameras[camera].stamp - front_left == rig.PHASES[camera]
+        assert first.stamp == first.lidar.stamp == front_left + rig.LIDAR_PHASE
+    readings = dataset.readings(dataset.scenes)["scene-0001"]
+    lidar = [r.stamp for r in readings if isinstance(r, LidarSample)]
+    images = [r.stamp for r in readings if not isinstance(r, LidarSample) and r.camera == ANCHOR]
+    assert np.diff(lidar) == pytest.approx(50e6, rel=0.01)  # 20 Hz
+    assert np.diff(images) == pytest.approx(1e9 / 12, rel=0.01)
+
+
+def test_files_hold_what_the_scene_shows_and_what_is_true(dataset):
+    scene = generate(RECIPE, 1)
+    sample = dataset.scene("scene-0002").samples[1]
+    frame = render(scene, 0.5, RECIPE.size)
+    ready = frame_set(sample)
+    for camera in CAMERAS:
+        picture = np.asarray(Image.open(io.BytesIO(bytes(ready.images[camera].data))))
+        pixels = frame.views[camera].image.numpy()
+        assert picture.shape == (36, 64, 3)
+        assert np.abs(picture.astype(int) - pixels).mean() < 8  # JPEG
+        assert np.allclose(
+            ready.calibration[camera].intrinsics, frame.calibration[camera].intrinsics
+        )
+    for benchmark in ("occ3d", "openocc", "surroundocc"):
+        read = read_truth(dataset.root, sample, benchmark, ray_mask=benchmark == "openocc")
+        made = truth_of(scene, frame.lidar_time, benchmark)
+        known = made.labels != 0 if benchmark == "surroundocc" else made.labels < 255
+        assert np.array_equal(read.labels[known], made.labels[known])
+        for name in ("mask_camera", "mask_lidar", "ray_mask", "flow"):
+            one, other = getattr(read, name), getattr(made, name)
+            assert (one is None) == (other is None), name
+            assert one is None or np.array_equal(one, other), name
+
+
+def test_poses_and_points_place_the_lidar_in_the_images(dataset):
+    scene = generate(RECIPE, 0)
+    sample = dataset.scene("scene-0001").samples[0]
+    points, labels = lidar_points(sample.lidar), read_labels(dataset.root, sample.lidar)
+    assert len(points) == len(labels) > 10_000
+    frame = render(scene, 0.0, RECIPE.size)
+    in_map = points[:, :3] @ sample.lidar.map_T_lidar[:3, :3].T + sample.lidar.map_T_lidar[:3, 3]
+    agree = count = 0
+    for camera, one in sample.cameras.items():
+        camera_T_map = np.linalg.inv(one.map_T_base @ one.calibration.base_T_camera)
+        pixels, depth = project(in_map, camera_T_map, one.calibration.intrinsics)
+        u, v = np.round(pixels).astype(int).T
+        ok = (depth > 1) & (depth < 30) & (u >= 0) & (u < 64) & (v >= 0) & (v < 36)
+        view = frame.views[camera]
+        near = np.abs(view.depth.numpy()[v[ok], u[ok]] - depth[ok]) < 0.1 * depth[ok]
+        count += near.sum()
+        agree += (view.labels.numpy()[v[ok], u[ok]] == labels[ok])[near].sum()
+    assert count > 3000 and agree / count > 0.9
+
+
+def test_tables_name_only_files_that_are_there(root):
+    tables = {p.stem: json.loads(p.read_text()) for p in (root / "v1.0-trainval").glob("*.json")}
+    wanted = {"category", "attribute", "visibility", "instance", "sensor", "calibrated_sensor"}
+    wanted |= {"ego_pose", "log", "scene", "sample", "sample_data", "sample_annotation", "map"}
+    assert wanted | {"lidarseg", "splits"} == set(tables)
+    for table in ("sample_data", "lidarseg", "map"):
+        assert all((root / row["filename"]).is_file() for row in tables[table])
+    tokens = {t: {row["token"] for row in tables[t]} for t in wanted}
+    for table, key, other in (
+        ("sample", "scene_token", "scene"),
+        ("sample_data", "sample_token", "sample"),
+        ("sample_data", "ego_pose_token", "ego_pose"),
+        ("sample_annotation", "instance_token", "instance"),
+        ("sample_annotation", "visibility_token", "visibility"),
+        ("instance", "category_token", "category"),
+        ("calibrated_sensor", "sensor_token", "sensor"),
+    ):
+        assert {row[key] for row in tables[table]} <= tokens[other], (table, key)
+    for table in ("sample", "sample_data", "sample_annotation"):
+        for key in ("prev", "next"):
+            assert {row[key] for row in tables[table]} <= tokens[table] | {""}
+    assert [row["name"] for row in sorted(tables["category"], key=lambda r: r["index"])] == list(
+        CATEGORIES
+    )
+    assert sum(len(row["attribute_tokens"]) for row in tables["sample_annotation"]) > 5
+
+
+def test_the_development_kit_opens_the_tables_and_draws_a_sample(root):
+    kit = pytest.importorskip("nuscenes.nuscenes")
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    opened = kit.NuScenes("v1.0-trainval", str(root), verbose=False)
+    sample = opened.sample[0]
+    assert set(sample["data"]) == {*(c.upper() for c in CAMERAS), "LIDAR_TOP"}
+    assert len(sample["anns"]) > 5
+    # Its map underlay does not run with numpy 2.
+    opened.render_sample_data(sample["data"]["LIDAR_TOP"], underlay_map=False, verbose=False)
+    opened.render_sample_data(sample["data"]["CAM_FRONT"], verbose=False)
+    opened.render_pointcloud_in_image(
+        sample["token"], show_lidarseg=True, render_intensity=False, verbose=False
+    )
+    pyplot.close("all")
+    speeds = [np.linalg.norm(opened.box_velocity(token)) for token in sample["anns"]]
+    assert np.nanmax(speeds) < 40
+    inside = total = 0
+    for box in opened.get_sample_data(sample["data"]["LIDAR_TOP"])[1]:
+        annotation = opened.get("sample_annotation", box.token)
+        points = np.fromfile(opened.get_sample_data_path(sample["data"]["LIDAR_TOP"]), np.float32)
+        from nuscenes.utils.geometry_utils import points_in_box
+
+        total += annotation["num_lidar_pts"]
+        inside += points_in_box(box, points.reshape(-1, 5)[:, :3].T, wlh_factor=1.1).sum()
+    assert inside == pytest.approx(total, rel=0.25)
+
+
+def test_bags_have_the_names_of_the_preset(root):
+    path = root.parent / "bags" / "scene-0001.mcap"
+    with Bag(path) as bag:
+        frames = list(FrameSource(bag, load_preset("nuscenes")))
+    assert len(frames) >= 6  # 12 Hz for half a second
+    assert all(not frame.missing for frame in frames)
+
+
+@pytest.mark.slow
+def test_more_processes_write_the_same_bytes(root, tmp_path):
+    assert (
+        main(["synth", str(tmp_path / "two"), *COMMAND, "--split", "train=1,val=1", "--jobs", "2"])
+        == 0
+    )
+    assert digest(tmp_path / "two") == digest(root)
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_goes_on_to_the_same_files(root, tmp_path):
+    out = tmp_path / "killed"
+    command = [sys.executable, "-m", "alocc_ros.cli.main", "synth", str(out), *COMMAND, *SPLIT]
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(out.rglob("sweeps/*/*.jpg")) and time.monotonic() < deadline:
+        assert child.poll() is None
+        time.sleep(0.02)
+    child.kill()
+    child.wait()
+    assert not (out / "v1.0-trainval").exists()
+    assert main(["synth", str(out), *COMMAND, *SPLIT]) == 0
+    ours = {n: d for n, d in digest(out).items() if not n.endswith(".partial")}
+    assert ours == digest(root)
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_with_130(tmp_path):
+    out = tmp_path / "interrupted"
+    command = [sys.executable, "-m", "alocc_ros.cli.main", "synth", str(out), "--scenes", "9"]
+    command += ["--size", "36x64", "--jobs", "2"]
+    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list(out.rglob("samples/*/*.jpg")) and time.monotonic() < deadline:
+        assert child.poll() is None
+        time.sleep(0.05)
+    os.kill(child.pid, signal.SIGINT)
+    error = child.communicate(timeout=120)[1]
+    assert child.returncode == 130
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--split", "train=1"], "--scenes says 2"),
+        (["--device", "cuda:9"], "no such GPU"),
+        (["--seed", "6"], "another seed"),
+        (["--size", "72x128"], "another size"),
+    ],
+)
+def test_what_does_not_fit_is_told_on_one_line(root, words, message, capsys):
+    code = main(["synth", str(root), *COMMAND, *SPLIT, *words])
+    assert code == 2
+    error = capsys.readouterr().err.strip()
+    assert message in error and "\n" not in error
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path, capsys):
+    (tmp_path / "thesis.tex").write_text("important")
+    assert main(["synth", str(tmp_path)]) == 2
+    assert "not empty" in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_all_classes_have_a_number_in_lidarseg():
+    from alocc_ros.synthetic.truth import _GENERAL
+
+    assert set(_GENERAL) == set(OCC3D.names)
+    assert CATEGORIES[_GENERAL["car"]] == "vehicle.car"
+    assert CATEGORIES[_GENERAL["vegetation"]] == "static.vegetation"
