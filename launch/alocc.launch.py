@@ -18,6 +18,7 @@ from launch_ros.substitutions import ExecutableInPackage
 
 from alocc_ros.resources import shared_folder
 from alocc_ros.ros import transport
+from alocc_ros.stream.preset import load_preset
 from launch import LaunchContext, LaunchDescription
 
 # Name, default (None: must be given), meaning.
@@ -68,7 +69,7 @@ def _actions(context: LaunchContext) -> list:
     rviz = Node(
         package="rviz2",
         executable="rviz2",
-        arguments=["-d", str(shared_folder("rviz") / "alocc.rviz")],
+        arguments=["-d", str(shared_folder("rviz") / "alocc.rviz"), *_fixed_frame(given)],
         parameters=[{"use_sim_time": sim_time}],
     )
     return [
@@ -77,6 +78,13 @@ def _actions(context: LaunchContext) -> list:
         *([_player(given)] if given["bag"] else []),
         *([rviz] if _is_true(given["rviz"]) else []),
     ]
+
+
+def _fixed_frame(given: dict[str, str]) -> list[str]:
+    """RViz's own option; without a preset the one of the default is in the RViz file."""
+    if not (given["preset"] and _is_true(given["rviz"])):
+        return []
+    return ["-f", load_preset(given["preset"]).world_frame]
 
 
 def _player(given: dict[str, str]) -> ExecuteProcess:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import runpy
 import sys
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 import yaml
 
 from alocc_ros.ros.parameters import NodeParameters
+from alocc_ros.stream.preset import DEFAULT_PRESET, load_preset
 from alocc_ros.types import CAMERAS
 
 ROOT = Path(__file__).parents[2]
@@ -127,3 +129,13 @@ def test_the_launch_file_describes_a_node_and_a_player():
     kinds = [type(action).__name__ for action in actions]
     assert kinds.count("Node") == 1
     assert kinds.count("ExecuteProcess") == 1
+
+
+@pytest.mark.system
+def test_rviz_is_fixed_to_the_world_of_the_preset():
+    pytest.importorskip("launch_ros", reason="no wheel has launch_ros")
+    fixed_frame = runpy.run_path(str(LAUNCH))["_fixed_frame"]
+    assert fixed_frame({"preset": "dataset_bridge", "rviz": "true"}) == ["-f", "world"]
+    assert fixed_frame({"preset": "", "rviz": "true"}) == []
+    displays = yaml.safe_load((ROOT / "rviz" / "alocc.rviz").read_text())["Visualization Manager"]
+    assert displays["Global Options"]["Fixed Frame"] == load_preset(DEFAULT_PRESET).world_frame
