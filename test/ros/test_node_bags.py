@@ -48,8 +48,8 @@ SECOND = 1_000_000_000  # ns
 PERIOD = SECOND // 4  # of the bag
 FRAMES = 12
 SIZE = (176, 99)
-# Reports come quickly; poses are there, or never will be.
 DEFAULTS = dataclasses.asdict(NodeParameters())
+# Reports come quickly; poses are there, or never will be.
 SETTINGS = {"preset": "nuscenes", "diagnostics_period": 0.05, "tf_timeout": 2.0}
 
 
