@@ -105,7 +105,8 @@ class Camera:
         self._last_stamp: int | None = None
         self._rectified = rectified
         self._info_key: tuple[Any, ...] = ()
-        self.image = Topic(node, topics.image, types, partial(on_image, self), _IMAGE_DEPTH)
+        take = partial(on_image, self)
+        self.image = Topic(node, topics.image, types, take, _IMAGE_DEPTH, count_lost=True)
         self.info: Topic | None = None
         if self.intrinsics is None and topics.camera_info:
             info_types = {"sensor_msgs/msg/CameraInfo": CameraInfo}

@@ -42,7 +42,7 @@ class Topic:
         type: of the subscription, such as ``sensor_msgs/msg/Image``; "" while there is none.
         problem: why messages of a publisher cannot come in, naming it; else "".
         publishers: how many there are.
-        received, lost: messages; ``lost`` as far as the middleware noticed.
+        received, lost: messages; ``lost`` as far as the middleware noticed, if it is asked.
         last_arrival: of the newest message, on the clock ``time.monotonic``; None before it.
     """
 
@@ -53,6 +53,8 @@ class Topic:
         types: Mapping[str, type],
         callback: Callable[[Any], None],
         depth: int,
+        *,
+        count_lost: bool = False,
     ) -> None:
         """Subscribes at once if there is only one possible type.
 
@@ -63,13 +65,14 @@ class Topic:
             callback: gets every message, in the executor's thread.
             depth: messages that may wait for the executor; overridable, like reliability, by
                 the parameters ``qos_overrides.<topic>.subscription.*``.
+            count_lost: ask the middleware what it loses, which costs the executor time.
         """
         self.name = name if name.startswith(("/", "~")) else f"/{name}"
         self.type = self.problem = ""
         self.publishers = self.received = self.lost = 0
         self.last_arrival: float | None = None
         self._node, self._types, self._callback = node, dict(types), callback
-        self._qos = best_effort(depth)
+        self._qos, self._count_lost = best_effort(depth), count_lost
         self._subscriber: Subscriber | None = None
         if len(self._types) == 1:
             self._subscribe(*self._types)
@@ -110,7 +113,8 @@ class Topic:
             "qos_overriding_options": QoSOverridingOptions.with_default_policies(),
         }
         # The default callbacks would cost the executor time for what scan() tells better.
-        events = SubscriptionEventCallbacks(message_lost=self._lose, use_default_callbacks=False)
+        lose = self._lose if self._count_lost else None
+        events = SubscriptionEventCallbacks(message_lost=lose, use_default_callbacks=False)
         try:
             subscriber = Subscriber(*arguments, event_callbacks=events, **options)
         except UnsupportedEventTypeError:  # some middlewares do not count what they lose
