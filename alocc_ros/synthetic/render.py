@@ -345,7 +345,7 @@ def _asphalt(
 ) -> Tensor:
     """The carriageway with wear, patches and paint: [n, 3]."""
     streets, main = scene.streets, scene.streets.main
-    grey = base * (1 + 0.1 * coarse + 0.13 * fine + 0.1 * wide)
+    grey = base * (1 + 0.07 * coarse + 0.12 * fine + 0.09 * wide)
     lane = torch.remainder(d.abs() - main.median / 2, main.lane_width) / main.lane_width
     track = torch.minimum((lane - 0.25).abs(), (lane - 0.75).abs())
     grey = grey * (1 - 0.12 * (1 - track * 6).clamp(min=0.0))
@@ -633,7 +633,7 @@ def _brick(p: _Place, colour: Tensor, accent: Tensor, whim: Tensor):
     ) * (fade >= 1.0)
     colour = (
         colour
-        * (1 + 0.4 * each + 0.1 * _grain(p, whim, 0.09) + 0.08 * _grain(p, whim, 0.15))[:, None]
+        * (1 + 0.4 * each + 0.05 * _grain(p, whim, 0.03) + 0.06 * _grain(p, whim, 0.09))[:, None]
     )
     colour = _mix(colour, (0.4, 0.38, 0.35), mortar * 0.6)
     tall = p.tall > 2.5

@@ -575,7 +575,7 @@ def tree(random: np.random.Generator) -> list[Part]:
         foot = random.uniform(0.3, 1.2)
         return [
             cone((0.0, 0.0), (girth, girth), (0.0, foot + 0.3), colour=bark),
-            cone((0.0, 0.0), (0.24 * height, 0.24 * height), (foot, height), 0.05, **crown),
+            cone((0.0, 0.0), (0.17 * height, 0.17 * height), (foot, height), 0.05, **crown),
         ]
     parts = [cone((0.0, 0.0), (girth, girth), (0.0, max(trunk_top, 1.0)), 0.7, colour=bark)]
     core = 0.72 * radius

@@ -86,7 +86,8 @@ def test_a_smaller_image_shows_the_lower_part_of_the_full_one():
         assert (x, y) == pytest.approx((u, v - (396 - 256)), abs=1e-6)
 
 
-def test_culling_does_not_change_what_rays_hit(scene):
+@pytest.mark.parametrize("search", [cast._near_to_far, cast._all_at_once])
+def test_culling_does_not_change_what_rays_hit(scene, search):
     solids = scene.solids(TIME)
     near = torch.nonzero(
         (solids.centre[:, :2] - torch.tensor(scene.ego_pose(TIME)[:2, 3])).norm(dim=1) < 25
@@ -99,7 +100,8 @@ def test_culling_does_not_change_what_rays_hit(scene):
     rays = torch.stack([e.cos() * a.cos(), e.cos() * a.sin(), e.sin()], dim=-1).view(-1, 3)
     rays = rays[cast.tile_image(24, 64, 8, torch.device("cpu"))]
     limit = torch.full(rays.shape[:2], 100.0)
-    fast, slow = cast.nearest(some, eye, rays, limit), cast.nearest_slow(some, eye, rays, limit)
+    slow = cast.nearest_slow(some, eye, rays, limit)
+    fast = search(some, eye, rays, limit, *cast._candidates(some, eye, rays))
     assert torch.equal(fast[0], slow[0])
     assert (fast[1] == slow[1]).float().mean() > 0.99  # where parts touch, either may be told
     assert (fast[1] >= 0).float().mean() > 0.2
