@@ -791,6 +791,14 @@ def _sign(p: _Place, colour: Tensor, accent: Tensor, whim: Tensor):
     return _mix(colour, accent, (edge | mark) & (p.face < 4)), 0.1
 
 
+def _signal(p: _Place, colour: Tensor, accent: Tensor, whim: Tensor):
+    height = torch.where(accent[:, 0] > accent[:, 1], 0.8, 0.2)  # red is on top
+    lamps = (torch.remainder(p.fz * 3, 1.0) - 0.5) ** 2 + (p.fy - 0.5) ** 2 < 0.12
+    front = p.face == 0
+    colour = _mix(colour, (0.07, 0.07, 0.07), front & lamps)
+    return _mix(colour, accent * 1.6, front & lamps & ((p.fz - height).abs() < 0.16)), 0.05
+
+
 _PAINTERS = {
     Texture.PLAIN: _plain,
     Texture.FACADE: _facade,
@@ -807,6 +815,7 @@ _PAINTERS = {
     Texture.PLANKS: _planks,
     Texture.CARGO: _cargo,
     Texture.SIGN: _sign,
+    Texture.SIGNAL: _signal,
 }
 
 

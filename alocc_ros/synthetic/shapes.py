@@ -43,6 +43,7 @@ class Texture(enum.IntEnum):
     PLANKS = 12
     CARGO = 13
     SIGN = 14
+    SIGNAL = 15
 
 
 @dataclass(frozen=True)
@@ -728,9 +729,10 @@ def sign(random: np.random.Generator) -> list[Part]:
     ]
 
 
-def traffic_light(random: np.random.Generator, arm: float) -> list[Part]:
+def traffic_light(arm: float, go: bool) -> list[Part]:
     """A signal on a mast; ``arm`` m over the road along +y (0: none). Looks along -x."""
-    head = {"colour": (0.02, 0.02, 0.02), "accent": (0.8, 0.05, 0.02), "texture": Texture.SIGN}
+    light = (0.03, 0.6, 0.2) if go else (0.8, 0.05, 0.02)
+    head = {"colour": (0.02, 0.02, 0.02), "accent": light, "texture": Texture.SIGNAL}
     parts = [
         cone((0.0, 0.0), (0.09, 0.09), (0.0, 5.6 if arm else 3.3), colour=(0.06, 0.07, 0.07)),
         block((-0.35, -0.1), (-0.17, 0.17), (2.4, 3.3), **head),

@@ -523,9 +523,6 @@ class _Builder:
 
     # -- what stands at the kerb ---------------------------------------------------------------
 
-    def _along(self, road: int, start: float, end: float, step: float) -> np.ndarray:
-        return np.arange(start, end, step)
-
     def _place(self, road: int, s: float, d: float) -> np.ndarray:
         """x, y, heading at (s, d) of the main (0) or side road (1)."""
         streets = self.streets
@@ -751,7 +748,7 @@ class _Builder:
                 x, y, heading = self._place(0, s, d)
                 if self._free(x, y, 0.3):
                     light = shapes.traffic_light(
-                        random, random.choice([0.0, streets.main.half * 0.6])
+                        random.choice([0.0, streets.main.half * 0.6]), self.red_until <= 0
                     )
                     # The arm reaches over the road.
                     facing = heading + np.pi * (direction < 0)
@@ -921,35 +918,34 @@ class _Builder:
             self._stand("vegetation", shapes.bush(self.random, length * 0.6), place)
 
     def _garden(self, road: int, side: int, s: float, length: float, d: float) -> None:
-        """Trees, bushes, parked cars: a lot without a house."""
+        """A lot without a house: trees and bushes, or on hard ground vehicles."""
         random = self.random
-        number = (int(np.floor(s / 16.0)) + 16) % 32
-        ground = self.streets.lots[road, int(side < 0), number]
-        parking = ground in (_LABEL["driveable_surface"], _LABEL["other_flat"])
         for _ in range(random.integers(2, 7)):
-            place = self._place(
-                road, s + random.uniform(0, length), side * (d + random.uniform(2.0, 22.0))
-            )
+            along, deep = s + random.uniform(0, length), d + random.uniform(2.0, 22.0)
+            place = self._place(road, along, side * deep)
             if self._kerb(place[0], place[1]) < 3.0:
                 continue
-            if parking and random.random() < 0.75:
-                place[2] += np.pi / 2 + random.normal(0, 0.03)
-                if self._free(place[0], place[1], 2.4):
-                    if random.random() < 0.85:
-                        self._add("car", "car", shapes.car(random), place, "parked")
-                    elif random.random() < 0.5:
-                        self._add("trailer", "trailer", shapes.trailer(random), place)
-                    else:
-                        self._add(
-                            "construction",
-                            "construction_vehicle",
-                            shapes.construction_vehicle(random),
-                            place,
-                        )
+            ground = int(self.streets.labels(*torch.tensor(place[:2, None]))[0])
+            if ground in (_LABEL["driveable_surface"], _LABEL["other_flat"]):
+                if random.random() < 0.75:
+                    self._left_standing(place + (0, 0, np.pi / 2 + random.normal(0, 0.03)))
             elif random.random() < 0.6:
                 self._tree(place, side)
             else:
                 self._bush(place, side)
+
+    def _left_standing(self, place: np.ndarray) -> None:
+        """A vehicle off the road."""
+        random = self.random
+        if not self._free(place[0], place[1], 2.4):
+            return
+        if random.random() < 0.85:
+            self._add("car", "car", shapes.car(random), place, "parked")
+        elif random.random() < 0.5:
+            self._add("trailer", "trailer", shapes.trailer(random), place)
+        else:
+            machine = shapes.construction_vehicle(random)
+            self._add("construction", "construction_vehicle", machine, place)
 
 
 def _mirrored(part: Part) -> Part:

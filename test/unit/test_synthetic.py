@@ -11,7 +11,9 @@ import torch
 
 from alocc_ros.geometry import inverse, project
 from alocc_ros.grid import OCC3D_GRID, VoxelGrid
-from alocc_ros.labels import OCC3D
+from alocc_ros.labels import OCC3D, OPENOCC
+from alocc_ros.metrics.ray_scores import RayScores
+from alocc_ros.metrics.voxels import VoxelScores
 from alocc_ros.synthetic import cast, rig, shapes
 from alocc_ros.synthetic.frames import ANCHOR, ray_origins, render, truth_of
 from alocc_ros.synthetic.render import SKY
@@ -305,6 +307,17 @@ def test_nobody_drives_through_our_own_vehicle():
             for thing, (x, y) in zip(scene.things, ahead, strict=True):
                 # The vehicle reaches from 1 m behind the rear axle to 3 m before it.
                 assert not (-0.8 < x < 2.8 and abs(y) < 0.6), (seed, time, thing.kind)
+
+
+def test_who_predicts_the_truth_scores_100(scene, frame, truth):
+    flowing = truth_of(scene, frame.lidar_time, "openocc")
+    voxels = VoxelScores(OCC3D)
+    voxels.update(truth.labels, truth.labels, truth.mask_camera)
+    rays = RayScores(OPENOCC, flow=True)
+    rays.update(flowing, flowing, ray_origins(scene, frame.lidar_time))
+    assert voxels.result().miou == voxels.result().iou == 100.0
+    assert rays.result().rayiou == 100.0
+    assert rays.result().flow.mave_tp == 0.0
 
 
 def test_frames_without_files_are_frame_sets(frame):
