@@ -148,7 +148,7 @@ def _progress(console: Console, first: int, steps: int) -> Iterator[Callable[[Re
         def on_step(report: Report) -> None:
             words = f"loss {report.total:.3f}, {report.seconds:.2f} s a step"
             bar.update(task, completed=report.step + 1, description=words)
-            if not bar.live.is_started or (not console.is_terminal and report.step % 100 == 0):
+            if not console.is_terminal and report.step % 100 == 0:
                 console.print(f"step {report.step}: {words}", highlight=False)
 
         yield on_step

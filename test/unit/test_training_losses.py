@@ -185,7 +185,7 @@ def test_a_batch_without_labels_costs_nothing_but_has_gradients():
     nothing = torch.full((50,), IGNORED, dtype=torch.uint8)
     logits = torch.randn(18, 50, requires_grad=True)
     entropy, dice = mask_losses([logits], [nothing], BALANCE, Draw(10), [generator()])
-    assert float(entropy) == float(dice) == 0
+    assert entropy.item() == dice.item() == 0
     (entropy + dice).backward()
     assert (logits.grad == 0).all()
 
@@ -210,7 +210,7 @@ def test_depth_loss_is_the_slow_one():
     gradients = [torch.autograd.grad(x, scores, retain_graph=True)[0] for x in (found, truth)]
     torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-8)
     none = depth_loss(share, torch.full_like(bins, -1))
-    assert float(none) == 0
+    assert none.item() == 0
     assert (torch.autograd.grad(none, scores)[0] == 0).all()
 
 
@@ -257,7 +257,7 @@ def test_gradients_of_flow_losses_are_those_of_differences(monkeypatch):
 def test_a_batch_where_nothing_moves_costs_nothing_but_has_gradients():
     logits = torch.zeros(0, FLOW_BINS, 2, requires_grad=True)
     total = sum(flow_losses(logits, torch.zeros(0, 2)))
-    assert float(total) == 0
+    assert total.item() == 0
     total.backward()
 
 
