@@ -110,16 +110,16 @@ def _train(
         report = take_over(network, read_state_dict(args.weights), record.channel_order)
         for line in report.lines():
             console.print(line, highlight=False)
-    if world.rank == 0:
-        args.output.mkdir(parents=True, exist_ok=True)
-        config.write(args.output / "config.yaml")
-    wait_for_all()
     evaluate = None
     if config.evaluate_every:
         evaluate = evaluator(args.data, config.evaluate_split, record, config.evaluate_scenes)
     trainer = Trainer(network, record, source, config, args.output, device, world, evaluate)
     if args.resume:
         trainer.resume()
+    if world.rank == 0:  # not before everything is known to fit
+        args.output.mkdir(parents=True, exist_ok=True)
+        config.write(args.output / "config.yaml")
+    wait_for_all()
     console.print(
         f"{config.model} on {sum(map(len, source.scenes))} key frames of {len(source.scenes)} "
         f"scenes: steps {trainer.step} to {config.steps}, {trainer.slots} samples each, "

@@ -53,6 +53,9 @@ def test_a_run_trains_evaluates_and_is_gone_on_with(streets, tmp_path):
     assert refused.returncode == 2
     assert refused.stderr.startswith("alocc: error:") and "--resume it" in refused.stderr
 
+    other = alocc("train", "--data", streets, "-o", run, "--resume", "--set", "seed=1")
+    assert other.returncode == 2 and "is of another run: seed was 0, is 1" in other.stderr
+
     more = alocc("train", "--data", streets, "-o", run, "--resume", "--steps", 3)
     assert more.returncode == 0, more.stderr
     assert steps_of(run) == [0, 1, 2]
