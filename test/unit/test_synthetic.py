@@ -336,3 +336,21 @@ def test_surroundocc_lies_in_the_lidars_frame(scene, frame):
     # Its y axis looks ahead: the road goes on along the second axis, not along the first.
     road = (truth.labels == OCC3D.names.index("driveable_surface")).any(axis=2)
     assert road[100].mean() > 0.9 > road[:, 100].mean()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_a_gpu_draws_the_same_street(scene, frame, truth):
+    there = render(scene, TIME, SIZE, device="cuda")
+    for camera in CAMERAS:
+        ours, theirs = frame.views[camera], there.views[camera]
+        assert (ours.labels == theirs.labels.cpu()).float().mean() > 0.995
+        close = torch.isclose(ours.depth, theirs.depth.cpu(), rtol=1e-3)
+        assert close.float().mean() > 0.99
+        # The sensor's noise is another one.
+        difference = ours.image.float() - theirs.image.cpu().float()
+        assert difference.mean().abs() < 1 and difference.abs().mean() < 10
+    labels = truth_of(scene, frame.lidar_time, "occ3d", device="cuda")
+    assert (labels.labels == truth.labels).mean() > 0.999
+    assert (labels.mask_camera == truth.mask_camera).mean() > 0.999
+    turn = scan(scene, frame.lidar_time, device="cuda")
+    assert len(turn.points) == pytest.approx(len(scan(scene, frame.lidar_time).points), rel=0.01)
