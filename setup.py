@@ -17,7 +17,8 @@ SHARE = Path("share/alocc_ros")
 def shared_files():
     """(directory under the prefix, files) for every shared folder, as ``data_files`` wants it."""
     folders = {}
-    for pattern in ("models/*.yaml", "config/**/*", "launch/*.py", "rviz/*", "package.xml"):
+    patterns = ("models/*.yaml", "models/*.safetensors", "config/**/*", "launch/*.py", "rviz/*")
+    for pattern in (*patterns, "package.xml"):
         for path in sorted(HERE.glob(pattern)):
             if path.is_file():
                 relative = path.relative_to(HERE)

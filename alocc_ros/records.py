@@ -46,7 +46,8 @@ class ModelRecord:
     Attributes:
         name: unique; the YAML file's name.
         variant: network, a name out of ``alocc_ros.network.variants.VARIANTS``.
-        repository, file: where the weights are on the Hugging Face hub; None if unpublished.
+        repository, file: where the weights are on the Hugging Face hub. A file without repository
+            comes with the package, beside its record. Neither: there are no weights.
         sha256: of that file, or None until somebody has measured it.
         input_size: height and width of the network's input, pixels.
         crop: which rows are kept after scaling to the input's width; ``bottom``.
@@ -164,13 +165,15 @@ def resolve(model: str, variant: str | None = None) -> tuple[ModelRecord, Path |
 
 
 def weights_path(record: ModelRecord, folder: Path | None = None) -> Path:
-    """Where ``alocc models fetch`` puts a model's weights (they need not be there).
+    """Where a model's weights are, or ``alocc models fetch`` puts them (they need not be there).
 
     Raises:
         ModelError: no weights were published for this model.
     """
     if record.file is None:
         raise ModelError(f"{record.name} has no published weights")
+    if record.repository is None:
+        return shared_folder("models") / record.file
     return (folder or cache_folder() / "models") / record.file
 
 
@@ -239,8 +242,8 @@ def read_record(path: Path) -> ModelRecord:
         section.finish()
     if record.name != path.stem:
         raise ModelError(f"{path.name}: name is {record.name!r}, but must be the file's name")
-    if (record.repository is None) != (record.file is None):
-        raise ModelError(f"{path.name}: weights: repository and file go together")
+    if record.file is None and record.repository is not None:
+        raise ModelError(f"{path.name}: weights: a repository needs a file")
     return record
 
 

@@ -64,6 +64,7 @@ def _list(as_json: bool) -> int:
         here = "unpublished"
         if r.file is not None:
             here = "fetched" if weights_path(r).is_file() else "not fetched"
+            here = "comes along" if r.repository is None else here
         yes = "yes" if r.flow else "no"
         rows.append((r.name, f"{width}x{height}", r.classes.name, str(r.history), yes, score, here))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
@@ -83,6 +84,8 @@ def _fetch(record: ModelRecord, folder: Path | None) -> int:
     target = weights_path(record, folder)
     if target.is_file():
         print(f"{target} is already there")
+    elif record.repository is None:
+        raise ModelError(f"{target} comes with the package and is not there: install it anew")
     else:
         _download(record, target)
         print(f"{target}\nsha256 {sha256(target)}")

@@ -120,7 +120,7 @@ def test_a_variant_that_contradicts_the_name_is_refused(tmp_path):
         ("resolution: 0.4", "resolution: .nan", "resolution must be a number"),
         ("sha256: null", "sha256: 1234", "sha256 must be 64 lower-case"),
         ("classes: occ3d", "classes: coco", "one of occ3d, openocc, got 'coco'"),
-        ("repository: Dobbin/OccStudio", "repository: null", "go together"),
+        ("file: alocc_3d_r50_256x704_bevdet_preatrain_16f.pth", "file: null", "needs a file"),
         ("Dobbin/OccStudio", "../../etc", "owner/name"),
         ("channel_order: bgr", "channel_order: [bgr]", "one of bgr, rgb"),
         ("grid:", "grid: 3\nlattice:", "grid: expected entries, got 3"),
@@ -181,6 +181,13 @@ def test_a_model_is_a_name_or_a_file(tmp_path, monkeypatch):
     assert (record.variant, path) == ("alocc_2d", mine)
     with pytest.raises(ModelError, match="unknown model 'alocc3d'"):
         resolve("alocc3d")
+
+
+def test_weights_without_a_repository_come_with_the_package(tmp_path):
+    own = GOOD.replace("repository: Dobbin/OccStudio", "repository: null")
+    assert own != GOOD
+    record = read_record(written(tmp_path, own))
+    assert weights_path(record) == shared_folder("models") / record.file
 
 
 def test_weights_that_were_never_published_have_no_place(tmp_path):
