@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from alocc_ros.labels import OCC3D
-from alocc_ros.synthetic.cast import Solids, nearest, tile_image
+from alocc_ros.synthetic.cast import Solids, nearest, tile_image, turned
 from alocc_ros.synthetic.shapes import Kind, Texture
 from alocc_ros.synthetic.world import Scene
 from alocc_ros.types import Calibration
@@ -239,7 +239,7 @@ def _camera_rays(
         dim=-1,
     )
     pose = torch.as_tensor(map_T_camera, dtype=torch.float32, device=pixels.device)
-    return pose[:3, 3], camera @ pose[:3, :3].T
+    return pose[:3, 3], turned(camera, pose[:3, :3])
 
 
 # -- surfaces --------------------------------------------------------------------------------
@@ -263,7 +263,7 @@ def _sky(scene: Scene, rays: Tensor) -> Tensor:
     white = rays.new_tensor(weather.horizon_colour) * 0.6 + 0.4
     white = white * (0.9 + 0.06 * heap[:, None]) * (1.0 if weather.clouds < 0.8 else 0.85)
     colour = torch.lerp(colour, white * max(0.35, min(1.0, sum(weather.horizon_colour) / 2)), cover)
-    facing = (ray @ rays.new_tensor(weather.sun)).clamp(min=0.0)
+    facing = (ray * rays.new_tensor(weather.sun)).sum(dim=1).clamp(min=0.0)
     glow = (facing.pow(8) * 0.25 + facing.pow(400) * 6.0)[:, None] * (1 - 0.8 * weather.clouds)
     return colour + glow * rays.new_tensor(weather.sun_colour) * 0.5
 
@@ -392,7 +392,9 @@ def _asphalt(
         zone = across.abs() - side.half
         zebra = (zone > 2.2) & (zone < 4.6) & on_main & (torch.remainder(d, 1.0) < 0.5)
         paint = torch.maximum(paint, zebra.float())
-        stop = _line(zone - 5.8, 0.2, footprint) * on_main * (d * across * scene_side(scene) < 0)
+        stop = (
+            _line(zone - 5.8, 0.2, footprint) * on_main * (d * across * _side_of_driving(scene) < 0)
+        )
         paint = torch.maximum(paint, stop)
         on_side = (across.abs() < side.half) & (kerb < 0)
         zone = a - main.half
@@ -404,7 +406,7 @@ def _asphalt(
     return torch.lerp(colour, colour.new_tensor(yellow), (middle * worn)[:, None])
 
 
-def scene_side(scene: Scene) -> float:
+def _side_of_driving(scene: Scene) -> float:
     """-1 where one drives on the right, 1 on the left (told by where our own lane is)."""
     s = torch.tensor(scene.ego[:1, 0]), torch.tensor(scene.ego[:1, 1])
     return float(torch.sign(scene.streets.main_coordinates(*s)[1])[0])
@@ -560,6 +562,9 @@ class _Place:
         )
 
 
+Painted = tuple[Tensor, Tensor | float]  # colour [n, 3], and how much it mirrors, 0 to 1
+
+
 def _grain(p: _Place, whim: Tensor, grain: float) -> Tensor:
     return _noise(p.u + whim * 50, p.v + whim * 20, grain, p.foot)
 
@@ -569,11 +574,11 @@ def _mix(colour: Tensor, other: Tensor | tuple[float, ...], share: Tensor) -> Te
     return torch.lerp(colour, other.expand_as(colour), share.to(colour.dtype)[:, None])
 
 
-def _plain(p: _Place, colour: Tensor, accent: Tensor, whim: Tensor):
+def _plain(p: _Place, colour: Tensor, accent: Tensor, whim: Tensor) -> Painted:
     return colour * (1 + 0.1 * _grain(p, whim, 0.05) + 0.06 * _grain(p, whim, 0.12))[:, None], 0.02
 
 
-def _cloth(p: _Place, colour: Tensor, accent: Tensor, whim: Tensor):
+def _cloth(p: _Place, colour: Tensor, accent: Tensor, whim: Tensor) -> Painted:
     colour = colour * (1 + 0.22 * _grain(p, whim, 0.03)).clamp(0.3, 1.8)[:, None]
     return _mix(colour, accent, (p.fz - 0.4).abs() < 0.06), 0.0
 
@@ -610,7 +615,7 @@ def _windows(
     return _mix(colour, pane, inside), inside * (0.75 - curtain)
 
 
-def _facade(p: _Place, colour: Tensor, accent: Tensor, whim: Tensor):
+def _facade(p: _Place, colour: Tensor, accent: Tensor, whim: Tensor) -> Painted:
     stain = _noise(p.u * 0.3 + whim * 9, p.v * 0.1, 0.03, p.foot)
     colour = (
         colour
@@ -622,7 +627,7 @@ def _facade(p: _Place, colour: Tensor, accent: Tensor, whim: Tensor):
     return _windows(p, colour, accent, whim, bay, torch.full_like(bay, 3.3), (0.5, 0.5))
 
 
-def _brick(p: _Place, colour: Tensor, accent: Tensor, whim: Tensor):
+def _brick(p: _Place, colour: Tensor, accent: Tensor, whim: Tensor) -> Painted:
     row = torch.floor(p.v / 0.09)
     along = p.u / 0.27 + 0.5 * torch.remainder(row, 2.0)
     fade = (0.12 / p.foot.clamp(min=1e-3)).clamp(max=1.0)
@@ -642,7 +647,7 @@ def _brick(p: _Place, colour: Tensor, accent: Tensor, whim: Tensor):
     return torch.where(tall[:, None], painted, colour), shine * tall
 
 
-def _curtain_wall(p: _Place, colour: Tensor, accent: Tensor, whim: Tensor):
+def _curtain_wall(p: _Place, colour: Tensor, accent: Tensor, whim: Tensor) -> Painted:
     bay = 1.2 + 0.8 * whim
     a, b = p.u / bay, p.v / 3.6
     fade = (bay / p.foot.clamp(min=1e-3) / 6).clamp(max=1.0)
@@ -658,7 +663,7 @@ def _curtain_wall(p: _Place, colour: Tensor, accent: Tensor, whim: Tensor):
     return _mix(pane, colour, solid), 0.7 * (1 - solid)
 
 
-def _vehicle_body(p: _Place, colour: Tensor, accent: Tensor, whim: Tensor):
+def _vehicle_body(p: _Place, colour: Tensor, accent: Tensor, whim: Tensor) -> Painted:
     colour = colour * (1 + 0.015 * _grain(p, whim, 0.05))[:, None]
     end, front, side = p.face < 2, p.face == 1, (p.face == 2) | (p.face == 3)
     across = (p.fy - 0.5).abs()
@@ -686,7 +691,7 @@ def _vehicle_body(p: _Place, colour: Tensor, accent: Tensor, whim: Tensor):
     return colour, torch.where(sill, 0.0, 0.3)
 
 
-def _cabin(p: _Place, colour: Tensor, accent: Tensor, whim: Tensor):
+def _cabin(p: _Place, colour: Tensor, accent: Tensor, whim: Tensor) -> Painted:
     side = (p.face == 2) | (p.face == 3)
     end = p.face < 2
     along = torch.where(side, p.fx, p.fy)
@@ -696,7 +701,7 @@ def _cabin(p: _Place, colour: Tensor, accent: Tensor, whim: Tensor):
     return _mix(colour, accent, glass), torch.where(glass, 0.8, 0.3)
 
 
-def _window_band(p: _Place, colour: Tensor, accent: Tensor, whim: Tensor):
+def _window_band(p: _Place, colour: Tensor, accent: Tensor, whim: Tensor) -> Painted:
     side = (p.face == 2) | (p.face == 3)
     end, front = p.face < 2, p.face == 1
     colour = colour * (1 + 0.025 * _grain(p, whim, 0.06))[:, None]
@@ -722,7 +727,7 @@ def _window_band(p: _Place, colour: Tensor, accent: Tensor, whim: Tensor):
     return colour, glass * 0.75 + 0.1
 
 
-def _cargo(p: _Place, colour: Tensor, accent: Tensor, whim: Tensor):
+def _cargo(p: _Place, colour: Tensor, accent: Tensor, whim: Tensor) -> Painted:
     colour = colour * (1 + 0.03 * _grain(p, whim, 0.09) + 0.03 * _grain(p, whim, 0.03))[:, None]
     rib = _line(torch.remainder(p.u, 0.55 + 0.5 * whim) - 0.2, 0.02, p.foot)
     colour = colour * (1 - 0.25 * rib * (p.face < 4))[:, None]
@@ -740,13 +745,13 @@ def _cargo(p: _Place, colour: Tensor, accent: Tensor, whim: Tensor):
     return _mix(colour, (0.06, 0.06, 0.06), hem & ~rear), 0.06
 
 
-def _bands(p: _Place, colour: Tensor, accent: Tensor, whim: Tensor):
+def _bands(p: _Place, colour: Tensor, accent: Tensor, whim: Tensor) -> Painted:
     band = ((p.fz - 0.48).abs() < 0.1) | ((p.fz - 0.78).abs() < 0.07)
     colour = colour * (1 + 0.1 * _grain(p, whim, 0.03))[:, None]
     return _mix(colour, accent, band), 0.05
 
 
-def _barrier(p: _Place, colour: Tensor, accent: Tensor, whim: Tensor):
+def _barrier(p: _Place, colour: Tensor, accent: Tensor, whim: Tensor) -> Painted:
     colour = colour * (1 + 0.12 * _grain(p, whim, 0.04) + 0.1 * _grain(p, whim, 0.08))[:, None]
     strip = (whim > 0.5) & ((p.z - 0.7).abs() < 0.09) & (torch.remainder(p.u + p.z, 0.5) < 0.25)
     colour = _mix(colour, accent, strip)
@@ -755,7 +760,7 @@ def _barrier(p: _Place, colour: Tensor, accent: Tensor, whim: Tensor):
     return _mix(colour, (0.02, 0.02, 0.02), torch.maximum(hole.float(), 0.35 * seam)), 0.04
 
 
-def _foliage(p: _Place, colour: Tensor, accent: Tensor, whim: Tensor):
+def _foliage(p: _Place, colour: Tensor, accent: Tensor, whim: Tensor) -> Painted:
     # Along the axis that the surface looks along, so that nothing is smeared.
     ax, ay, az = p.nx.abs(), p.ny.abs(), p.nz.abs()
     u = torch.where((ax > ay) & (ax > az), p.y, p.x) + whim * 40
@@ -767,7 +772,7 @@ def _foliage(p: _Place, colour: Tensor, accent: Tensor, whim: Tensor):
     return colour * (shade[:, None] + hue), 0.0
 
 
-def _wheel(p: _Place, colour: Tensor, accent: Tensor, whim: Tensor):
+def _wheel(p: _Place, colour: Tensor, accent: Tensor, whim: Tensor) -> Painted:
     up = (p.fz - 0.5) * p.tall
     r = torch.sqrt(p.x * p.x + up * up) / (p.tall / 2)
     spoke = torch.remainder(torch.atan2(up, p.x) * (5 / np.pi), 2.0) < 1.2
@@ -775,7 +780,7 @@ def _wheel(p: _Place, colour: Tensor, accent: Tensor, whim: Tensor):
     return _mix(colour, accent, rim), torch.where(rim, 0.15, 0.02)
 
 
-def _planks(p: _Place, colour: Tensor, accent: Tensor, whim: Tensor):
+def _planks(p: _Place, colour: Tensor, accent: Tensor, whim: Tensor) -> Painted:
     across = torch.where(p.tall > 2.0, p.y * 1.2, p.u)  # rows of tiles on a roof, boards on a fence
     pitch = 0.22
     each = _hash(torch.floor(across / pitch), torch.floor(whim * 40)) - 0.5
@@ -785,13 +790,13 @@ def _planks(p: _Place, colour: Tensor, accent: Tensor, whim: Tensor):
     return colour * shade.clamp(min=0.2)[:, None], 0.0
 
 
-def _sign(p: _Place, colour: Tensor, accent: Tensor, whim: Tensor):
+def _sign(p: _Place, colour: Tensor, accent: Tensor, whim: Tensor) -> Painted:
     edge = torch.minimum(torch.minimum(p.fy, 1 - p.fy), torch.minimum(p.fz, 1 - p.fz)) < 0.08
     mark = _hash(torch.floor(p.fy * 5), torch.floor(p.fz * 5) + torch.floor(whim * 60)) > 0.62
     return _mix(colour, accent, (edge | mark) & (p.face < 4)), 0.1
 
 
-def _signal(p: _Place, colour: Tensor, accent: Tensor, whim: Tensor):
+def _signal(p: _Place, colour: Tensor, accent: Tensor, whim: Tensor) -> Painted:
     height = torch.where(accent[:, 0] > accent[:, 1], 0.8, 0.2)  # red is on top
     lamps = (torch.remainder(p.fz * 3, 1.0) - 0.5) ** 2 + (p.fy - 0.5) ** 2 < 0.12
     front = p.face == 0

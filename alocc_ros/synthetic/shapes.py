@@ -75,6 +75,8 @@ class Part:
     hollow: bool = False
 
 
+Built = tuple[list[Part], tuple[float, float, float]]  # parts; length, width, height in m
+
 _DARK: Colour = (0.02, 0.02, 0.022)
 _GLASS: Colour = (0.03, 0.04, 0.05)
 _STEEL: Colour = (0.32, 0.33, 0.34)
@@ -148,7 +150,7 @@ def _wheels(xs: Sequence[float], width: float, radius: float, thick: float = 0.1
     ]
 
 
-def car(random: np.random.Generator) -> tuple[list[Part], tuple[float, float, float]]:
+def car(random: np.random.Generator) -> Built:
     """Saloon, estate, hatchback, van or SUV; (parts, size l w h)."""
     shape = random.choice(["saloon", "hatch", "suv", "van"], p=[0.4, 0.25, 0.2, 0.15])
     length = {"saloon": 4.6, "hatch": 4.0, "suv": 4.7, "van": 4.9}[shape] * random.uniform(
@@ -192,7 +194,7 @@ def car(random: np.random.Generator) -> tuple[list[Part], tuple[float, float, fl
     return parts, (length, width, height)
 
 
-def truck(random: np.random.Generator) -> tuple[list[Part], tuple[float, float, float]]:
+def truck(random: np.random.Generator) -> Built:
     """A cab and a box, a flatbed with load, or a pickup."""
     if random.random() < 0.3:
         return _pickup(random)
@@ -226,7 +228,7 @@ def truck(random: np.random.Generator) -> tuple[list[Part], tuple[float, float, 
     return parts, (length, width, max(load_height, cab_height))
 
 
-def _pickup(random: np.random.Generator) -> tuple[list[Part], tuple[float, float, float]]:
+def _pickup(random: np.random.Generator) -> Built:
     length, width, height = (
         random.uniform(5.3, 5.9),
         random.uniform(1.95, 2.1),
@@ -257,7 +259,7 @@ def _pickup(random: np.random.Generator) -> tuple[list[Part], tuple[float, float
     )
 
 
-def bus(random: np.random.Generator) -> tuple[list[Part], tuple[float, float, float]]:
+def bus(random: np.random.Generator) -> Built:
     """A city bus or a coach."""
     length, width, height = (
         random.uniform(10.0, 12.5),
@@ -299,7 +301,7 @@ def bus(random: np.random.Generator) -> tuple[list[Part], tuple[float, float, fl
     )
 
 
-def trailer(random: np.random.Generator) -> tuple[list[Part], tuple[float, float, float]]:
+def trailer(random: np.random.Generator) -> Built:
     """A semi-trailer on its legs, or a small flat one."""
     if random.random() < 0.35:
         length, width, height = (
@@ -336,7 +338,7 @@ def trailer(random: np.random.Generator) -> tuple[list[Part], tuple[float, float
 
 def construction_vehicle(
     random: np.random.Generator,
-) -> tuple[list[Part], tuple[float, float, float]]:
+) -> Built:
     """An excavator, a wheel loader or a roller."""
     paint = _pick(random, [(0.75, 0.45, 0.03), (0.8, 0.52, 0.05), (0.7, 0.3, 0.03)])
     shape = random.choice(["excavator", "loader", "roller"], p=[0.45, 0.35, 0.2])
@@ -399,9 +401,7 @@ _CLOTHES: tuple[Colour, ...] = (
 )
 
 
-def pedestrian(
-    random: np.random.Generator, *, worker: bool = False, stride: float = 0.25
-) -> tuple[list[Part], tuple[float, float, float]]:
+def pedestrian(random: np.random.Generator, *, worker: bool = False, stride: float = 0.25) -> Built:
     """Somebody standing or walking; ``stride`` m between the feet and the hip."""
     tall = random.uniform(1.55, 1.9)
     hip, shoulder, broad = 0.49 * tall, 0.83 * tall, random.uniform(0.2, 0.26)
@@ -471,9 +471,7 @@ def _rider(random: np.random.Generator, seat: float, helmet: bool) -> list[Part]
     ]
 
 
-def bicycle(
-    random: np.random.Generator, *, ridden: bool
-) -> tuple[list[Part], tuple[float, float, float]]:
+def bicycle(random: np.random.Generator, *, ridden: bool) -> Built:
     """A bicycle, ridden or parked."""
     paint = _pick(random, _PAINTS)
     wheel = {"colour": (0.03, 0.03, 0.03), "accent": (0.25, 0.25, 0.25), "texture": Texture.WHEEL}
@@ -491,9 +489,7 @@ def bicycle(
     return parts, (1.75, 0.6, 1.8 if ridden else 1.05)
 
 
-def motorcycle(
-    random: np.random.Generator, *, ridden: bool
-) -> tuple[list[Part], tuple[float, float, float]]:
+def motorcycle(random: np.random.Generator, *, ridden: bool) -> Built:
     """A motorcycle or scooter, ridden or parked."""
     paint = _pick(random, _PAINTS)
     wheel = {"colour": _DARK, "accent": _STEEL, "texture": Texture.WHEEL}
@@ -511,7 +507,7 @@ def motorcycle(
     return parts, (2.1, 0.8, 1.7 if ridden else 1.15)
 
 
-def barrier(random: np.random.Generator) -> tuple[list[Part], tuple[float, float, float]]:
+def barrier(random: np.random.Generator) -> Built:
     """One element of a row: concrete, or red and white plastic; 2 m along x."""
     plastic = random.random() < 0.6
     colour = (
@@ -532,7 +528,7 @@ def barrier(random: np.random.Generator) -> tuple[list[Part], tuple[float, float
     return parts, (2.0, 0.6, height)
 
 
-def traffic_cone(random: np.random.Generator) -> tuple[list[Part], tuple[float, float, float]]:
+def traffic_cone(random: np.random.Generator) -> Built:
     """A cone or, taller, a bollard-like channeliser."""
     height = random.uniform(0.65, 1.05)
     look = {"colour": (0.85, 0.18, 0.02), "accent": (0.8, 0.8, 0.78), "texture": Texture.BANDS}
@@ -543,7 +539,7 @@ def traffic_cone(random: np.random.Generator) -> tuple[list[Part], tuple[float, 
     return parts, (0.42, 0.42, height)
 
 
-def litter_bin(random: np.random.Generator) -> tuple[list[Part], tuple[float, float, float]]:
+def litter_bin(random: np.random.Generator) -> Built:
     """A wheeled bin: one of the ``others``."""
     colour = _pick(
         random, [(0.05, 0.2, 0.08), (0.06, 0.1, 0.3), (0.05, 0.05, 0.05), (0.4, 0.3, 0.05)]

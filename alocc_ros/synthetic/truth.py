@@ -20,7 +20,7 @@ from alocc_ros.labels import OCC3D, OPENOCC
 from alocc_ros.metrics import rays as evaluation_rays
 from alocc_ros.ops import native
 from alocc_ros.synthetic import rig
-from alocc_ros.synthetic.cast import Solids, nearest, tile_image
+from alocc_ros.synthetic.cast import Solids, nearest, tile_image, turned
 from alocc_ros.synthetic.shapes import Kind
 from alocc_ros.synthetic.world import Scene
 
@@ -121,7 +121,7 @@ def fill(
 
     velocity = torch.as_tensor(scene.thing_velocities(time), dtype=torch.float32, device=device)
     velocity = torch.cat([velocity, velocity.new_zeros(1, 2)])  # the last one: the town
-    velocity = velocity @ pose[:2, :2]  # transposed rotation times column
+    velocity = (velocity[:, :, None] * pose[:2, :2]).sum(dim=1)  # the rotation, transposed
     owner = torch.as_tensor(scene.owner, device=device)[part].view(grid.shape)
     thing = torch.where((labels != FREE) & ~(here & ~over), owner, -1)
     return Voxels(labels.cpu().numpy(), velocity[thing].cpu().numpy())
@@ -138,7 +138,7 @@ def _fill_things(scene: Scene, solids: Solids, pose: Tensor, grid: VoxelGrid) ->
     c, s = solids.cos[:, None], solids.sin[:, None]
     x = solids.origin[:, :1] + c * corner[..., 0] - s * corner[..., 1]
     y = solids.origin[:, 1:] + s * corner[..., 0] + c * corner[..., 1]
-    corner = (torch.stack([x, y, corner[..., 2]], dim=-1) - pose[:3, 3]) @ pose[:3, :3]
+    corner = turned(torch.stack([x, y, corner[..., 2]], dim=-1) - pose[:3, 3], pose[:3, :3].T)
     cells = (corner - lower) / grid.resolution
     first = torch.floor(cells.amin(dim=1) - 0.3).long().clamp(min=0)
     last = torch.minimum(torch.floor(cells.amax(dim=1) + 0.3).long(), shape - 1)
@@ -163,7 +163,7 @@ def _fill_things(scene: Scene, solids: Solids, pose: Tensor, grid: VoxelGrid) ->
         i = within // (size[:, 2] * size[:, 1])
         cell = first[part] + torch.stack([i, j, k], dim=1)
         points = (cell[:, None] + offsets) * grid.resolution + lower
-        points = points @ pose[:3, :3].T + pose[:3, 3]
+        points = turned(points, pose[:3, :3]) + pose[:3, 3]
         count = _contains(solids, part, points, hollow[part]).sum(dim=1)
         enough = count > 0
         cell, part, count = cell[enough], part[enough], count[enough]
@@ -390,7 +390,7 @@ def scan(
     ).reshape(-1, 3)
     map_T_lidar = scene.ego_pose(time) @ sensor.base_T_lidar
     pose = torch.as_tensor(map_T_lidar, dtype=torch.float32, device=device)
-    in_map = torch.as_tensor(rays, dtype=torch.float32, device=device) @ pose[:3, :3].T
+    in_map = turned(torch.as_tensor(rays, dtype=torch.float32, device=device), pose[:3, :3])
     pixels = tile_image(rings, columns, 8, torch.device(device))
     tiles = in_map[pixels]
     down = tiles[..., 2].clamp(max=-1e-4)

@@ -18,7 +18,7 @@ from scipy.spatial.transform import Rotation
 from alocc_ros.labels import OCC3D
 from alocc_ros.synthetic import shapes
 from alocc_ros.synthetic.cast import Solids
-from alocc_ros.synthetic.shapes import Kind, Part
+from alocc_ros.synthetic.shapes import Built, Kind, Part
 from alocc_ros.synthetic.streets import Streets, plan
 
 TICK = 0.05  # s between the stored poses of what moves
@@ -296,7 +296,9 @@ class _Builder:
 
     # -- placing ---------------------------------------------------------------------------
 
-    def _add(self, kind: str, label: str, built, poses: np.ndarray, detail: str = "") -> None:
+    def _add(
+        self, kind: str, label: str, built: Built, poses: np.ndarray, detail: str = ""
+    ) -> None:
         parts, size = built
         poses = np.atleast_2d(np.asarray(poses, dtype=np.float64))
         self.things.append(Thing(kind, _LABEL[label], size, poses, detail))
@@ -408,7 +410,7 @@ class _Builder:
         self.ego_along = np.array(line)
         return self.ego_route.at(self.ego_along)
 
-    def _vehicle(self, heavy: float = 0.25) -> tuple[str, str, object, str]:
+    def _vehicle(self, heavy: float = 0.25) -> tuple[str, str, Built, str]:
         """(kind, label, parts and size, detail) of something with an engine."""
         random = self.random
         if random.random() > heavy:
@@ -546,7 +548,7 @@ class _Builder:
                 s = start + random.uniform(0, 5)
                 while s < end:
                     chance = random.random()
-                    built: tuple[list[Part], tuple[float, float, float]]
+                    built: Built
                     if chance < 0.8:
                         kind, label, built, detail = "car", "car", shapes.car(random), "parked"
                     elif chance < 0.88:
