@@ -44,6 +44,7 @@ STANDARD_MESSAGES = (
     "diagnostic_msgs",
     "geometry_msgs",
     "nav_msgs",
+    "rcl_interfaces",
     "rosgraph_msgs",
     "sensor_msgs",
     "std_msgs",
