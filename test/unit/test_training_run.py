@@ -202,7 +202,12 @@ def processes(output: Path, size: int, **settings) -> dict:
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_two_processes_have_the_gradient_of_one_with_both_samples(tmp_path, accumulate):
     # One step from equal weights: the gradients themselves. No clipping: its factor is shared.
-    settings = {"steps": 1, "clip": 1e9, "warmup_steps": 0, "accumulate": accumulate}
+    # The network has steps as well as slopes (the peak whose neighbours get side copies, the points
+    # kept for being doubtful), and where two candidates tie to the last bit, rounding decides:
+    # with seed 0 two runs differ by 1e-2, first of all in the offsets of side copies. So all
+    # labelled points are looked at, and the frames are those of a seed where nothing ties.
+    points = {"voxel_points": 60_000, "image_points": 2_000, "seed": 1}
+    settings = {"steps": 1, "clip": 1e9, "warmup_steps": 0, "accumulate": accumulate, **points}
     one = processes(tmp_path / "one", 1, batch=2, **settings)
     two = processes(tmp_path / "two", 2, batch=1, **settings)
     largest = max(float(g.abs().max()) for g in one["gradients"].values())
