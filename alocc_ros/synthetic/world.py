@@ -269,9 +269,9 @@ class _Builder:
         self.side_of_driving = -1.0 if random.random() < 0.6 else 1.0  # -1: on the right
         self.ego = self._drive()
         self.density = random.uniform(0.4, 1.3)
+        self._works()
         self._traffic()
         self._parked()
-        self._works()
         self._people()
         self._furniture()
         self._town()
@@ -599,13 +599,29 @@ class _Builder:
         """Building sites on the road, and barriers along it."""
         random, streets = self.random, self.streets
         main = streets.main
-        if main.median > 1.0 and random.random() < 0.3:  # a row of barriers on the median
-            start = random.uniform(-20, 40)
-            for s in np.arange(start, start + random.uniform(20, 70), 2.05):
+        rows = [random.choice([-1, 1]) * (main.half + 0.4)] if random.random() < 0.4 else []
+        if main.median > 1.0 and random.random() < 0.45:
+            rows.append(0.0)
+        for d in rows:  # barriers on the median or at the kerb
+            start = random.uniform(-30, 60)
+            for s in np.arange(start, start + random.uniform(20, 60), 2.05):
                 if self._kerb_clear(0, s, 0):
-                    self._barrier(self._place(0, s, random.normal(0, 0.04)))
-        for _ in range(int(random.choice([0, 1, 2], p=[0.45, 0.4, 0.15]))):
-            side, s0, length = random.choice([-1, 1]), random.uniform(5, 90), random.uniform(12, 35)
+                    place = self._place(0, s, d + random.normal(0, 0.04))
+                    self._barrier(place)
+                    self.taken.append((place[0], place[1], 1.0))
+        for _ in range(random.poisson(0.5)):  # cones at the kerb, for whatever reason
+            s0, side = random.uniform(-10, 70), random.choice([-1, 1])
+            for s in s0 + 2.5 * np.arange(random.integers(3, 9)):
+                place = self._place(0, s, side * (main.half - main.parking + 0.25))
+                if self._kerb_clear(0, s, 0) and not self._swept(place[0], place[1], 1.5):
+                    self._add("cone", "traffic_cone", shapes.traffic_cone(random), place)
+                    self.taken.append((place[0], place[1], 0.3))
+        for _ in range(int(random.choice([0, 1, 2, 3], p=[0.25, 0.4, 0.25, 0.1]))):
+            side, s0, length = (
+                random.choice([-1, 1]),
+                random.uniform(-20, 90),
+                random.uniform(12, 35),
+            )
             if not all(self._kerb_clear(0, s, 2.0) for s in (s0 - 8, s0, s0 + length)):
                 continue
             inner = main.half - (main.parking if main.parking > 0 else 0.0)
@@ -613,7 +629,7 @@ class _Builder:
             edge = inner + 0.3 if on_road else main.half + main.verge + main.sidewalk + 0.5
             deep = (main.parking if on_road else 7.0) - 0.4
             middle = self._place(0, s0 + length / 2, side * (edge + deep / 2))
-            if not self._free(middle[0], middle[1], length * 0.4, take=False):
+            if not self._free(middle[0], middle[1], length * 0.3, take=False):
                 continue
             for s in np.arange(s0, s0 + length, 2.05):
                 place = self._place(0, s, side * edge)
@@ -645,7 +661,9 @@ class _Builder:
                         place + (0, 0, random.uniform(0, 6.28)),
                         "worker",
                     )
-            self.taken.append((middle[0], middle[1], length * 0.4))
+            for along in np.arange(s0, s0 + length, 2.0):
+                place = self._place(0, along, side * (edge + deep / 2))
+                self.taken.append((place[0], place[1], deep / 2))
 
     def _barrier(self, place: np.ndarray) -> None:
         self._add("barrier", "barrier", shapes.barrier(self.random), place)

@@ -220,8 +220,9 @@ def test_flow_is_over_ground_along_the_axes_of_the_vehicle():
     turned[:3, :3] = pose[:3, :3] @ np.array([[0, -1, 0], [1, 0, 0], [0, 0, 1]])
     a, b = fill(scene, TIME, pose).flow, fill(scene, TIME, turned).flow
     fastest = a.reshape(-1, 2)[np.linalg.norm(a, axis=-1).argmax()]
-    seen_turned = b.reshape(-1, 2)[np.linalg.norm(b, axis=-1).argmax()]
-    assert seen_turned == pytest.approx([fastest[1], -fastest[0]], abs=1e-4)
+    expected = np.array([fastest[1], -fastest[0]])
+    assert np.abs(b.reshape(-1, 2) - expected).sum(axis=1).min() < 1e-4
+    assert np.abs(b.reshape(-1, 2) - fastest).sum(axis=1).min() > 1.0
     speeds = np.linalg.norm(scene.thing_velocities(TIME), axis=1)
     assert np.isclose(speeds, np.linalg.norm(fastest), atol=1e-3).any()
 
@@ -251,7 +252,7 @@ def test_the_ray_mask_is_of_the_benchmarks_rays(scene, frame):
     assert 1 <= len(origins) <= 8
     index, inside = OCC3D_GRID.indices(origins)
     assert truth.ray_mask[tuple(index[inside].T)].all()
-    assert 0.05 < truth.ray_mask.mean() < 0.6
+    assert 0.05 < truth.ray_mask.mean() < 0.8
 
 
 def test_touched_voxels_are_those_of_the_slow_walk():
