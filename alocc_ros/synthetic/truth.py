@@ -31,6 +31,8 @@ _OVER_GROUND = 3  # must, where the voxel also holds ground
 _SHELL = 0.8  # m of a house's walls, roof and floor that are solid
 _CHUNK = 1 << 18  # voxels of parts at a time
 _PIXELS = (112, 200)  # rays of a camera for the visibility mask; 0.25 m apart 40 m away
+# m. On the ground, seen at a flat angle, those rows lie metres apart: it has rays of its own.
+_GROUND_RANGES = np.arange(3.0, 58.0, 0.3)
 
 # nuScenes' own numbers of classes, by Occ3D label; people and two-wheelers in ``lidarseg_of``.
 _GENERAL = {
@@ -337,8 +339,15 @@ def camera_mask(
     for name, calibration in rig.cameras(*_PIXELS).items():
         time = cycle + rig.PHASES[name] / 1e9
         base_T_camera = base_T_map @ scene.ego_pose(time) @ calibration.base_T_camera
-        v, u = np.mgrid[: calibration.height, : calibration.width].reshape(2, -1)
-        rays = np.stack([u, v, np.ones_like(u)], axis=1) @ np.linalg.inv(calibration.intrinsics).T
+        focal, centre = calibration.intrinsics[1, 1:]
+        over_ground = calibration.base_T_camera[2, 3]
+        rows = np.append(
+            np.arange(calibration.height), centre + focal * over_ground / _GROUND_RANGES
+        )
+        rows = rows[rows < calibration.height]
+        v, u = np.meshgrid(rows, np.arange(calibration.width), indexing="ij")
+        rays = np.stack([u.ravel(), v.ravel(), np.ones(u.size)], axis=1)
+        rays = rays @ np.linalg.inv(calibration.intrinsics).T
         directions.append(rays @ base_T_camera[:3, :3].T)
         origins.append(np.broadcast_to(base_T_camera[:3, 3], rays.shape))
     return touched(labels, np.concatenate(origins), np.concatenate(directions), **kwargs)
@@ -349,7 +358,10 @@ def lidar_mask(labels: np.ndarray, **kwargs) -> np.ndarray:
     sensor = rig.lidar()
     # Between the beams too: the benchmark's masks join the sweeps of a whole scene.
     low, high = sensor.elevations[[0, -1]]
-    azimuth, elevation = np.meshgrid(np.radians(np.arange(0, 360, 0.5)), np.linspace(low, high, 96))
+    over_ground = sensor.base_T_lidar[2, 3]
+    elevations = np.append(np.linspace(low, high, 96), -np.arctan(over_ground / _GROUND_RANGES))
+    elevations = elevations[elevations >= low]
+    azimuth, elevation = np.meshgrid(np.radians(np.arange(0, 360, 0.5)), elevations)
     level = np.cos(elevation)
     rays = np.stack([level * np.cos(azimuth), level * np.sin(azimuth), np.sin(elevation)], -1)
     rays = rays.reshape(-1, 3) @ sensor.base_T_lidar[:3, :3].T
