@@ -21,9 +21,10 @@ from typing import Any, Protocol
 
 import alocc_ros
 from alocc_ros.bags.frames import FrameSource
-from alocc_ros.bags.outputs import Provenance, frame_outputs, save_npz, whole_file
+from alocc_ros.bags.outputs import Provenance, frame_outputs, save_npz
 from alocc_ros.bags.writer import Recorder
 from alocc_ros.errors import AloccError, BagError, OutputError
+from alocc_ros.files import whole_file
 from alocc_ros.stream.memory import TemporalMemory
 from alocc_ros.types import FrameSet, Occupancy
 

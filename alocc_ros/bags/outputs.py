@@ -7,9 +7,7 @@ same input gives the same bytes. Nothing that depends on the machine (times, rat
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ import numpy as np
 
 from alocc_ros import arrays
 from alocc_ros.bags import messages
+from alocc_ros.files import whole_file
 from alocc_ros.types import FrameSet, Occupancy
 
 OCCUPANCY = "/alocc/occupancy"
@@ -143,18 +142,6 @@ def save_npz(path: Path, occupancy: Occupancy) -> None:
         arrays_of["confidence"] = occupancy.confidence
     with whole_file(path) as scratch, scratch.open("wb") as stream:
         np.savez_compressed(stream, **arrays_of)
-
-
-@contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A name to write to, which becomes ``path`` if all goes well, else nothing is left."""
-    scratch = path.with_name(path.name + ".partial")
-    try:
-        yield scratch
-        os.replace(scratch, path)
-    except BaseException:
-        scratch.unlink(missing_ok=True)
-        raise
 
 
 def _ego_motion(frame: FrameSet, extrinsics: list[tuple[str, str, np.ndarray]]) -> Iterator[Output]:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from alocc_ros.errors import DataError, OutputError
+from alocc_ros.errors import DataError
 
 # What numpy and zipfile raise on the many ways in which a file can be broken; the last two
 # come of headers that lie about a shape or hold no Python literal.
@@ -56,26 +55,6 @@ def read_npy(path: Path) -> np.ndarray:
             array.close()
             raise ValueError("it is an archive of several arrays")
         return array
-
-
-@contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A name to write to, which becomes ``path`` if all goes well, else nothing is left.
-
-    Raises:
-        OutputError: the disk is full, or the folder cannot be written to.
-    """
-    scratch = path.with_name(path.name + ".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield scratch
-        os.replace(scratch, path)
-    except OSError as error:
-        scratch.unlink(missing_ok=True)
-        raise OutputError(f"cannot write {path}: {error.strerror}") from error
-    except BaseException:
-        scratch.unlink(missing_ok=True)
-        raise
 
 
 @contextlib.contextmanager

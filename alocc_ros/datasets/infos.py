@@ -19,7 +19,6 @@ import numpy as np
 from PIL import Image
 
 from alocc_ros.datasets.boxes import CLASS_OF_CATEGORY, DETECTION_CLASSES, Box
-from alocc_ros.datasets.files import whole_file
 from alocc_ros.datasets.nuscenes import (
     CameraSample,
     Dataset,
@@ -32,6 +31,7 @@ from alocc_ros.datasets.nuscenes import (
 from alocc_ros.datasets.splits import read_splits
 from alocc_ros.datasets.tables import OnProgress, nothing
 from alocc_ros.errors import DataError
+from alocc_ros.files import whole_file
 from alocc_ros.geometry import inverse, quaternion_xyzw
 from alocc_ros.types import CAMERAS, Calibration
 

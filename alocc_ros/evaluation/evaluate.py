@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from alocc_ros.datasets.files import whole_file
 from alocc_ros.datasets.nuscenes import Sample, Scene
 from alocc_ros.datasets.truth import check_present, missing_files, missing_images, read_truth
 from alocc_ros.errors import AloccError, ModelError
@@ -30,6 +29,7 @@ from alocc_ros.evaluation.scoring import (
     ray_origins,
 )
 from alocc_ros.evaluation.store import Folder, Rays, pack, unpack
+from alocc_ros.files import whole_file
 from alocc_ros.metrics.rays import Hits, cast, ray_directions
 from alocc_ros.types import Occupancy
 

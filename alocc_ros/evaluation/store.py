@@ -14,9 +14,10 @@ from urllib.parse import quote
 
 import numpy as np
 
-from alocc_ros.datasets.files import read_npz, whole_file
+from alocc_ros.datasets.files import read_npz
 from alocc_ros.datasets.nuscenes import Scene
 from alocc_ros.errors import DataError, OutputError
+from alocc_ros.files import whole_file
 
 State = dict[str, dict[str, np.ndarray]]  # by kind of score, by name of sum
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from alocc_ros.datasets.files import whole_file
 from alocc_ros.errors import ParameterError
 from alocc_ros.evaluation.store import Rays
+from alocc_ros.files import whole_file
 
 # What the challenge wants to know, besides the results.
 ABOUT = ("method", "team", "authors", "e-mail", "institution / company", "country / region")

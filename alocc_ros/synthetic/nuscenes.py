@@ -24,11 +24,11 @@ import torch
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
-from alocc_ros.datasets.files import whole_file
 from alocc_ros.datasets.lidarseg import write_labels
 from alocc_ros.datasets.nuscenes import DEFAULT_VERSION, LIDAR
 from alocc_ros.datasets.splits import SPLITS_FILE
 from alocc_ros.errors import OutputError
+from alocc_ros.files import whole_file
 from alocc_ros.grid import SURROUNDOCC_GRID
 from alocc_ros.labels import OCC3D, OPENOCC
 from alocc_ros.synthetic import rig

@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 
 from alocc_ros.arrays import direction_colours
-from alocc_ros.bags.outputs import whole_file
 from alocc_ros.errors import OutputError
+from alocc_ros.files import whole_file
 from alocc_ros.labels import OCC3D
 
 ANIMATIONS = {".gif": "GIF", ".webp": "WEBP"}
@@ -27,12 +27,8 @@ def save_png(path: Path, page: Image.Image) -> None:
     Raises:
         OutputError: it cannot be written.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as scratch:
-            page.save(scratch, format="PNG")
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+    with whole_file(path) as scratch:
+        page.save(scratch, format="PNG")
 
 
 class Animation:
@@ -88,20 +84,16 @@ class Animation:
         pages, options = self._pages, {"quality": 82, "method": 4}
         if self.path.suffix.lower() == ".gif":
             pages, options = _with_one_palette(pages), {"disposal": 1}
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with whole_file(self.path) as scratch:
-                pages[0].save(
-                    scratch,
-                    format=ANIMATIONS[self.path.suffix.lower()],
-                    save_all=True,
-                    append_images=pages[1:],
-                    duration=self._durations(),
-                    loop=0,
-                    **options,
-                )
-        except OSError as error:
-            raise OutputError(f"cannot write {self.path}: {error.strerror or error}") from error
+        with whole_file(self.path) as scratch:
+            pages[0].save(
+                scratch,
+                format=ANIMATIONS[self.path.suffix.lower()],
+                save_all=True,
+                append_images=pages[1:],
+                duration=self._durations(),
+                loop=0,
+                **options,
+            )
 
     def _durations(self) -> list[int]:  # ms
         if self._fps is not None:

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from alocc_ros.arrays import flow_lines, voxel_centres
-from alocc_ros.bags.outputs import whole_file
 from alocc_ros.errors import OutputError, ParameterError
+from alocc_ros.files import whole_file
 from alocc_ros.stream.images import Undistortion, decode
 from alocc_ros.types import CAMERAS, Calibration, CameraImage, FrameSet
 from alocc_ros.viewer.moments import Layer, View, placed
