@@ -44,12 +44,17 @@ def whole_scenes(samples: Sequence[Sample]) -> list[tuple[int, ...]]:
 
 
 def half_scenes(samples: Sequence[Sample]) -> list[tuple[int, ...]]:
-    """Each scene cut into two sequences, the first one longer by at most one; how to train."""
-    halves = []
-    for scene in whole_scenes(samples):
+    """Each scene cut into two sequences; how to train."""
+    return halves(whole_scenes(samples))
+
+
+def halves(scenes: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
+    """Each scene's frames cut into two sequences, the first one longer by at most one frame."""
+    cut = []
+    for scene in scenes:
         middle = (len(scene) + 1) // 2
-        halves += [half for half in (scene[:middle], scene[middle:]) if half]
-    return halves
+        cut += [tuple(part) for part in (scene[:middle], scene[middle:]) if len(part)]
+    return cut
 
 
 def steps(samples: Sequence[Sample], sequences: Sequence[Sequence[int]]) -> list[list[Step]]:

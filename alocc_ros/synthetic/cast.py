@@ -56,13 +56,6 @@ class Solids:
         """The chosen ones."""
         return Solids(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
 
-    def local(self, points: Tensor) -> Tensor:
-        """One map point for each part [N, 3] -> in the part's frame."""
-        x, y = points[:, 0] - self.origin[:, 0], points[:, 1] - self.origin[:, 1]
-        return torch.stack(
-            [self.cos * x + self.sin * y, self.cos * y - self.sin * x, points[:, 2]], dim=1
-        )
-
 
 def turned(vectors: Tensor, rotation: Tensor) -> Tensor:  # [..., 3], [3, 3] -> [..., 3]
     """``rotation`` applied to each vector.

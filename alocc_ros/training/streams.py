@@ -35,15 +35,6 @@ class Visit(NamedTuple):
     start: bool
 
 
-def halves(scenes: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
-    """Each scene's frames cut into two sequences, the first one longer by at most one frame."""
-    cut = []
-    for scene in scenes:
-        middle = (len(scene) + 1) // 2
-        cut += [tuple(part) for part in (scene[:middle], scene[middle:]) if len(part)]
-    return cut
-
-
 class Streams:
     """The visits of all slots, step by step.
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
 
+from alocc_ros.datasets.sequences import halves
 from alocc_ros.errors import AloccError, OutputError, ParameterError, TrainingError
 from alocc_ros.network.alocc import Alocc
 from alocc_ros.network.checkpoint import save_safetensors
@@ -37,7 +38,7 @@ from alocc_ros.training.randomness import seed_everything
 from alocc_ros.training.samples import Preparation, SampleSource, TrainingFrame
 from alocc_ros.training.schedule import LearningRate, Phases
 from alocc_ros.training.step import TrainingStep
-from alocc_ros.training.streams import Streams, Visit, halves
+from alocc_ros.training.streams import Streams, Visit
 
 _DROPOUT = 5  # purpose of the random numbers, see randomness.py
 # A pass over nuScenes with class-balanced sampling would be so many times longer; the reference

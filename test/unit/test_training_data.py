@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from alocc_ros.datasets.sequences import halves
 from alocc_ros.errors import TrainingError
 from alocc_ros.grid import OCC3D_GRID
 from alocc_ros.labels import OCC3D, OPENOCC
@@ -18,7 +19,7 @@ from alocc_ros.network.variants import VARIANTS
 from alocc_ros.stream.images import Crop
 from alocc_ros.training.augmentation import GridFlip, ImageAugmentation, ImageMove
 from alocc_ros.training.losses import IGNORED
-from alocc_ros.training.streams import Streams, Visit, halves
+from alocc_ros.training.streams import Streams, Visit
 from alocc_ros.training.targets import (
     block_targets,
     pixels_of,
