@@ -502,9 +502,15 @@ def pose_matrices(
     try:
         t = np.asarray(translations, dtype=np.float64).reshape(-1, 3)
         q = np.asarray(rotations, dtype=np.float64).reshape(-1, 4)
+        if len(t) != len(q):
+            raise ValueError(f"{len(t)} translations but {len(q)} rotations")
         good = np.isfinite(t).all(1) & (np.abs(np.linalg.norm(q, axis=1) - 1) < 1e-3)
-        if len(t) != len(q) or not good.all():
-            raise ValueError("a pose is not finite, or its quaternion has not length 1")
+        if not good.all():
+            bad = int(np.argmin(good))
+            raise ValueError(
+                f"the pose {t[bad].tolist()}, {q[bad].tolist()} is not finite, or its quaternion "
+                "has not length 1"
+            )
     except (TypeError, ValueError) as error:
         raise DataError(f"{where}: {error}") from error
     out = np.tile(np.eye(4), (len(t), 1, 1))
