@@ -26,8 +26,9 @@ from alocc_ros.labels import CLASS_LISTS, ClassList
 from alocc_ros.resources import cache_folder, shared_folder
 
 # Voxels that the training loss saw. Elsewhere the network was free to put anything, so a
-# model trained on camera-visible voxels fills what is hidden with guesses.
-SUPERVISIONS = ("camera_visible", "ray_visible", "all")
+# model trained on camera-visible voxels fills what is hidden with guesses. "visible": a camera or
+# one of the benchmark's rays.
+SUPERVISIONS = ("camera_visible", "ray_visible", "visible", "all")
 
 
 @dataclass(frozen=True)

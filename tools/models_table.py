@@ -47,9 +47,11 @@ def full() -> str:
                 r.classes.name,
                 r.frame,
                 f"{r.history} x {r.history_interval:g} s" if r.history else "none",
-                {"camera_visible": "a camera sees", "ray_visible": "a ray meets"}.get(
-                    r.supervision, r.supervision
-                ),
+                {
+                    "camera_visible": "a camera sees",
+                    "ray_visible": "a ray meets",
+                    "visible": "a camera sees or a ray meets",
+                }.get(r.supervision, r.supervision),
                 *(score(r, m) for m in ("mIoU", "mIoU_D", "RayIoU", "occ_score", "mAVE", "FPS")),
             )
         )

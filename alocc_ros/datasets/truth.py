@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -91,7 +91,12 @@ def find_benchmark(name: str) -> Benchmark:
 
 
 def truth_files(
-    root: Path, sample: Sample, benchmark: str, *, ray_mask: bool = False
+    root: Path,
+    sample: Sample,
+    benchmark: str,
+    *,
+    ray_mask: bool = False,
+    camera_mask: bool = False,
 ) -> tuple[Path, ...]:
     """The files that ``read_truth`` opens."""
     find_benchmark(benchmark)
@@ -99,7 +104,9 @@ def truth_files(
     if benchmark == "occ3d":
         return (root / "gts" / labels,)
     if benchmark == "openocc":
-        folders = ("openocc_v2", "openocc_v2_ray_mask")[: 1 + ray_mask]
+        folders = ["openocc_v2"]
+        folders += ["openocc_v2_ray_mask"] if ray_mask else []
+        folders += ["gts"] if camera_mask else []
         return tuple(root / folder / labels for folder in folders)
     if benchmark == "surroundocc":
         return (root / "gts_surroundocc" / "samples" / f"{sample.lidar.path.name}.npy",)
@@ -108,10 +115,16 @@ def truth_files(
 
 
 def missing_files(
-    root: Path, samples: Iterable[Sample], benchmark: str, *, ray_mask: bool = False
+    root: Path,
+    samples: Iterable[Sample],
+    benchmark: str,
+    *,
+    ray_mask: bool = False,
+    camera_mask: bool = False,
 ) -> list[Path]:
     """Of the label files of these key frames, those that are not there."""
-    files = (f for s in samples for f in truth_files(root, s, benchmark, ray_mask=ray_mask))
+    masks = {"ray_mask": ray_mask, "camera_mask": camera_mask}
+    files = (f for s in samples for f in truth_files(root, s, benchmark, **masks))
     return [file for file in files if not file.is_file()]
 
 
@@ -133,7 +146,14 @@ def check_present(missing: list[Path], what: str) -> None:
         raise DataError(f"{len(missing)} files of {what} are missing: {shown}{rest}")
 
 
-def read_truth(root: Path, sample: Sample, benchmark: str, *, ray_mask: bool = False) -> Truth:
+def read_truth(
+    root: Path,
+    sample: Sample,
+    benchmark: str,
+    *,
+    ray_mask: bool = False,
+    camera_mask: bool = False,
+) -> Truth:
     """The labels of a key frame.
 
     Args:
@@ -141,16 +161,23 @@ def read_truth(root: Path, sample: Sample, benchmark: str, *, ray_mask: bool = F
         sample: the key frame.
         benchmark: a name in ``BENCHMARKS``.
         ray_mask: also read OpenOcc's ray mask, which is a download of its own.
+        camera_mask: of OpenOcc labels, which come without one: read Occ3D's, whose voxels are
+            the same. Occ3D's labels always come with it.
 
     Raises:
         DataError: a file is missing, damaged, or holds something else.
     """
     kind = find_benchmark(benchmark)
-    files = truth_files(root, sample, benchmark, ray_mask=ray_mask)
+    files = truth_files(root, sample, benchmark, ray_mask=ray_mask, camera_mask=camera_mask)
     if benchmark == "occ3d":
         return _read_occ3d(files[0], kind)
     if benchmark == "openocc":
-        return _read_openocc(files, kind)
+        truth = _read_openocc(files[0], kind)
+        if ray_mask:
+            truth = replace(truth, ray_mask=_read_mask(files[1], "ray_mask2", kind))
+        if camera_mask:
+            truth = replace(truth, mask_camera=_read_mask(files[-1], "mask_camera", kind))
+        return truth
     # (x, y, z, label) the one, (z, y, x, label) the other
     order = (0, 1, 2) if benchmark == "surroundocc" else (2, 1, 0)
     return Truth(_scattered(files[0], kind, order), kind.classes, kind.grid)
@@ -167,17 +194,18 @@ def _read_occ3d(path: Path, kind: Benchmark) -> Truth:
     )
 
 
-def _read_openocc(files: tuple[Path, ...], kind: Benchmark) -> Truth:
-    arrays = read_npz(files[0], ("semantics", "flow"))
+def _read_openocc(path: Path, kind: Benchmark) -> Truth:
+    arrays = read_npz(path, ("semantics", "flow"))
     flow = arrays["flow"]
-    _check_shape(files[0], "flow", flow, (*kind.grid.shape, 2))
+    _check_shape(path, "flow", flow, (*kind.grid.shape, 2))
     if flow.dtype.kind != "f":
-        raise DataError(f"{files[0]}: flow must be floating-point numbers, not {flow.dtype}")
-    mask = None
-    if len(files) > 1:
-        mask = _mask(files[1], "ray_mask2", read_npz(files[1], ("ray_mask2",))["ray_mask2"], kind)
-    labels = _labels(files[0], arrays["semantics"], kind)
-    return Truth(labels, kind.classes, kind.grid, flow=flow, ray_mask=mask)
+        raise DataError(f"{path}: flow must be floating-point numbers, not {flow.dtype}")
+    labels = _labels(path, arrays["semantics"], kind)
+    return Truth(labels, kind.classes, kind.grid, flow=flow)
+
+
+def _read_mask(path: Path, name: str, kind: Benchmark) -> np.ndarray:  # [X, Y, Z] bool
+    return _mask(path, name, read_npz(path, (name,))[name], kind)
 
 
 def _scattered(path: Path, kind: Benchmark, order: tuple[int, int, int]) -> np.ndarray:

@@ -162,7 +162,9 @@ def _check_files(task: Task) -> None:
     samples = [sample for scene in task.scenes for sample in scene.samples]
     missing: list[Path] = []
     if task.scored:
-        missing += missing_files(task.root, samples, task.scoring.labels)
+        missing += missing_files(
+            task.root, samples, task.scoring.labels, camera_mask=task.scoring.masked
+        )
     if task.images:
         missing += missing_images(samples)
     if task.lidar:
@@ -209,7 +211,9 @@ def _score(
     hits: Hits | None = None
     try:
         if task.scored:
-            truth = read_truth(task.root, sample, task.scoring.labels)
+            truth = read_truth(
+                task.root, sample, task.scoring.labels, camera_mask=task.scoring.masked
+            )
             hits = add_frame(scores, task.scoring, prediction, truth, origins)
         if task.keep_rays:
             ends.append(_ends(prediction, hits, origins))

@@ -99,6 +99,7 @@ SCORINGS = {
         Scoring("occ3d", "occ3d", voxels=True, rays=True),
         Scoring("occ3d-mask", "occ3d", voxels=True, masked=True),
         Scoring("openocc", "openocc", rays=True, flow=True),
+        Scoring("openocc-mask", "openocc", masked=True, voxels=True, rays=True, flow=True),
         Scoring("surroundocc", "surroundocc", voxels=True),
     )
 }

@@ -26,7 +26,6 @@ from torch.utils.checkpoint import checkpoint
 from alocc_ros.network.alocc import Alocc
 from alocc_ros.network.cameras import CameraGeometry, depth_bins
 from alocc_ros.network.depth import Lifted
-from alocc_ros.network.encoder import raise_height
 from alocc_ros.network.heads import FLOW_SLICES
 from alocc_ros.network.lifting import lift
 from alocc_ros.ops.cost_volume import cost_volume
@@ -64,16 +63,18 @@ class Prediction:
     """What the losses look at, of B samples with N cameras.
 
     Attributes:
-        logits: [B, classes, Y, X, Z].
+        logits: [B, classes, Z, Y, X].
         depth: [B * N, D, h, w] probabilities as predicted.
         image_logits: [B, classes, N, h, w].
-        flow_features: [B, V, Y, X, Z], what ``flow_logits`` takes; None without flow.
+        flow_cost: [B, 24, Y, X] matches with the frame before; None without flow.
+        voxels: [B, V, Z, Y, X], with ``flow_cost`` what ``Walk.flow_logits`` takes.
     """
 
     logits: Tensor
     depth: Tensor
     image_logits: Tensor
-    flow_features: Tensor | None
+    flow_cost: Tensor | None
+    voxels: Tensor
 
 
 class Walk:
@@ -130,25 +131,33 @@ class Walk:
             self._voxels, *levels, modules=[net.img_bev_encoder_neck, *self._raising()]
         )
         embeddings = net.alocc_head.class_embeddings()[1:]
-        logits = torch.einsum("qv,bvyxz->bqyxz", embeddings, voxels)
-        flow_features, maps = None, [(None, None)] * len(frames)
+        logits = torch.bmm(embeddings.expand(len(voxels), -1, -1), voxels.flatten(2))
+        logits = logits.unflatten(2, voxels.shape[2:])
+        flow_cost, maps = None, [(None, None)] * len(frames)
         if v.flow:
             with _full_precision(feature):
                 match, maps = self._match(voxels.detach().float(), frames, memories, motions, phase)
-            flow_features = self._stage(
-                self._flow_features, match, voxels, modules=[net.alocc_head]
-            )
+            flow_cost = self._stage(self._flow_cost, match, modules=[net.alocc_head])
         kept = [
             TrainingMemory(history, ages, bev, truth, f.cameras.augmentation, f.map_T_grid)
             for f, (history, ages), (bev, truth) in zip(frames, histories, maps, strict=True)
         ]
         return Prediction(
-            logits, lifted.depth, self._seen(lifted.context, len(frames)), flow_features
+            logits, lifted.depth, self._seen(lifted.context, len(frames)), flow_cost, voxels
         ), kept
 
-    def flow_logits(self, features: Tensor) -> Tensor:  # [M, V] rows -> [M, FLOW_BINS, 2]
-        """The velocity bins of some voxels. All 640 000 would be 450 MB that no loss looks at."""
-        logits = self.network.alocc_head.flow_predicter(features.T[None, :, :, None, None])
+    def flow_logits(
+        self, prediction: Prediction, known: Tensor
+    ) -> Tensor:  # [B, Z, Y, X] bool -> [M, FLOW_BINS, 2]
+        """The velocity bins of the M voxels that are asked for, as ``ops.flow.decode_flow_twin``
+        has them. Velocities are known of few voxels, and all 640 000 would take longer than the
+        rest of the step.
+        """
+        head = self.network.alocc_head
+        patches = neighbourhoods(prediction.voxels, prediction.flow_cost, known)
+        conv = head.flow_post_conv[0]
+        features = F.relu(F.linear(patches, conv.weight.flatten(1), conv.bias))
+        logits = head.flow_predicter(features.T[None, :, :, None, None])
         return logits[0, :, :, 0, 0].T.unflatten(1, (FLOW_BINS, 2))
 
     # --- parts, in the order of the walk ------------------------------------------------------
@@ -225,11 +234,12 @@ class Walk:
                 moved = index_motion(motion, v.grid.lower, v.lift_step, not v.volumetric)
                 with torch.no_grad():
                     past = warp_twin(past.flatten(0, 1), moved).view(past.shape)
-            groups.append(torch.cat([current[None], past]))
+            groups += [current[None], past]
             ages.append(torch.cat([torch.zeros(1), age]))
-            history = groups[-1][:-1].detach() if phase.temporal else None
-            kept.append((history, ages[-1][:-1]))
-        return (torch.stack(groups), torch.stack(ages).to(volume)), kept
+        together = torch.cat(groups).unflatten(0, (len(volume), -1))
+        for group, age in zip(together.detach(), ages, strict=True):
+            kept.append((group[:-1].clone() if phase.temporal else None, age[:-1]))
+        return (together, torch.stack(ages).to(volume)), kept
 
     def _fusion(self) -> list[nn.Module]:
         return [self.network.history_keyframe_time_conv, self.network.history_keyframe_cat_conv]
@@ -246,16 +256,19 @@ class Walk:
     def _raising(self) -> list[nn.Module]:
         return [] if self.network.variant.volumetric else [self.network.final_conv]
 
-    def _voxels(self, *levels: Tensor) -> Tensor:  # -> [B, V, Y, X, Z]
+    def _voxels(self, *levels: Tensor) -> Tensor:  # -> [B, V, Z, Y, X]
+        """Heights first, as the bird's-eye variants have them: putting them last, as inference
+        does, would cost a copy here and another one of the gradient.
+        """
         net = self.network
         merged = net.img_bev_encoder_neck(list(levels))
         if net.variant.volumetric:
-            return merged
-        return raise_height(net.final_conv(merged), net.variant.grid.shape[2])
+            return merged.permute(0, 1, 4, 2, 3).contiguous()
+        return net.final_conv(merged).unflatten(1, (-1, net.variant.grid.shape[2]))
 
     def _match(
         self,
-        voxels: Tensor,  # [B, V, Y, X, Z]
+        voxels: Tensor,  # [B, V, Z, Y, X]
         frames: Sequence[TrainingFrame],
         memories: Sequence[TrainingMemory | None],
         motions: Sequence[Tensor],
@@ -265,7 +278,7 @@ class Walk:
         v, head = self.network.variant, self.network.alocc_head
         matches, maps = [], []
         for voxel, frame, memory, motion in zip(voxels, frames, memories, motions, strict=True):
-            bev, truth = voxel[..., FLOW_SLICES].mean(-1), None
+            bev, truth = voxel[:, FLOW_SLICES].mean(1), None
             before = bev if memory is None else memory.flow_bev
             match = head.correlate(bev[None], before[None], motion, v)[0]
             if phase.flow_truth > 0:
@@ -277,13 +290,10 @@ class Walk:
             maps.append((bev, truth))
         return torch.stack(matches), maps
 
-    def _flow_features(self, match: Tensor, voxels: Tensor) -> Tensor:  # -> [B, V, Y, X, Z]
-        """``ops.flow.decode_flow_twin`` up to the velocity bins."""
-        head = self.network.alocc_head
-        cost = head.cost_volum_net(match)
-        cost = F.interpolate(cost, size=voxels.shape[2:4], mode="bilinear", align_corners=True)
-        cost = cost[..., None].expand(-1, -1, -1, -1, voxels.shape[-1])
-        return head.flow_post_conv(torch.cat([cost, voxels], 1))
+    def _flow_cost(self, match: Tensor) -> Tensor:  # [B, taps, Y/2, X/2] -> [B, 24, Y, X]
+        cost = self.network.alocc_head.cost_volum_net(match)
+        size = self.network.variant.grid.shape[1::-1]
+        return F.interpolate(cost, size=size, mode="bilinear", align_corners=True)
 
     def _seen(self, context: Tensor, samples: int) -> Tensor:  # [B N, C, h, w] -> [B, Q, N, h, w]
         """Classes of pixels: the context that is lifted against image-plane embeddings."""
@@ -303,6 +313,28 @@ class Walk:
         norms = [function] if modules is None else modules
         again = partial(lambda n: (nullcontext(), nothing_remembered(n)), norms)
         return checkpoint(function, *inputs, use_reentrant=False, context_fn=again)
+
+
+def neighbourhoods(
+    voxels: Tensor,  # [B, V, Z, Y, X]
+    cost: Tensor,  # [B, W, Y, X], the same at every height
+    where: Tensor,  # [B, Z, Y, X] bool, true of M voxels
+) -> Tensor:  # [M, (W + V) * 27]
+    """What a 3x3x3 convolution of cost and voxels over (Y, X, Z) looks at, in the order of its
+    weights; zero outside.
+    """
+    offset = torch.arange(-1, 2, device=voxels.device)
+    sample, *centre = where.nonzero(as_tuple=True)
+    dy, dx, dz = torch.cartesian_prod(offset, offset, offset).unbind(1)  # [27] each
+    at = [c[:, None] + d for c, d in zip(centre, (dz, dy, dx), strict=True)]  # [M, 27] each
+    inside = torch.ones_like(at[0], dtype=torch.bool)
+    for index, size in zip(at, where.shape[1:], strict=True):
+        inside &= (index >= 0) & (index < size)
+        index.clamp_(0, size - 1)
+    z, y, x = at
+    sample = sample[:, None]
+    around = torch.cat([cost[sample, :, y, x], voxels[sample, :, z, y, x]], -1)  # [M, 27, W + V]
+    return (around * inside[..., None]).transpose(1, 2).flatten(1)
 
 
 def _together(cameras: Sequence[CameraGeometry]) -> CameraGeometry:

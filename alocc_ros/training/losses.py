@@ -101,7 +101,8 @@ def draw_points(
     if first < count:
         # Arrival times of Poisson processes: the first to come are a draw without replacement.
         rate = balance.draw.to(logits.device)[labels[known].long()]
-        times = torch.empty(rows, count, device=logits.device).exponential_(generator=random)
+        # (The logarithm of a uniform draw: four times as fast as exponential_ on a CPU.)
+        times = -torch.rand(rows, count, device=logits.device, generator=random).log_()
         drawn = (times / rate).topk(first, largest=False, sorted=False).indices
         doubtful = doubt.gather(1, drawn).topk(hard, largest=False, sorted=False).indices
         chosen = drawn.gather(1, doubtful)

@@ -24,7 +24,7 @@ def scoring_of(record: ModelRecord) -> Scoring:
         return SCORINGS["surroundocc"]
     if record.classes.name == "occ3d":
         return SCORINGS["occ3d-mask" if record.supervision == "camera_visible" else "occ3d"]
-    return SCORINGS[record.classes.name]
+    return SCORINGS["openocc-mask" if record.supervision == "visible" else record.classes.name]
 
 
 def evaluator(

@@ -49,7 +49,10 @@ class NuScenesSource:
             raise TrainingError(f"{record.name} has other voxels or classes than {name}")
         self._benchmark, self._in_lidar_frame = name, kind.in_lidar_frame
         self._supervision = record.supervision
-        self._rays = record.supervision == "ray_visible"
+        self._masks = {
+            "ray_mask": record.supervision in ("ray_visible", "visible"),
+            "camera_mask": record.supervision in ("camera_visible", "visible"),
+        }
         dataset = open_dataset(data)
         self._root = root = dataset.root
         self._samples: list[Sample] = []
@@ -61,7 +64,7 @@ class NuScenesSource:
             indices = tuple(range(first, len(self._samples)))
             self._before += [None, *indices[:-1]]
             self.scenes.append(indices)
-        labels = missing_files(root, self._samples, name, ray_mask=self._rays)
+        labels = missing_files(root, self._samples, name, **self._masks)
         check_present(labels, f"the labels of {name}")
         check_present(missing_images(self._samples), "images")
         check_present([s.lidar.path for s in self._samples if not s.lidar.path.is_file()], "points")
@@ -79,20 +82,17 @@ class NuScenesSource:
             DataError: a file is damaged.
         """
         sample, before = self._samples[index], self._before[index]
-        truth = read_truth(self._root, sample, self._benchmark, ray_mask=self._rays)
-        supervised = {
-            "camera_visible": truth.mask_camera,
-            "ray_visible": truth.ray_mask,
-            "all": None,
-        }[self._supervision]
-        if supervised is None and self._supervision != "all":
+        truth = read_truth(self._root, sample, self._benchmark, **self._masks)
+        masks = {"ray_mask": truth.ray_mask, "camera_mask": truth.mask_camera}
+        wanted = [masks[name] for name, is_wanted in self._masks.items() if is_wanted]
+        if any(mask is None for mask in wanted):
             raise TrainingError(f"{sample.name}: {self._benchmark} has no {self._supervision} mask")
         return KeyFrameSample(
             name=sample.name,
             frame=frame_set(sample),
             previous=None if before is None else frame_set(self._samples[before]),
             labels=truth.labels,
-            supervised=supervised,
+            supervised=np.logical_or.reduce(wanted) if wanted else None,
             flow=truth.flow,
             points=lidar_points(sample.lidar)[:, :3].astype(np.float64),
             map_T_points=sample.lidar.map_T_lidar,

@@ -64,7 +64,7 @@ class TrainingStep(nn.Module):
         c, random = self._config, self._random
         mask, dice = mask_losses(
             list(prediction.logits.flatten(2)),
-            [f.labels.flatten() for f in frames],
+            [f.labels.permute(2, 0, 1).flatten() for f in frames],  # heights first, as the logits
             self._balance,
             Draw(c.voxel_points),
             [random(f, _VOXELS) for f in frames],
@@ -89,12 +89,11 @@ class TrainingStep(nn.Module):
         self, prediction: Prediction, frames: Sequence[TrainingFrame]
     ) -> tuple[Tensor, Tensor] | None:  # [M, bins, 2], [M, 2] m/s
         """Velocity bins and true velocities of all voxels whose velocity is known."""
-        if prediction.flow_features is None:
+        if prediction.flow_cost is None:
             return None
-        flow = torch.stack([f.flow for f in frames])
+        flow = torch.stack([f.flow for f in frames]).permute(0, 3, 1, 2, 4)  # heights first
         known = flow.isfinite().all(-1)
-        rows = prediction.flow_features.movedim(1, -1)[known]
-        return self._walk.flow_logits(rows), flow[known]
+        return self._walk.flow_logits(prediction, known), flow[known]
 
     def _random(self, frame: TrainingFrame, purpose: int) -> torch.Generator:
         visit = frame.visit

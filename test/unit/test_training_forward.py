@@ -14,7 +14,7 @@ from training_frames import MEAN, PLAIN, STD, network_input, training_frame
 from alocc_ros.engine import running
 from alocc_ros.network.variants import VARIANTS
 from alocc_ros.ops.flow import bin_values
-from alocc_ros.training.forward import Walk
+from alocc_ros.training.forward import Walk, neighbourhoods
 from alocc_ros.training.schedule import Phase
 
 EVERY = sorted(set(VARIANTS))
@@ -42,13 +42,13 @@ def test_three_frames_in_training_are_three_frames_in_inference(name):
         with running("twin"):
             truth = network(network_input(frame, v, before), memory)
         prediction, memories = walk([frame], memories, PLAIN)
-        logits = prediction.logits[0].permute(2, 1, 3, 0).detach()  # X, Y, Z, classes
+        logits = prediction.logits[0].permute(3, 2, 1, 0).detach()  # X, Y, Z, classes
         assert close(logits, truth.logits)
         if v.flow:
-            rows = prediction.flow_features[0].flatten(1).T
-            share = torch.softmax(walk.flow_logits(rows), 1)
+            everywhere = torch.ones_like(prediction.logits[:, 0], dtype=torch.bool)  # 1, Z, Y, X
+            share = torch.softmax(walk.flow_logits(prediction, everywhere), 1)
             flow = torch.einsum("mkc,k->mc", share, bin_values(share)).detach()
-            flow = flow.view(*frame.labels.shape, 2).transpose(0, 1).flip(-1)
+            flow = flow.view(*everywhere.shape[1:], 2).permute(2, 1, 0, 3).flip(-1)
             if not v.flow_everywhere:
                 flow[truth.labels == v.classes.free] = 0
             assert close(flow, truth.flow)
@@ -83,9 +83,9 @@ def test_every_parameter_has_a_gradient_but_the_noise_query(name):
     prediction, memories = walk(frames, [None, None], PLAIN)
     total = prediction.logits.square().mean() + prediction.image_logits.square().mean()
     total = total + prediction.depth.square().mean()
-    if prediction.flow_features is not None:
-        rows = prediction.flow_features.movedim(1, -1).flatten(0, -2)[::97]
-        total = total + walk.flow_logits(rows).square().mean()
+    if prediction.flow_cost is not None:
+        some = torch.rand(prediction.logits[:, 0].shape) < 0.01
+        total = total + walk.flow_logits(prediction, some).square().mean()
     total.backward()
     without = [n for n, p in network.named_parameters() if p.grad is None]
     assert without == []
@@ -107,8 +107,9 @@ def test_checkpointing_changes_neither_gradients_nor_statistics(name):
         torch.manual_seed(1)
         prediction, _ = walk([training_frame(v, 0)], [None], Phase(0.5, 0.5, True))
         loss = prediction.logits.square().mean() + prediction.depth.square().mean()
-        if prediction.flow_features is not None:
-            loss = loss + prediction.flow_features.square().mean()
+        if prediction.flow_cost is not None:
+            loss = loss + prediction.flow_cost.square().mean()
+            loss = loss + prediction.voxels.square().mean()
         loss.backward()
         return {n: p.grad for n, p in network.named_parameters()}, dict(network.named_buffers())
 
@@ -210,3 +211,23 @@ def test_lifting_has_the_twins_gradient():
     for ours, twin in zip(found, torch.autograd.grad((slow * towards).sum(), lifted), strict=True):
         assert twin.abs().max() > 0
         assert close(ours, twin, 1e-4)
+
+
+def test_neighbourhoods_are_what_a_convolution_looks_at():
+    torch.manual_seed(0)
+    voxels = torch.randn(2, 3, 4, 5, 6, dtype=torch.float64, requires_grad=True)  # B, V, Z, Y, X
+    cost = torch.randn(2, 2, 5, 6, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(7, 5, 3, 3, 3, dtype=torch.float64)  # over Y, X, Z
+    repeated = cost[..., None].expand(-1, -1, -1, -1, 4)
+    dense = torch.nn.functional.conv3d(
+        torch.cat([repeated, voxels.permute(0, 1, 3, 4, 2)], 1), weight, padding=1
+    )
+    corners = torch.zeros(2, 4, 5, 6, dtype=torch.bool)
+    corners[0, 0, 0, 0] = corners[1, 3, 4, 5] = True
+    for where in (torch.rand(2, 4, 5, 6) < 0.3, corners, torch.zeros_like(corners)):
+        rows = neighbourhoods(voxels, cost, where) @ weight.flatten(1).T
+        twin = dense.permute(0, 4, 2, 3, 1)[where]
+        torch.testing.assert_close(rows, twin)
+        ours = torch.autograd.grad(rows.square().sum(), (voxels, cost))
+        theirs = torch.autograd.grad(twin.square().sum(), (voxels, cost), retain_graph=True)
+        torch.testing.assert_close(ours, theirs)
