@@ -8,7 +8,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +18,12 @@ from alocc_ros.cli._models import add_model_arguments, find_model, load_network
 from alocc_ros.datasets.infos import open_dataset
 from alocc_ros.datasets.nuscenes import Dataset, Scene
 from alocc_ros.errors import OutputError, ParameterError
-from alocc_ros.evaluation.evaluate import Report, Task, evaluate, write_report
+from alocc_ros.evaluation.evaluate import Predictor, Report, Task, evaluate, write_report
 from alocc_ros.evaluation.processes import Processes, started
 from alocc_ros.evaluation.scoring import Scoring, find_scoring
 from alocc_ros.evaluation.store import Folder
 from alocc_ros.evaluation.submission import check_about, write_submission
+from alocc_ros.metrics.sums import text_table
 
 if TYPE_CHECKING:
     from alocc_ros.pipeline import Pipeline
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 # nuScenes publishes no labels of it.
 _WITHOUT_TRUTH = "test"
+# What the table of baselines shows: % and m/s.
+_TOTALS = ("mIoU", "IoU", "RayIoU", "mAVE_TP", "mAVE", "Occ score")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,12 +48,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--version", help="of its tables (default: v1.0-trainval, or the only one)")
     parser.add_argument("--split", default="val", help="which scenes (default: val)")
     parser.add_argument(
-        "--benchmark", required=True, help="occ3d, occ3d-mask, openocc or surroundocc"
+        "--benchmark",
+        required=True,
+        help="occ3d, occ3d-mask, openocc, openocc-mask or surroundocc",
     )
     parser.add_argument("--max-scenes", type=int, metavar="N", help="only the first N scenes")
     parser.add_argument(
         "-o", "--output", type=Path, metavar="DIR",
         help="where results go (default: evaluation/MODEL-BENCHMARK-SPLIT)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--baselines", metavar="SPLIT",
+        help="also score what the network must beat: itself without memory, and the class that "
+        "each voxel most often has in SPLIT (train)",
     )  # fmt: skip
     parser.add_argument(
         "--submission", type=Path, metavar="FILE", help="also write the challenge's file, .gz"
@@ -81,8 +91,12 @@ def run(args: argparse.Namespace) -> int:
         raise ParameterError("--submission: the challenge is about --benchmark openocc")
     if not (scored or args.submission):
         raise ParameterError("--split test has no labels: all one can do is a --submission")
+    if args.baselines and not scored:
+        raise ParameterError("--baselines: --split test has no labels to score against")
     record, weights_file = find_model(args)
     scoring.check_model(record)
+    from alocc_ros.evaluation.network import network_predictor
+
     with started() as processes:
         dataset = _dataset(args, processes)
         task = _task(args, dataset, scoring, record, scored)
@@ -90,13 +104,18 @@ def run(args: argparse.Namespace) -> int:
         identity = processes.agree(_identity(args, record, weights, dataset, scored))
         default = Path("evaluation", f"{record.name}-{scoring.name}-{args.split}")
         folder = Folder(args.output or default, identity)
-        report = _watched(task, pipeline, processes, folder, args.restart)
+        remembering = network_predictor(pipeline)
+        report = _watched(task, remembering, processes, folder, args.restart)
+        reports = {record.name: report}
+        for name, place, predictor in _baselines(args, dataset, task, pipeline, record):
+            beside = Folder(folder.path / "baselines" / place, {**identity, "predictor": name})
+            reports[name] = _watched(task, predictor, processes, beside, args.restart)
         if processes.rank == 0:
             if args.submission:
                 _submit(args.submission, task, folder, {"method": record.name, **about})
             if scored:
                 write_report(folder.path / "scores.json", report, identity)
-            _print(args, report, folder, record, scored)
+            _print(args, reports, folder, record, scored)
     return 0
 
 
@@ -112,6 +131,28 @@ def _task(
         keep_rays=args.submission is not None,
         lidar=record.lidar_depth,
     )
+
+
+def _baselines(
+    args: argparse.Namespace, dataset: Dataset, task: Task, pipeline: Pipeline, record: ModelRecord
+) -> Iterator[tuple[str, str, Predictor]]:
+    """What the network is compared with: in words, its folder, and how it predicts."""
+    if not args.baselines:
+        return
+    from rich.console import Console
+
+    from alocc_ros.evaluation.baselines import class_prior
+    from alocc_ros.evaluation.network import network_predictor
+
+    yield f"{record.name}, no memory", "no-memory", network_predictor(pipeline, remembers=False)
+    scenes = dataset.split(args.baselines)
+    with Console(stderr=True).status("") as status:
+
+        def on_frame(scene: Scene, frames: int) -> None:
+            status.update(f"counting classes in {scene.name}, frame {frames}")
+
+        prior = class_prior(task.root, scenes, task.scoring, on_frame)
+    yield f"class prior of {args.baselines}", "class-prior", prior.predictor()
 
 
 def _pipeline(
@@ -180,15 +221,13 @@ def _dataset(args: argparse.Namespace, processes: Processes) -> Dataset:
 
 
 def _watched(
-    task: Task, pipeline: Pipeline, processes: Processes, folder: Folder, restart: bool
+    task: Task, predictor: Predictor, processes: Processes, folder: Folder, restart: bool
 ) -> Report:
     """The evaluation, with a progress bar of the first process."""
-    from alocc_ros.evaluation.network import network_predictor
-
     with _progress(processes) as (on_todo, on_frame):
         try:
             return evaluate(
-                task, network_predictor(pipeline), processes=processes, folder=folder,
+                task, predictor, processes=processes, folder=folder,
                 restart=restart, on_todo=on_todo, on_frame=on_frame,
             )  # fmt: skip
         except KeyboardInterrupt:
@@ -278,10 +317,16 @@ def _about(entries: Sequence[str]) -> dict[str, str]:
 
 
 def _print(
-    args: argparse.Namespace, report: Report, folder: Folder, record: ModelRecord, scored: bool
+    args: argparse.Namespace,
+    reports: Mapping[str, Report],
+    folder: Folder,
+    record: ModelRecord,
+    scored: bool,
 ) -> None:
+    report, *baselines = reports.values()
     if args.json:
-        json.dump(report.as_dict(), sys.stdout, indent=1, allow_nan=False)
+        totals = {"baselines": _totals(reports)} if baselines else {}
+        json.dump(report.as_dict() | totals, sys.stdout, indent=1, allow_nan=False)
         print()
         return
     if scored:
@@ -289,6 +334,12 @@ def _print(
         print()
     print(f"{record.name} on {report.benchmark}: {report.frames} frames of {len(report.scenes)} "
           f"scenes, split {args.split}")  # fmt: skip
+    if baselines:
+        totals = _totals(reports)
+        columns = list(totals[record.name])
+        print()
+        print(text_table(("", *columns), [(n, *row.values()) for n, row in totals.items()]))
+        print()
     if args.random_weights:
         print("the weights are random: the scores mean nothing")
     for warning in _warnings(args, record):
@@ -297,6 +348,19 @@ def _print(
         print(f"results  {folder.path / 'scores.json'}")
     if args.submission:
         print(f"submission  {args.submission}")
+
+
+def _totals(reports: Mapping[str, Report]) -> dict[str, dict[str, float]]:
+    """By predictor, the scores that are one number."""
+    return {
+        name: {
+            score: value
+            for result in report.results.values()
+            for score, value in result.as_dict().items()
+            if score in _TOTALS
+        }
+        for name, report in reports.items()
+    }
 
 
 def _warnings(args: argparse.Namespace, record: ModelRecord) -> Iterator[str]:

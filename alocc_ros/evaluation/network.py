@@ -23,14 +23,19 @@ AS_IN_TRAINING = MemoryPolicy(
 )
 
 
-def network_predictor(pipeline: Pipeline) -> Predictor:
-    """Runs ``pipeline``, whose policy should be ``AS_IN_TRAINING``."""
+def network_predictor(pipeline: Pipeline, remembers: bool = True) -> Predictor:
+    """Runs ``pipeline``, whose policy should be ``AS_IN_TRAINING``.
+
+    Without ``remembers`` each frame is the first one: what the memory is worth can be measured.
+    """
     record, variant = pipeline.record, pipeline.network.variant
 
     def predictor(scene: Scene) -> Callable[[Sample], Occupancy]:
         pipeline.reset()
 
         def predict(sample: Sample) -> Occupancy:
+            if not remembers:
+                pipeline.reset()
             if (
                 record.frame == "lidar"
             ):  # it measures a little apart from the cameras: not just a mounting

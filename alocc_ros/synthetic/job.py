@@ -6,8 +6,10 @@ from __future__ import annotations
 import contextlib
 import itertools
 import multiprocessing
+import os
 import shutil
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -160,7 +162,14 @@ def _begin(turns: Synchronized, stop: Event) -> None:
     global _turns, _stop
     _turns, _stop = turns, stop
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says when to stop
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)  # see _one_thread
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed says nothing any more; its processes would write on, and wait."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 class _StoppedError(Exception):

@@ -40,6 +40,9 @@ class TrainingConfig:
         ema_limit, ema_warmup, ema_offset: see ema.py.
         epoch_steps: what an epoch of the schedules below is; 0: once through the frames, times
             4.554 (the length that class-balanced sampling would have had).
+        image_steps: steps at the very beginning that teach only the image networks, from the depth
+            and classes of pixels, at a fifth of the time; for training from nothing. The
+            schedules in epochs begin after them.
         temporal_start: epochs without history at the beginning.
         depth_denoising: epochs over which the measured depth fades out of what is lifted.
         flow_denoising: epochs between which the true occupancy fades out of flow matching.
@@ -81,6 +84,7 @@ class TrainingConfig:
     ema_warmup: float = 2000.0
     ema_offset: int = 10560
     epoch_steps: int = 0
+    image_steps: int = 0
     temporal_start: float = 2.0
     depth_denoising: float = 6.0
     flow_denoising: tuple[float, float] = (2.0, 4.0)

@@ -63,18 +63,19 @@ class Prediction:
     """What the losses look at, of B samples with N cameras.
 
     Attributes:
-        logits: [B, classes, Z, Y, X].
         depth: [B * N, D, h, w] probabilities as predicted.
         image_logits: [B, classes, N, h, w].
-        flow_cost: [B, 24, Y, X] matches with the frame before; None without flow.
-        voxels: [B, V, Z, Y, X], with ``flow_cost`` what ``Walk.flow_logits`` takes.
+        logits: [B, classes, Z, Y, X]; None if only images were looked at.
+        voxels: [B, V, Z, Y, X] features, likewise.
+        flow_cost: [B, 24, Y, X] matches with the frame before; None without flow. With
+            ``voxels`` what ``Walk.flow_logits`` takes.
     """
 
-    logits: Tensor
     depth: Tensor
     image_logits: Tensor
-    flow_cost: Tensor | None
-    voxels: Tensor
+    logits: Tensor | None = None
+    voxels: Tensor | None = None
+    flow_cost: Tensor | None = None
 
 
 class Walk:
@@ -103,16 +104,13 @@ class Walk:
         frames: Sequence[TrainingFrame],
         memories: Sequence[TrainingMemory | None],
         phase: Phase,
-    ) -> tuple[Prediction, list[TrainingMemory]]:
+    ) -> tuple[Prediction, list[TrainingMemory | None]]:
         """One step of every sample; a sample whose memory is None begins a sequence."""
         net, v = self.network, self.network.variant
-        cameras = _together([f.cameras for f in frames])
-        c2, c4, c5 = self._backbone(self._normalised([f.images for f in frames]))
-        feature = self._stage(net.img_neck, c4, c5)
-        cost = self._stereo(c2, frames) if v.stereo else None
-        # In single precision whatever the feature's: it holds focal lengths in pixels.
-        vector = cameras.camera_vector().to(feature.device)
-        lifted = self._stage(net.depth_net, feature, vector, cost)
+        lifted = self._look(frames)
+        image_logits, feature = self._seen(lifted.context, len(frames)), lifted.context
+        if phase.only_images:
+            return Prediction(lifted.depth, image_logits), [None] * len(frames)
         bins = torch.cat([f.depth_bins for f in frames])
         with _full_precision(feature):
             volume = self._lift(
@@ -142,9 +140,7 @@ class Walk:
             TrainingMemory(history, ages, bev, truth, f.cameras.augmentation, f.map_T_grid)
             for f, (history, ages), (bev, truth) in zip(frames, histories, maps, strict=True)
         ]
-        return Prediction(
-            logits, lifted.depth, self._seen(lifted.context, len(frames)), flow_cost, voxels
-        ), kept
+        return Prediction(lifted.depth, image_logits, logits, voxels, flow_cost), kept
 
     def flow_logits(
         self, prediction: Prediction, known: Tensor
@@ -161,6 +157,16 @@ class Walk:
         return logits[0, :, :, 0, 0].T.unflatten(1, (FLOW_BINS, 2))
 
     # --- parts, in the order of the walk ------------------------------------------------------
+
+    def _look(self, frames: Sequence[TrainingFrame]) -> Lifted:
+        """What the image networks make of all cameras of all samples."""
+        net = self.network
+        c2, c4, c5 = self._backbone(self._normalised([f.images for f in frames]))
+        feature = self._stage(net.img_neck, c4, c5)
+        cost = self._stereo(c2, frames) if net.variant.stereo else None
+        # In single precision whatever the feature's: it holds focal lengths in pixels.
+        vector = _together([f.cameras for f in frames]).camera_vector().to(feature.device)
+        return self._stage(net.depth_net, feature, vector, cost)
 
     def _normalised(self, images: Sequence[Tensor]) -> Tensor:  # [N, H, W, 3] each
         """As stream/images.py does; the channels' quirk is explained there."""

@@ -42,11 +42,13 @@ class Phase:
         depth_truth: share of the measured depth in the depth that is lifted.
         flow_truth: share of the true occupancy in what the flow head matches.
         temporal: the history is kept from frame to frame.
+        only_images: nothing is lifted: depth and classes of pixels are all that is learned.
     """
 
     depth_truth: float
     flow_truth: float
     temporal: bool
+    only_images: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,16 +59,20 @@ class Phases:
         temporal_start: until then every frame is alone with copies of itself for a history.
         depth_end: the measured depth fades out until then.
         flow_start, flow_end: the true occupancy fades out between them.
+        image_steps: before all of them, only the image networks learn.
     """
 
     temporal_start: int
     depth_end: int
     flow_start: int
     flow_end: int
+    image_steps: int = 0
 
     def at(self, step: int) -> Phase:
         """The phase of that step."""
+        only_images, step = step < self.image_steps, max(step - self.image_steps, 0)
         return Phase(
+            only_images=only_images,
             depth_truth=falling_cosine(step, 0, self.depth_end),
             flow_truth=falling_cosine(step, self.flow_start, self.flow_end),
             temporal=step >= self.temporal_start,

@@ -42,7 +42,7 @@ class TrainingStep(nn.Module):
         frames: Sequence[TrainingFrame],
         memories: Sequence[TrainingMemory | None],
         phase: Phase,
-    ) -> tuple[dict[str, Tensor], list[TrainingMemory]]:
+    ) -> tuple[dict[str, Tensor], list[TrainingMemory | None]]:
         """Weighted losses by name; their sum is what is minimised."""
         device = frames[0].images.device
         precision = torch.autocast(
@@ -62,13 +62,16 @@ class TrainingStep(nn.Module):
 
     def _losses(self, prediction: Prediction, frames: Sequence[TrainingFrame]) -> dict[str, Tensor]:
         c, random = self._config, self._random
-        mask, dice = mask_losses(
-            list(prediction.logits.flatten(2)),
-            [f.labels.permute(2, 0, 1).flatten() for f in frames],  # heights first, as the logits
-            self._balance,
-            Draw(c.voxel_points),
-            [random(f, _VOXELS) for f in frames],
-        )
+        losses: dict[str, Tensor] = {}
+        if prediction.logits is not None:
+            mask, dice = mask_losses(
+                list(prediction.logits.flatten(2)),
+                [f.labels.permute(2, 0, 1).flatten() for f in frames],  # heights first
+                self._balance,
+                Draw(c.voxel_points),
+                [random(f, _VOXELS) for f in frames],
+            )
+            losses |= {"mask": c.mask_weight * mask, "dice": c.dice_weight * dice}
         image_mask, image_dice = mask_losses(
             list(prediction.image_logits.flatten(2)),
             [f.image_labels.flatten() for f in frames],
@@ -77,9 +80,7 @@ class TrainingStep(nn.Module):
             [random(f, _PIXELS) for f in frames],
         )
         bins = torch.cat([f.depth_bins for f in frames])
-        return {
-            "mask": c.mask_weight * mask,
-            "dice": c.dice_weight * dice,
+        return losses | {
             "image_mask": c.image_weight * c.mask_weight * image_mask,
             "image_dice": c.image_weight * c.dice_weight * image_dice,
             "depth": c.depth_weight * depth_loss(prediction.depth, bins),
@@ -91,7 +92,7 @@ class TrainingStep(nn.Module):
         """Velocity bins and true velocities of all voxels whose velocity is known."""
         if prediction.flow_cost is None:
             return None
-        flow = torch.stack([f.flow for f in frames]).permute(0, 3, 1, 2, 4)  # heights first
+        flow = torch.stack([f.flow for f in frames]).permute(0, 3, 1, 2, 4)  # [B, Z, Y, X, 2]
         known = flow.isfinite().all(-1)
         return self._walk.flow_logits(prediction, known), flow[known]
 

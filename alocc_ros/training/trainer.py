@@ -115,6 +115,7 @@ class Trainer:
                 device_ids=[device] if device.type == "cuda" else None,
                 broadcast_buffers=False,  # synchronised statistics are the same everywhere
                 gradient_as_bucket_view=True,
+                find_unused_parameters=config.image_steps > 0,
             )
         self._model = model
         self._optimiser = torch.optim.AdamW(
@@ -143,7 +144,11 @@ class Trainer:
         epoch = config.epoch_steps or _epoch_steps(source, self.slots)
         start, end = (round(e * epoch) for e in config.flow_denoising)
         self._phases = Phases(
-            round(config.temporal_start * epoch), round(config.depth_denoising * epoch), start, end
+            round(config.temporal_start * epoch),
+            round(config.depth_denoising * epoch),
+            start,
+            end,
+            config.image_steps,
         )
         self._ema = EmaRate(config.ema_limit, config.ema_warmup, config.ema_offset)
 

@@ -132,3 +132,18 @@ def test_an_interrupt_keeps_what_is_done(data, tmp_path):
     assert "Traceback" not in error
     assert not list(output.rglob("*.partial"))
     assert evaluate(data, output, *OCC3D).returncode == 0
+
+
+def test_baselines_stand_in_the_same_table(data, tmp_path):
+    options = (*OPENOCC, "--baselines", "val")
+    done = evaluate(data, tmp_path / "out", *options)
+    assert done.returncode == 0, done.stderr
+    names = [line.split("  ")[0] for line in done.stdout.splitlines()]
+    model = names[names.index("class prior of val") - 2]
+    assert names[names.index("class prior of val") - 1] == f"{model}, no memory"
+    prior = json.loads(evaluate(data, tmp_path / "out", *options, "--json").stdout)["baselines"]
+    assert prior["class prior of val"]["RayIoU"] > prior[model]["RayIoU"]
+    kept = tmp_path / "out" / "baselines" / "class-prior" / "scenes"
+    assert len(list(kept.iterdir())) == len(VAL), "what is done is not done again"
+    none = evaluate(data, tmp_path / "none", *OPENOCC, "--baselines", "nowhere")
+    assert none.returncode == 2 and "nowhere" in none.stderr

@@ -6,6 +6,7 @@ from __future__ import annotations
 import gzip
 import json
 import pickle
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +17,7 @@ from alocc_ros.cli.main import main
 from alocc_ros.datasets.nuscenes import NuScenes
 from alocc_ros.datasets.truth import Truth, read_truth
 from alocc_ros.errors import DataError, ModelError, OutputError, ParameterError
+from alocc_ros.evaluation.baselines import class_prior
 from alocc_ros.evaluation.evaluate import Task, evaluate, write_report
 from alocc_ros.evaluation.processes import started
 from alocc_ros.evaluation.scoring import SCORINGS, find_scoring, ray_origins
@@ -128,6 +130,52 @@ def test_a_shifted_wall_scores_what_overlaps(dataset, benchmark):
     assert results["voxels"].iou == pytest.approx(100 * both / either)
     if "rays" in results:
         assert results["rays"].rayiou == 0
+
+
+# --- baselines -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("benchmark", ["openocc", "openocc-mask"])
+def test_the_class_prior_is_what_a_voxel_mostly_is(dataset, benchmark):
+    task = task_of(dataset, benchmark)
+    prior = class_prior(task.root, task.scenes, task.scoring)
+    seen = np.zeros(OCC3D_GRID.shape, bool)
+    seen[:, 50:150] = True
+    if not task.scoring.masked:
+        seen[:] = True
+    wall, car = OPENOCC.names.index("manmade"), OPENOCC.names.index("car")
+    assert (prior.labels[WALL][seen[WALL]] == wall).all()
+    assert (prior.labels[~seen] == OPENOCC.free).all(), "nothing is known of what nobody sees"
+    # The car begins at 70, 69, ... 65 and is 10 long: at 74 it stands in every frame, at 66 in
+    # two of six.
+    assert prior.labels[74, 100, 0] == car and prior.labels[66, 100, 0] == OPENOCC.free
+    np.testing.assert_allclose(prior.flow[74, 100, 0], (3, 4))
+    assert (prior.flow[WALL] == 0).all()
+    rays = evaluate(task, prior.predictor()).results["rays"]
+    assert 0 < rays.rayiou < 100
+
+
+def test_a_prior_of_nothing_is_one_line(dataset):
+    with pytest.raises(DataError, match="needs scenes to count in"):
+        class_prior(dataset.root, (), find_scoring("openocc"))
+
+
+def test_openocc_labels_take_the_camera_mask_of_occ3d(dataset, tmp_path):
+    task = task_of(dataset, "openocc-mask")
+    hidden = evaluate(task, from_truth(task, blind_where_no_camera_looks)).results
+    assert hidden["voxels"].miou == pytest.approx(100), "what no camera sees does not count"
+    assert hidden["rays"].rayiou < 100, "rays go everywhere"
+    labelled_nuscenes(tmp_path)
+    shutil.rmtree(tmp_path / "gts")
+    without = task_of(NuScenes(tmp_path), "openocc-mask")
+    with pytest.raises(DataError, match="6 files of .*gts"):
+        evaluate(without, from_truth(without))
+
+
+def blind_where_no_camera_looks(truth: Truth) -> Truth:
+    labels = truth.labels.copy()
+    labels[:, :50] = labels[:, 150:] = truth.classes.free
+    return replace(truth, labels=labels)
 
 
 def test_a_class_that_is_not_seen_costs_its_share(dataset):

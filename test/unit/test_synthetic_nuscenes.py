@@ -215,6 +215,26 @@ def test_a_run_that_was_killed_goes_on_to_the_same_files(root, tmp_path):
 
 
 @pytest.mark.slow
+def test_the_processes_of_a_run_that_was_killed_end(tmp_path):
+    out = tmp_path / "orphans"
+    command = [sys.executable, "-m", "alocc_ros.cli.main", "synth", str(out), "--scenes", "9"]
+    child = subprocess.Popen(
+        [*command, "--size", "36x64", "--jobs", "2"], stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 120
+    while not list(out.rglob("samples/*/*.jpg")) and time.monotonic() < deadline:
+        assert child.poll() is None
+        time.sleep(0.05)
+    processes = Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
+    assert len(processes) >= 2
+    child.kill()
+    child.wait()
+    while any(Path(f"/proc/{p}").exists() for p in processes) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(Path(f"/proc/{p}").exists() for p in processes)
+
+
+@pytest.mark.slow
 def test_ctrl_c_ends_with_130(tmp_path):
     out = tmp_path / "interrupted"
     command = [sys.executable, "-m", "alocc_ros.cli.main", "synth", str(out), "--scenes", "9"]

@@ -425,6 +425,32 @@ def test_phases_are_the_references():
     assert phases.at(24015).flow_truth == pytest.approx(0.5)
 
 
+def test_schedules_begin_after_the_steps_with_images_alone():
+    phases = Phases(2, 6, 2, 4, image_steps=10)
+    assert phases.at(0).only_images and phases.at(9).only_images
+    assert not phases.at(10).only_images
+    plain = Phases(2, 6, 2, 4)
+    assert [phases.at(10 + n) for n in range(8)] == [plain.at(n) for n in range(8)]
+
+
+def test_steps_with_images_alone_teach_the_image_networks_alone(tmp_path):
+    run = trainer(tmp_path / "run", steps=4, image_steps=2)
+    before = {n: p.clone() for n, p in run.network.named_parameters()}
+    reports, moved = [], []
+
+    def look(report):
+        reports.append(report)
+        now = dict(run.network.named_parameters())
+        moved.append({n.partition(".")[0] for n in now if not torch.equal(now[n], before[n])})
+
+    run.run(look)
+    images = {"image_mask", "image_dice", "depth"}
+    assert [r.losses.keys() == images for r in reports] == [True, True, False, False]
+    assert moved[1] <= {"img_backbone", "img_neck", "depth_net", "alocc_head"}
+    assert {"img_backbone", "depth_net"} <= moved[1]
+    assert {"img_bev_encoder_backbone", "final_conv", "pre_process"} <= moved[3]
+
+
 def test_the_average_follows_weights_and_statistics():
     assert EmaRate().at(0) == pytest.approx(0.999 * (1 - math.exp(-10561 / 2000)))
     network = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))

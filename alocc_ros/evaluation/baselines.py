@@ -1,0 +1,101 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""What a network must beat: the class prior, which has never seen an image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from alocc_ros.datasets.nuscenes import Sample, Scene
+from alocc_ros.datasets.truth import Truth, find_benchmark, read_truth
+from alocc_ros.errors import DataError
+from alocc_ros.evaluation.evaluate import Predictor
+from alocc_ros.evaluation.scoring import Scoring
+from alocc_ros.grid import VoxelGrid
+from alocc_ros.labels import ClassList
+from alocc_ros.types import Occupancy
+
+BASE = "base_link"
+
+
+@dataclass(frozen=True)
+class ClassPrior:
+    """The class that each voxel most often has, wherever the vehicle is.
+
+    Attributes:
+        labels: [X, Y, Z] uint8; free where nothing was ever seen.
+        flow: [X, Y, Z, 2] float32 m/s (vx, vy), the mean of what could move there; or None.
+        grid: where the voxels lie.
+        classes: what the labels mean.
+    """
+
+    labels: np.ndarray
+    flow: np.ndarray | None
+    grid: VoxelGrid
+    classes: ClassList
+
+    def predictor(self) -> Predictor:
+        """Predicts nothing else, whatever the sample."""
+
+        def predictor(scene: Scene) -> Callable[[Sample], Occupancy]:
+            return lambda sample: Occupancy(
+                labels=self.labels,
+                flow=self.flow,
+                grid=self.grid,
+                classes=self.classes,
+                stamp=sample.stamp,
+                frame_id=BASE,
+                map_T_base=sample.lidar.map_T_base,
+            )
+
+        return predictor
+
+
+def class_prior(
+    root: Path,
+    scenes: Iterable[Scene],
+    scoring: Scoring,
+    on_frame: Callable[[Scene, int], None] = lambda scene, frames: None,
+) -> ClassPrior:
+    """Counted over all key frames of some scenes: those that others train on.
+
+    Args:
+        root: folder of the data set.
+        scenes: whose labels are counted.
+        scoring: whose labels; where only what cameras see is scored, only that is counted.
+        on_frame: told after each frame: the scene, and how many of its frames are done.
+
+    Raises:
+        DataError: no scenes, or a file is missing or damaged.
+    """
+    kind = find_benchmark(scoring.labels)
+    counts = np.zeros((len(kind.classes.names), *kind.grid.shape), dtype=np.uint32)
+    moving = np.zeros(kind.grid.shape, dtype=np.uint32)
+    velocity = np.zeros((*kind.grid.shape, 2), dtype=np.float32)
+    frames = 0
+    for scene in scenes:
+        for number, sample in enumerate(scene.samples, 1):
+            truth = read_truth(root, sample, scoring.labels, camera_mask=scoring.masked)
+            known = _known(truth, scoring)
+            for label in np.unique(truth.labels[known]):
+                counts[label] += known & (truth.labels == label)
+            if truth.flow is not None:
+                moves = known & np.isin(truth.labels, kind.classes.flow)
+                moves &= np.isfinite(truth.flow).all(-1)
+                moving += moves
+                velocity[moves] += truth.flow[moves]
+            frames += 1
+            on_frame(scene, number)
+    if not frames:
+        raise DataError("a class prior needs scenes to count in, and there are none")
+    labels = np.where(counts.any(0), counts.argmax(0), kind.classes.free).astype(np.uint8)
+    flow = velocity / np.maximum(moving, 1)[..., None] if scoring.flow else None
+    return ClassPrior(labels, flow, kind.grid, kind.classes)
+
+
+def _known(truth: Truth, scoring: Scoring) -> np.ndarray:  # [X, Y, Z] bool
+    known = truth.labels < len(truth.classes.names)
+    return known & truth.mask_camera if scoring.masked else known
