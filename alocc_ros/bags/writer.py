@@ -98,11 +98,22 @@ class Recorder:
         data = TYPESTORE.serialize_cdr(message, type_name)
         self.write_bytes(topic, type_name, log_time, bytes(data))
 
-    def write_bytes(self, topic: str, type_name: str, log_time: int, data: bytes) -> None:
-        """Adds a message that is already serialised; ``log_time`` in ns."""
+    def write_bytes(
+        self,
+        topic: str,
+        type_name: str,
+        log_time: int,  # ns
+        data: bytes,
+        definition: str = "",
+    ) -> None:
+        """Adds a message that is already serialised.
+
+        ``definition`` is the text of its type; empty: that of ROS 2 Humble.
+        """
         if topic not in self._channels:
             if type_name not in self._schemas:
-                definition, _ = TYPESTORE.generate_msgdef(type_name, ros_version=2)
+                if not definition:
+                    definition, _ = TYPESTORE.generate_msgdef(type_name, ros_version=2)
                 self._schemas[type_name] = self._writer.register_schema(
                     type_name, "ros2msg", definition.encode()
                 )

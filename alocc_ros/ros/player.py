@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from alocc_ros.bags.reader import (
     Record,
 )
 from alocc_ros.errors import BagError
+from alocc_ros.ros.definitions import is_installed, message_class
 from alocc_ros.ros.messages import time as time_message
 
 PLAYED_TYPES = (
@@ -108,7 +108,7 @@ class Player:
         for topic in self._topics:
             is_camera = bag.types[topic] in (*IMAGE_TYPES, CAMERA_INFO_TYPE)
             qos = as_cameras if best_effort and is_camera else reliable
-            kind = _message_class(bag.types[topic])
+            kind = message_class(bag.types[topic])
             name = new_name(topic, renamed)
             self._publishers[topic] = node.create_publisher(kind, name, qos)
         self._images = [t for t in self._topics if bag.types[t] in IMAGE_TYPES]
@@ -187,7 +187,7 @@ class Player:
         latched = QoSProfile(
             depth=max(len(records), 1), durability=DurabilityPolicy.TRANSIENT_LOCAL
         )
-        kind = _message_class(self._bag.types[topic])
+        kind = message_class(self._bag.types[topic])
         publisher = self._node.create_publisher(kind, name, latched)
         for record in records:
             publisher.publish(record.data)
@@ -204,14 +204,5 @@ def new_name(topic: str, renamed: Mapping[str, str]) -> str:
 def playable(bag: Bag) -> tuple[list[str], list[str]]:
     """Topics that can be played, and those whose message types are not installed here."""
     known = sorted(topic for topic, kind in bag.types.items() if kind in PLAYED_TYPES)
-    here = [topic for topic in known if importlib.util.find_spec(_package(bag.types[topic]))]
+    here = [topic for topic in known if is_installed(bag.types[topic])]
     return here, [topic for topic in known if topic not in here]
-
-
-def _package(type_name: str) -> str:
-    return f"{type_name.split('/')[0]}.msg"
-
-
-def _message_class(type_name: str) -> type:
-    package, _, name = type_name.split("/")
-    return getattr(importlib.import_module(f"{package}.msg"), name)
