@@ -11,7 +11,7 @@ For training on endless data::
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -122,15 +122,18 @@ def truth_of(
     benchmark: str = "occ3d",
     *,
     masks: bool = True,
+    turn: float | None = None,
     device: torch.device | str = "cpu",
 ) -> Truth:
-    """What is true at ``time`` (s), the LiDAR's, in the grid of a benchmark.
+    """What is true at ``time`` (s) in the grid of a benchmark, where the vehicle is by then.
 
     Args:
         scene: the scene.
-        time: s; take ``Frame.lidar_time``.
+        time: s; for what the benchmark says of a frame take ``Frame.lidar_time``.
         benchmark: ``occ3d``, ``openocc``, ``surroundocc`` or ``openoccupancy``.
-        masks: also camera and LiDAR masks (occ3d) or the ray mask (openocc).
+        masks: also the camera mask and the LiDAR mask (occ3d) or the ray mask (openocc).
+        turn: s, when the rig's turn began whose cameras the camera mask is of; None: the one
+            whose LiDAR time ``time`` is.
         device: where to compute.
     """
     kind = find_benchmark(benchmark)
@@ -138,19 +141,24 @@ def truth_of(
     if kind.in_lidar_frame:
         map_T_grid = map_T_grid @ rig.lidar().base_T_lidar
     voxels = fill(scene, time, map_T_grid, kind.grid, device=device)
+    begin = time - rig.LIDAR_PHASE / 1e9 if turn is None else turn
     if benchmark == "openocc":
-        labels, rays = openocc_labels(voxels.labels), None
-        if masks:
-            origins = ray_origins(scene, time)
-            rays = ray_mask(labels, origins, free=kind.classes.free, device=device)
-        return Truth(labels, kind.classes, kind.grid, flow=voxels.flow, ray_mask=rays)
+        labels = openocc_labels(voxels.labels)
+        truth = Truth(labels, kind.classes, kind.grid, flow=voxels.flow)
+        if not masks:
+            return truth
+        origins = ray_origins(scene, time)
+        return replace(
+            truth,
+            mask_camera=camera_mask(scene, voxels.labels, begin, time, device=device),
+            ray_mask=ray_mask(labels, origins, free=kind.classes.free, device=device),
+        )
     if benchmark != "occ3d" or not masks:
         return Truth(voxels.labels, kind.classes, kind.grid)
-    cycle = time - rig.LIDAR_PHASE / 1e9
     return Truth(
         voxels.labels,
         kind.classes,
         kind.grid,
-        mask_camera=camera_mask(scene, voxels.labels, cycle, time, device=device),
+        mask_camera=camera_mask(scene, voxels.labels, begin, time, device=device),
         mask_lidar=lidar_mask(voxels.labels, device=device),
     )

@@ -74,7 +74,7 @@ def write_bags(
         OutputError: the folder holds something else, or cannot be written.
     """
     prepare(out, recipe)
-    if all(_bag(out, name).exists() for name in recipe.names()):
+    if all(bag_file(out, name).exists() for name in recipe.names()):
         return
     root = out / ".nuscenes"
     write_dataset(root, recipe, device, jobs, on_progress)
@@ -98,14 +98,15 @@ def write_both(
     _convert(out / "nuscenes", out / "bags", on_progress)
 
 
-def _bag(folder: Path, scene: str) -> Path:
+def bag_file(folder: Path, scene: str) -> Path:
+    """Where ``write_bags`` puts a scene."""
     return folder / f"{scene}.mcap"
 
 
 def _convert(root: Path, folder: Path, on_progress: OnProgress) -> None:
     dataset = NuScenes(root)
     for scene in dataset.scenes:
-        path = _bag(folder, scene.name)
+        path = bag_file(folder, scene.name)
         if not path.exists():
             convert_scene(dataset, scene, path, "openocc", on_progress=on_progress)
 

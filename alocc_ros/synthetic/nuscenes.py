@@ -171,6 +171,16 @@ def generate(recipe: Recipe, number: int) -> Scene:
     return Scene.generate(seed, duration=(recipe.frames - 1) * 0.5 + 0.1)
 
 
+def first_stamp(number: int) -> int:  # us
+    """When the scene with this number begins."""
+    return _START + number * _BETWEEN
+
+
+def time_in_scene(number: int, stamp: int) -> float:  # s
+    """What the scene with this number calls a stamp (ns) of its images."""
+    return (stamp - first_stamp(number) * 1000) / 1e9
+
+
 def prepare(root: Path, recipe: Recipe) -> None:
     """Makes the folder, or checks that what it holds is of the same recipe.
 
@@ -299,7 +309,7 @@ class _SceneWriter:
         self.root, self.recipe, self.number, self.device = root, recipe, number, device
         self.name = scene_name(number)
         self.scene = generate(recipe, number)
-        self.start = _START + number * _BETWEEN  # us
+        self.start = first_stamp(number)  # us
         self.log = f"alocc-synthetic-{recipe.seed}-{self.name}"
         self.world_T_map, self.map_size = self._world()
         self.annotations: dict[int, list[tuple[int, Row]]] = {}

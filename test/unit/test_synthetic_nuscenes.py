@@ -28,7 +28,7 @@ from alocc_ros.labels import OCC3D
 from alocc_ros.stream.preset import load_preset
 from alocc_ros.synthetic import rig
 from alocc_ros.synthetic.frames import ANCHOR, render, truth_of
-from alocc_ros.synthetic.nuscenes import CATEGORIES, Recipe, generate
+from alocc_ros.synthetic.nuscenes import CATEGORIES, Recipe, generate, time_in_scene
 from alocc_ros.types import CAMERAS
 
 RECIPE = Recipe(seed=5, scenes=2, frames=2, size=(36, 64), split=(("train", 1), ("val", 1)))
@@ -72,6 +72,7 @@ def test_stamps_have_the_rates_and_phases_of_nuscenes(dataset):
         for camera in CAMERAS:
             assert first.cameras[camera].stamp - front_left == rig.PHASES[camera]
         assert first.stamp == first.lidar.stamp == front_left + rig.LIDAR_PHASE
+        assert time_in_scene(int(scene.name[-4:]) - 1, second.stamp) == pytest.approx(0.5431)
     readings = dataset.readings(dataset.scenes)["scene-0001"]
     lidar = [r.stamp for r in readings if isinstance(r, LidarSample)]
     images = [r.stamp for r in readings if not isinstance(r, LidarSample) and r.camera == ANCHOR]
@@ -93,7 +94,8 @@ def test_files_hold_what_the_scene_shows_and_what_is_true(dataset):
             ready.calibration[camera].intrinsics, frame.calibration[camera].intrinsics
         )
     for benchmark in ("occ3d", "openocc", "surroundocc"):
-        read = read_truth(dataset.root, sample, benchmark, ray_mask=benchmark == "openocc")
+        masks = dict.fromkeys(("ray_mask", "camera_mask"), benchmark == "openocc")
+        read = read_truth(dataset.root, sample, benchmark, **masks)
         made = truth_of(scene, frame.lidar_time, benchmark)
         known = made.labels != 0 if benchmark == "surroundocc" else made.labels < 255
         assert np.array_equal(read.labels[known], made.labels[known])
