@@ -98,7 +98,7 @@ def measure(setup: Setup, progress: Callable[[str], None]) -> Report:
     with listening(domain) as listener, Process(*_node(setup), environment=children) as node:
         progress("the node starts")
         deadline = time.monotonic() + _START
-        while not listener.values("sets"):
+        while not listener.statuses.values("sets"):
             if node.ended or time.monotonic() > deadline:
                 raise AloccError("the node does not start")
             listener.spin(_LOOK)
@@ -111,7 +111,7 @@ def measure(setup: Setup, progress: Callable[[str], None]) -> Report:
     rows = [
         *_rows_of_counts(setup, told, listener),
         *_rows_of_times(setup, told, listener),
-        *_rows_of_usage(usage, sender, others, seconds, _fates(listener)["processed"]),
+        *_rows_of_usage(usage, sender, others, seconds, listener.statuses.fates()["processed"]),
         *told.details,
     ]
     return Report(_title(setup, told), rows, environment(way, setup.device))
@@ -168,7 +168,7 @@ def _watch(
         if begin is None:
             if time.monotonic() > deadline:
                 raise AloccError("the node makes no set of the images that are sent")
-            if listener.number("sets", "offered") == 0:
+            if listener.statuses.number("sets", "offered") == 0:
                 continue
             begin = time.monotonic()
         passed = time.monotonic() - begin
@@ -178,7 +178,10 @@ def _watch(
             break
     before, deadline = -1, time.monotonic() + _SETTLE
     while time.monotonic() < deadline:
-        offered, done = listener.number("sets", "offered"), sum(_fates(listener).values())
+        offered, done = (
+            listener.statuses.number("sets", "offered"),
+            sum(listener.statuses.fates().values()),
+        )
         if before == offered == done:
             break
         before = offered
@@ -197,17 +200,9 @@ def _told(setup: Setup, said: str) -> _Counts:
     return _Counts(int(played[1]), None, setup.seconds, [Row("whole laps", played[2])])
 
 
-def _fates(listener: Listener) -> dict[str, int]:
-    """What became of the sets that were put together."""
-    values = listener.values("sets")
-    failed = [int(n) for key, n in values.items() if key.startswith("failed: ")]
-    fates = {name: listener.number("sets", name) for name in ("processed", "superseded", "ignored")}
-    return fates | {"failed": sum(failed)}
-
-
 def _account(listener: Listener) -> str:
-    fates = _fates(listener)
-    offered = listener.number("sets", "offered")
+    fates = listener.statuses.fates()
+    offered = listener.statuses.number("sets", "offered")
     return f"{offered} sets, {fates['processed']} processed, {fates['superseded']} superseded"
 
 
@@ -222,8 +217,8 @@ def _title(setup: Setup, told: _Counts) -> str:
 
 
 def _rows_of_counts(setup: Setup, told: _Counts, listener: Listener) -> list[Row]:
-    received = sum(listener.number(f"camera {camera}", "received") for camera in CAMERAS)
-    offered, fates = listener.number("sets", "offered"), _fates(listener)
+    received = sum(listener.statuses.number(f"camera {camera}", "received") for camera in CAMERAS)
+    offered, fates = listener.statuses.number("sets", "offered"), listener.statuses.fates()
     failed, done = fates["failed"] + fates["ignored"], sum(fates.values())
     # A machine may be too small for 311 MB/s of raw images; what comes then must still add up.
     live = setup.bag is None
@@ -253,12 +248,12 @@ def _rows_of_counts(setup: Setup, told: _Counts, listener: Listener) -> list[Row
 
 
 def _rows_of_times(setup: Setup, told: _Counts, listener: Listener) -> list[Row]:
-    network = listener.values("network")
+    network = listener.statuses.values("network")
 
     def both(stage: str) -> str:
         return " / ".join(network.get(f"{stage}_{p}_ms", "-") for p in ("p50", "p95"))
 
-    rate = listener.number("sets", "processed") / told.seconds
+    rate = listener.statuses.number("sets", "processed") / told.seconds
     least = _LEAST_RATE[setup.decode]
     added = float(network.get("added_p95_ms", "nan"))
     timed = setup.is_timed

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import subprocess
@@ -22,13 +23,17 @@ _END = 30.0  # s, for a process to end
 _WARM = 300.0  # s, or a third of a shorter run: until then memory may grow
 _TICK = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+_LIBC = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1
 
 
 class Process:
     """A Python program; use it in a ``with`` block, with which it ends."""
 
-    def __init__(self, *arguments: str, environment: dict[str, str]) -> None:
-        """Starts ``python ARGUMENTS``."""
+    def __init__(
+        self, *arguments: str, environment: dict[str, str], with_errors: bool = False
+    ) -> None:
+        """Starts ``python ARGUMENTS``; ``with_errors``: what it complains of is kept as well."""
         # Never full, unlike a pipe that nobody empties.
         self._output = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.program = subprocess.Popen(
@@ -36,8 +41,8 @@ class Process:
             env=environment,
             stdin=subprocess.PIPE,
             stdout=self._output,
-            # A job in the background of a shell would ignore it.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+            stderr=subprocess.STDOUT if with_errors else None,
+            preexec_fn=_begin,
             start_new_session=True,  # our Ctrl-C is ours to pass on
         )
 
@@ -70,6 +75,13 @@ class Process:
         """Ctrl-C, and waits for the end."""
         self.program.send_signal(signal.SIGINT)
         self.program.wait(_END)
+
+
+def _begin() -> None:
+    # A job in the background of a shell would ignore it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(_LIBC, "prctl"):  # who is killed has no time to end its children
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
 
 
 class Usage:
@@ -117,17 +129,52 @@ def growth(memory: list[tuple[float, int]]) -> float:
     return last[len(last) // 2] / first[len(first) // 2] - 1.0
 
 
+class Statuses:
+    """What the node says of itself on /diagnostics."""
+
+    def __init__(self, node: Any) -> None:
+        """Subscribes, with a node that somebody spins."""
+        from diagnostic_msgs.msg import DiagnosticArray
+
+        self._statuses: dict[str, dict[str, str]] = {}
+        node.create_subscription(DiagnosticArray, "/diagnostics", self._take, 10)
+
+    def values(self, part: str) -> dict[str, str]:
+        """Of the newest status of a part of the node (``sets``); empty before the first."""
+        return self._statuses.get(part, {})
+
+    def number(self, part: str, key: str) -> int:
+        """One of them; 0 before the first."""
+        return int(self.values(part).get(key, 0))
+
+    def fates(self) -> dict[str, int]:
+        """What became of the sets that were put together."""
+        failed = [int(n) for key, n in self.values("sets").items() if key.startswith("failed: ")]
+        names = ("processed", "superseded", "ignored")
+        return {name: self.number("sets", name) for name in names} | {"failed": sum(failed)}
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing of what was put together waits or is at work."""
+        return self.number("sets", "offered") == sum(self.fates().values())
+
+    def _take(self, message: Any) -> None:
+        for status in message.status:
+            part = status.name.removeprefix(f"{NODE}: ")
+            self._statuses[part] = {v.key: v.value for v in status.values}
+
+
 class Listener:
     """Subscribes to the node's outputs and to /diagnostics; decodes nothing but the latter.
 
     Attributes:
         counts: messages by output.
+        statuses: what the node says of itself.
     """
 
     def __init__(self, domain: int) -> None:
         """Listens on a ROS domain."""
         import rclpy
-        from diagnostic_msgs.msg import DiagnosticArray
         from nav_msgs.msg import OccupancyGrid
         from rclpy.executors import SingleThreadedExecutor
         from rclpy.signals import SignalHandlerOptions
@@ -137,7 +184,6 @@ class Listener:
 
         kinds = (PointCloud2, PointCloud2, OccupancyGrid, SemanticGrid, FrameStatusStamped)
         self.counts: Counter[str] = Counter()
-        self._statuses: dict[str, dict[str, str]] = {}
         self._context = rclpy.Context()
         rclpy.init(
             args=[],
@@ -148,7 +194,7 @@ class Listener:
         node = rclpy.create_node("benchmark", context=self._context)
         for name, kind in zip(OUTPUTS, kinds, strict=True):
             node.create_subscription(kind, f"{NODE}/{name}", self._counter(name), 10, raw=True)
-        node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
+        self.statuses = Statuses(node)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(node)
 
@@ -158,14 +204,6 @@ class Listener:
         while (left := end - time.monotonic()) > 0:
             self._executor.spin_once(timeout_sec=left)
 
-    def values(self, part: str) -> dict[str, str]:
-        """Of the newest status of a part of the node (``sets``); empty before the first."""
-        return self._statuses.get(part, {})
-
-    def number(self, part: str, key: str) -> int:
-        """One of them; 0 before the first."""
-        return int(self.values(part).get(key, 0))
-
     def close(self) -> None:
         """Ends it."""
         self._executor.shutdown()
@@ -173,11 +211,6 @@ class Listener:
 
     def _counter(self, name: str) -> Callable[[bytes], None]:
         return lambda _: self.counts.update([name])
-
-    def _on_diagnostics(self, message: Any) -> None:
-        for status in message.status:
-            part = status.name.removeprefix(f"{NODE}: ")
-            self._statuses[part] = {v.key: v.value for v in status.values}
 
 
 @contextlib.contextmanager
