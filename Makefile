@@ -67,21 +67,9 @@ test-ros: $(ROS_STAMP)  ## the tests of the node (ROS=jazzy VENV=.venv-jazzy: ov
 test-fast: $(STAMP)  ## the tests that need no data, a minute or two
 	$(BIN)/python -m pytest -q -m "not slow and not golden and not system and not ros"
 
-# A small bag of six synthetic cameras, and the smallest network on it, untrained.
-demo: $(STAMP)  ## make a small bag and run a network on it
-	mkdir -p $(OUT)
-	$(BIN)/python -m alocc_ros.bags.sample $(OUT)/sample.mcap
-	$(BIN)/alocc run $(OUT)/sample.mcap -o $(OUT)/occupancy.mcap --overlay $(OUT)/pictures \
-	  --model alocc_2d_mini --random-weights --restart
-	@printf '%s\n' '' \
-	  'What there is now:' \
-	  '  $(OUT)/sample.mcap      a drawn street, six cameras, as a ROS 2 bag' \
-	  '  $(OUT)/occupancy.mcap   the voxels of every frame: open it in Foxglove, or in RViz with' \
-	  '                        ros2 bag play $(OUT)/occupancy.mcap (topic /alocc/occupancy)' \
-	  '  $(OUT)/pictures/        the same voxels drawn into the six images, one PNG a frame' \
-	  'The weights are random, so the voxels mean nothing: this shows the way, not the network.' \
-	  'For the real thing: .venv/bin/alocc models fetch alocc_2d_mini, then alocc run without' \
-	  '--random-weights.'
+# `alocc demo` itself says what is missing where ROS could not be set up (ROS=0, no C++ compiler).
+demo: $(STAMP) $(ROS_STAMP)  ## a synthetic street into the node; scores, MCAP, picture (VIEW=1: show it)
+	$(BIN)/alocc demo -o $(OUT)/demo $(if $(VIEW),--view)
 
 bench: $(STAMP)  ## time the networks on this machine
 	$(BIN)/alocc benchmark

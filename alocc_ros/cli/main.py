@@ -26,6 +26,7 @@ COMMANDS = (
     ("convert", "write scenes of nuScenes as ROS 2 bags"),
     ("play", "publish a bag over ROS 2, where there is no rosbag2"),
     ("record", "write ROS 2 topics into a bag, where there is no rosbag2"),
+    ("demo", "a synthetic street, the node, and the scores of what it says"),
     ("parity", "compare this build of the network with golden tensors"),
     ("benchmark", "time the network on this machine"),
     ("flops", "count the network's operations"),

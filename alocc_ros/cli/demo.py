@@ -1,0 +1,217 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""``alocc demo``: a synthetic street, the node over ROS 2, and the scores of what it says.
+
+Exits with 1 if no results came.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import webbrowser
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from alocc_ros.errors import AloccError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from alocc_ros.records import ModelRecord
+    from alocc_ros.ros.demo.drive import Driven
+    from alocc_ros.ros.demo.scores import Scored
+    from alocc_ros.ros.demo.street import Street
+
+_SEED = 2032  # no network of this package was trained on it
+_SIZE = (160, 440)  # px, of which the smallest network sees nearly every one
+_SECONDS = 5.5
+_PAGES = 12
+_NEEDED = ("rclpy", "alocc_ros.msg", "tf2_msgs", "tf2_ros", "message_filters")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of ``alocc demo``."""
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("out/demo"),
+        metavar="DIR",
+        help="folder for all that is made (default out/demo)",
+    )
+    parser.add_argument(
+        "--model", default="alocc_tiny", help="a name of `alocc models list`, or a file"
+    )
+    parser.add_argument("--random-weights", action="store_true", help="run without trained weights")
+    parser.add_argument("--seed", type=_natural, default=_SEED, help="other seed, other street")
+    parser.add_argument(
+        "--seconds", type=_seconds, default=_SECONDS, metavar="S", help=f"of driving ({_SECONDS})"
+    )
+    parser.add_argument(
+        "--size",
+        type=_size,
+        default=_SIZE,
+        metavar="HxW",
+        help="of the images ({}x{})".format(*_SIZE),
+    )
+    parser.add_argument("--view", action="store_true", help="show it when it is done")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the command."""
+    _check_ros()
+    record = _model(args)
+    # Whatever is running ends in its order, its processes with it.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+    from rich.console import Console
+
+    from alocc_ros.cli._progress import bars
+    from alocc_ros.evaluation.scoring import find_scoring
+    from alocc_ros.ros.demo import pages, report
+    from alocc_ros.ros.demo.drive import drive
+    from alocc_ros.ros.demo.scores import score
+    from alocc_ros.ros.demo.street import Street
+
+    scoring = find_scoring(f"{record.classes.name}-mask")
+    scoring.check_model(record)
+    console, out = Console(), args.output
+    street = Street(out, args.seed, args.seconds, args.size)
+    with bars() as on_progress:
+        if not street.bag.exists():
+            print(f"a street is drawn, once: {street.bag}", flush=True)
+        street.make(on_progress)
+    recording, picture, animation, found = (
+        out / name for name in ("occupancy.mcap", "demo.png", "demo.webp", "demo.json")
+    )
+    # What an earlier run left must not be taken for what this one found.
+    for path in (recording, picture, animation, found):
+        path.unlink(missing_ok=True)
+    with Console(stderr=True).status("") as status:
+        driven = drive(
+            street.bag, recording, args.model, status.update, random_weights=args.random_weights
+        )
+        if driven.recording is None:
+            return _nothing(driven)
+        scored = score(recording, street, scoring, _PAGES, status.update)
+        status.update("pages are drawn")
+        pages.draw(scored.pairs, street.bag, scored.model, picture, animation)
+    report.save(found, scored, driven)
+    _tell(console, scored, driven)
+    _say_what_is_where(console, street, recording, picture, animation, found)
+    if args.view:
+        _show(recording, street.bag, picture)
+    return 0
+
+
+def _check_ros() -> None:
+    missing = [name for name in _NEEDED if not _is_there(name)]
+    if missing:
+        raise AloccError(
+            f"the demo runs the ROS 2 node, and {', '.join(missing)} cannot be imported here: "
+            "`make ros` takes ROS 2 from wheels (it needs a C++ compiler and Python's headers, and "
+            "says which is missing), or source a ROS 2 installation with this package built; "
+            "`alocc doctor --node` tells more, `alocc run` needs no ROS"
+        )
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _model(args: argparse.Namespace) -> ModelRecord:
+    """The model, whose weights are here: before anything that takes time."""
+    from alocc_ros.cli._models import find_model
+
+    args.variant = None
+    record, _ = find_model(args)
+    return record
+
+
+def _nothing(driven: Driven) -> int:
+    print("alocc: the node gave no results; it said:", file=sys.stderr)
+    print(driven.last_words.strip(), file=sys.stderr)
+    return 1
+
+
+def _tell(console: Console, scored: Scored, driven: Driven) -> None:
+    from rich.table import Table
+
+    from alocc_ros.ros.demo.report import score_rows, time_rows
+
+    table = Table(title=f"{scored.model}: {len(scored.stamps)} results against the truth")
+    table.add_column("")
+    table.add_column("", justify="right", no_wrap=True)
+    table.add_column("")
+    for rows in (score_rows(scored), time_rows(driven)):
+        for row in rows:
+            table.add_row(row.name, row.value, row.meaning)
+        table.add_section()
+    console.print(table)
+    if scored.random_weights:
+        console.print("RANDOM WEIGHTS: the scores mean nothing", style="bold red")
+    console.print(", ".join(f"{k} {v}" for k, v in driven.environment.items()), style="dim")
+
+
+def _say_what_is_where(console: Console, street: Street, *made: Path) -> None:
+    recording, picture, animation, found = made
+    lines = (
+        (street.bag, "the street: six cameras, LiDAR, poses, truth; kept for the next time"),
+        (recording, "what the node published; open it in Foxglove, or `alocc play` it for RViz"),
+        (picture, "images, the node's voxels, and below them the true ones"),
+        (animation, "the same in motion"),
+        (found, "the numbers above"),
+    )
+    width = max(len(str(path)) for path, _ in lines)
+    text = "\n".join(f"  {path!s:{width}}  {what}" for path, what in lines)
+    print(f"\nWhat there is now:\n{text}\n")
+    print(f"To look closer:  alocc view {recording} {street.bag} --png pages")
+    print("Your own bag:    alocc run BAG -o OUT.mcap --model MODEL, or the node: docs/node.md")
+
+
+def _show(recording: Path, bag: Path, picture: Path) -> None:
+    """In the viewer if it is there, else the picture, else it is said how."""
+    has_screen = any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
+    if has_screen and _is_there("rerun"):
+        command = [sys.executable, "-m", "alocc_ros.cli.main", "view", str(recording), str(bag)]
+        subprocess.run(command)
+        return
+    opener = shutil.which("xdg-open")
+    if has_screen and opener:
+        subprocess.run([opener, str(picture)])
+        return
+    if has_screen and webbrowser.open(picture.resolve().as_uri()):
+        return
+    reason = "nothing here opens pictures" if has_screen else "there is no screen here"
+    print(f"{reason}: copy {picture} to where one is (Rerun: pip install 'alocc_ros[viewer]')")
+
+
+def _natural(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{text} is less than 0")
+    return number
+
+
+def _seconds(text: str) -> float:
+    number = float(text)
+    if not 0.5 <= number <= 60.0:
+        raise argparse.ArgumentTypeError(f"{text}: from 0.5 to 60 s")
+    return number
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, separator, width = text.partition("x")
+    if not (separator and height.isdecimal() and width.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size such as 160x440 (height x width)")
+    if not (16 <= int(height) <= 1200 and 16 <= int(width) <= 1600):
+        raise argparse.ArgumentTypeError(f"{text}: from 16x16 up to 1200x1600")
+    return int(height), int(width)
