@@ -31,12 +31,12 @@ def table(rows: list[tuple[str, ...]]) -> str:
 
 
 def full() -> str:
-    """Every record whose weights were published."""
+    """Every record whose weights its authors published."""
     heading = ("model", "network", "input", "classes", "frame", "history", "trained on voxels",
                "mIoU", "mIoU_D", "RayIoU", "Occ score", "mAVE, m/s", "FPS")  # fmt: skip
     rows = [heading]
     for r in load_records().values():
-        if r.file is None:
+        if r.repository is None:
             continue
         height, width = r.input_size
         rows.append(
