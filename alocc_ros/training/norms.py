@@ -5,19 +5,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.nn.functional as collective
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class CpuSyncBatchNorm(_BatchNorm):
-    """torch's SyncBatchNorm for processes that have no CUDA device (torch's refuses the CPU).
-
-    One sum over the processes a call: of the values, of their squares, and how many there are.
-    """
+    """torch's SyncBatchNorm for processes that have no CUDA device (torch's refuses the CPU)."""
 
     def _check_input_dim(self, x: Tensor) -> None:
         pass  # of any number of dimensions
@@ -26,23 +23,66 @@ class CpuSyncBatchNorm(_BatchNorm):
         """Like BatchNorm over the concatenation of every process's ``x``."""
         if not self.training or not dist.is_initialized():
             return super().forward(x)
-        axes = [0, *range(2, x.dim())]
-        values = x.double()  # the difference of two large sums
-        count = values.new_full((1,), x.numel() / x.shape[1])
-        sums = torch.cat([values.sum(axes), values.square().sum(axes), count])
-        total, squares, count = collective.all_reduce(sums).split([x.shape[1], x.shape[1], 1])
-        mean = total / count
-        variance = squares / count - mean.square()
-        self._remember(mean.detach(), (variance * count / (count - 1)).detach())
-        shape = (1, -1, *[1] * (x.dim() - 2))
-        scale = (self.weight / torch.sqrt(variance + self.eps)).view(shape)
-        return ((values - mean.view(shape)) * scale + self.bias.view(shape)).to(x)
+        y, mean, variance, count = _OverProcesses.apply(x, self.weight, self.bias, self.eps)
+        self._remember(mean, variance * count / (count - 1))
+        return y
 
     @torch.no_grad()
     def _remember(self, mean: Tensor, variance: Tensor) -> None:
         self.num_batches_tracked += 1
         self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
         self.running_var.lerp_(variance.to(self.running_var), self.momentum)
+
+
+class _OverProcesses(torch.autograd.Function):
+    """Normalises by what all processes hold: one sum over the processes each way.
+
+    The passes over ``x`` are those of torch's own BatchNorm. As a formula that autograd
+    differentiates, in double precision for the difference of two large sums, it took half of a
+    training step.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """``x`` normalised, and mean, variance [C] and count over all processes (float64)."""
+        here = x.numel() / x.shape[1]
+        mean, variance = (v.double() for v in torch.batch_norm_update_stats(x, None, None, 0.0))
+        sums = torch.cat([mean, variance + mean.square(), mean.new_ones(1)]) * here
+        dist.all_reduce(sums)
+        mean, squares, count = sums.split([len(mean), len(mean), 1])
+        mean, squares = mean / count, squares / count
+        variance = squares - mean.square()
+        ctx.eps, ctx.count = eps, count
+        ctx.save_for_backward(x, weight, mean, variance)
+        ctx.mark_non_differentiable(mean, variance, count)
+        means, variances = mean.to(x.dtype), variance.to(x.dtype)
+        y = torch.nn.functional.batch_norm(x, means, variances, weight, bias, False, 0.0, eps)
+        return y, mean, variance, count
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        """Weight and bias get this process's share, as every parameter under
+        DistributedDataParallel.
+        """
+        x, weight, mean, variance = ctx.saved_tensors
+        means, variances = mean.to(x.dtype), variance.to(x.dtype)
+        # As if mean and variance were constants ...
+        dx, d_weight, d_bias = torch.ops.aten.native_batch_norm_backward(
+            dy, x, weight, means, variances, None, None, False, ctx.eps, [True, True, True]
+        )
+        # ... and what goes through them, which is a multiple of x and a constant in a channel.
+        sums = torch.stack([d_weight.double(), d_bias.double()])
+        dist.all_reduce(sums)
+        along, across = sums / ctx.count
+        per_deviation = 1 / torch.sqrt(variance + ctx.eps)
+        scale = weight.double() * per_deviation
+        slope = -scale * along * per_deviation
+        offset = -scale * across - slope * mean
+        shape = (1, -1, *[1] * (x.dim() - 2))
+        dx.addcmul_(x, slope.to(x.dtype).view(shape)).add_(offset.to(x.dtype).view(shape))
+        return dx, d_weight, d_bias, None
 
 
 def synchronised(network: nn.Module, device_type: str) -> nn.Module:

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from small_networks import network_of, small
 from torch import nn
 from training_source import RECORD, VARIANT, DrawnSource, trainer
@@ -30,6 +31,7 @@ from alocc_ros.training import checkpoint
 from alocc_ros.training.config import TrainingConfig
 from alocc_ros.training.ema import EmaRate, average_of, follow
 from alocc_ros.training.forward import TrainingMemory
+from alocc_ros.training.norms import CpuSyncBatchNorm
 from alocc_ros.training.parallel import ALONE
 from alocc_ros.training.samples import Preparation
 from alocc_ros.training.schedule import LearningRate, Phases
@@ -431,6 +433,30 @@ def test_schedules_begin_after_the_steps_with_images_alone():
     assert not phases.at(10).only_images
     plain = Phases(2, 6, 2, 4)
     assert [phases.at(10 + n) for n in range(8)] == [plain.at(n) for n in range(8)]
+
+
+@pytest.mark.parametrize("shape", [(4, 5, 7, 6), (2, 3, 4, 5, 6), (1, 2, 3, 4)])
+def test_the_norm_over_processes_is_torchs_norm(tmp_path, shape):
+    torch.manual_seed(0)
+    x, towards = torch.randn(shape) * 3 + 10, torch.randn(shape)
+    theirs = (nn.BatchNorm2d if len(shape) == 4 else nn.BatchNorm3d)(shape[1])
+    nn.init.uniform_(theirs.weight)
+    nn.init.uniform_(theirs.bias)
+    ours = CpuSyncBatchNorm(shape[1])
+    ours.load_state_dict(theirs.state_dict())
+    found = []
+    # A world of one process; what two have in common is compared above.
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        for norm in (ours, theirs):
+            here = x.clone().requires_grad_()
+            y = norm(here)
+            (y * towards).sum().backward()
+            found.append([y, here.grad, norm.weight.grad, norm.bias.grad, *norm.buffers()])
+    finally:
+        dist.destroy_process_group()
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
 
 
 def test_steps_with_images_alone_teach_the_image_networks_alone(tmp_path):
