@@ -17,7 +17,7 @@ import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from alocc_ros.errors import AloccError
+from alocc_ros.errors import AloccError, OutputError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -90,8 +90,7 @@ def run(args: argparse.Namespace) -> int:
         out / name for name in ("occupancy.mcap", "demo.png", "demo.webp", "demo.json")
     )
     # What an earlier run left must not be taken for what this one found.
-    for path in (recording, picture, animation, found):
-        path.unlink(missing_ok=True)
+    _forget(recording, picture, animation, found)
     with Console(stderr=True).status("") as status:
         driven = drive(
             street.bag, recording, args.model, status.update, random_weights=args.random_weights
@@ -134,6 +133,14 @@ def _model(args: argparse.Namespace) -> ModelRecord:
     args.variant = None
     record, _ = find_model(args)
     return record
+
+
+def _forget(*paths: Path) -> None:
+    for path in paths:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _nothing(driven: Driven) -> int:

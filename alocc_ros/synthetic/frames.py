@@ -122,18 +122,16 @@ def truth_of(
     benchmark: str = "occ3d",
     *,
     masks: bool = True,
-    turn: float | None = None,
     device: torch.device | str = "cpu",
 ) -> Truth:
     """What is true at ``time`` (s) in the grid of a benchmark, where the vehicle is by then.
 
     Args:
         scene: the scene.
-        time: s; for what the benchmark says of a frame take ``Frame.lidar_time``.
+        time: s, the LiDAR's; take ``Frame.lidar_time``.
         benchmark: ``occ3d``, ``openocc``, ``surroundocc`` or ``openoccupancy``.
-        masks: also the camera mask and the LiDAR mask (occ3d) or the ray mask (openocc).
-        turn: s, when the rig's turn began whose cameras the camera mask is of; None: the one
-            whose LiDAR time ``time`` is.
+        masks: also the camera mask and the LiDAR mask (occ3d) or the ray mask (openocc); that of
+            the cameras is of the turn whose LiDAR time ``time`` is.
         device: where to compute.
     """
     kind = find_benchmark(benchmark)
@@ -141,7 +139,7 @@ def truth_of(
     if kind.in_lidar_frame:
         map_T_grid = map_T_grid @ rig.lidar().base_T_lidar
     voxels = fill(scene, time, map_T_grid, kind.grid, device=device)
-    begin = time - rig.LIDAR_PHASE / 1e9 if turn is None else turn
+    turn = time - rig.LIDAR_PHASE / 1e9
     if benchmark == "openocc":
         labels = openocc_labels(voxels.labels)
         truth = Truth(labels, kind.classes, kind.grid, flow=voxels.flow)
@@ -150,7 +148,7 @@ def truth_of(
         origins = ray_origins(scene, time)
         return replace(
             truth,
-            mask_camera=camera_mask(scene, voxels.labels, begin, time, device=device),
+            mask_camera=camera_mask(scene, voxels.labels, turn, time, device=device),
             ray_mask=ray_mask(labels, origins, free=kind.classes.free, device=device),
         )
     if benchmark != "occ3d" or not masks:
@@ -159,6 +157,6 @@ def truth_of(
         voxels.labels,
         kind.classes,
         kind.grid,
-        mask_camera=camera_mask(scene, voxels.labels, begin, time, device=device),
+        mask_camera=camera_mask(scene, voxels.labels, turn, time, device=device),
         mask_lidar=lidar_mask(voxels.labels, device=device),
     )

@@ -1,8 +1,9 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
-"""The launch file, really launched: needs a ROS distribution with this package built into it."""
+"""The launch files, really launched: needs a ROS distribution with this package built into it."""
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,13 +47,17 @@ def stage() -> Iterator[Stage]:
     made.close()
 
 
-@pytest.fixture
-def launch_file() -> str:
+def installed(name: str) -> str:
     try:
         share = get_package_share_directory("alocc_ros")
     except PackageNotFoundError:
         pytest.skip("alocc_ros is not built with colcon here")
-    return str(Path(share) / "launch" / "alocc.launch.py")
+    return str(Path(share) / "launch" / name)
+
+
+@pytest.fixture
+def launch_file() -> str:
+    return installed("alocc.launch.py")
 
 
 def test_a_bag_is_launched_and_ctrl_c_ends_everything(stage, launch_file, tmp_path):
@@ -74,3 +79,23 @@ def test_a_wrong_argument_ends_the_node_with_one_line_that_says_so(stage, launch
     said, _ = launched.communicate(timeout=ENDS)
     assert "no_such_model" in said and "did you mean 'nuscenes'" in said
     assert "exit code 2" in said and "Traceback" not in said
+
+
+def test_the_demo_is_launched_and_ends_by_itself(stage, tmp_path):
+    given = (f"out:={tmp_path}", "random_weights:=true", "seconds:=0.5", "size:=48x132")
+    launched = stage.start("-c", LAUNCH, installed("demo.launch.py"), *given)
+    said, _ = launched.communicate(timeout=10 * ENDS)
+    assert launched.returncode == 0, said
+    assert "results against the truth" in said and "Traceback" not in said
+    assert {"occupancy.mcap", "demo.png", "demo.json"} <= set(os.listdir(tmp_path))
+
+
+def test_ctrl_c_ends_the_demo_too(stage, tmp_path):
+    launched = stage.start(
+        "-c", LAUNCH, installed("demo.launch.py"), f"out:={tmp_path}", "random_weights:=true"
+    )
+    stage.until(lambda: any(tmp_path.iterdir()), "nothing is begun", timeout=ENDS)
+    launched.send_signal(signal.SIGINT)
+    said, _ = launched.communicate(timeout=ENDS)
+    assert "Traceback" not in said, said
+    assert not list(tmp_path.rglob("*.mcap"))

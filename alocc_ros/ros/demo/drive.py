@@ -92,10 +92,14 @@ def drive(
     if not any(os.environ.get(name) for name in _DISCOVERY_VARIABLES):
         os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     with _listening() as (node, executor):
-        _check_alone(node, executor)
+        alone = _Alone(node)
+        deadline = time.monotonic() + _DISCOVERY
+        while time.monotonic() < deadline:
+            executor.spin_once(timeout_sec=_LOOK)
+            alone.check(ours=0)
         recorder = TopicRecorder(node, recording, now=(arrivals := _Arrivals(node)).now)
         statuses = Statuses(node)
-        hearing = _Hearing(executor, recorder, statuses, tell)
+        hearing = _Hearing(executor, recorder, statuses, alone, tell)
         try:
             # The player waits until the node listens, so both may start at the same time.
             with _program(*_node(model, random_weights)) as program:
@@ -135,24 +139,29 @@ def _listening() -> Iterator[tuple[Node, SingleThreadedExecutor]]:
         context.try_shutdown()
 
 
-def _check_alone(node: Node, executor: SingleThreadedExecutor) -> None:
-    """That nobody else's node or clock would get between.
+class _Alone:
+    """Sees to it that nobody else's node or clock gets between."""
 
-    Raises:
-        AloccError: somebody is there.
-    """
-    number = os.environ.get("ROS_DOMAIN_ID") or "0"
-    advice = f"end it, or take another domain: ROS_DOMAIN_ID={(int(number) + 42) % 100} alocc demo"
-    end = time.monotonic() + _DISCOVERY
-    while time.monotonic() < end:
-        executor.spin_once(timeout_sec=_LOOK)
-        names = {
-            f"{space.rstrip('/')}/{name}" for name, space in node.get_node_names_and_namespaces()
-        }
-        if NODE in names:
-            raise AloccError(f"{NODE} is already there, on ROS domain {number}: {advice}")
-        if node.count_publishers(CLOCK):
-            raise AloccError(f"something is already played on ROS domain {number}: {advice}")
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def check(self, ours: int) -> None:
+        """Looks who is there.
+
+        Args:
+            ours: 1 if the node and a clock may be there, which are those of this demo; else 0.
+
+        Raises:
+            AloccError: somebody else is there.
+        """
+        number = os.environ.get("ROS_DOMAIN_ID") or "0"
+        other = 42 if number != "42" else 43
+        advice = f"end it, or take another domain: ROS_DOMAIN_ID={other} alocc demo"
+        found = self._node.get_node_names_and_namespaces()
+        if [f"{space.rstrip('/')}/{name}" for name, space in found].count(NODE) > ours:
+            raise AloccError(f"another {NODE} is there, on ROS domain {number}: {advice}")
+        if self._node.count_publishers(CLOCK) > ours:
+            raise AloccError(f"something else is played on ROS domain {number}: {advice}")
 
 
 def _node(model: str, random_weights: bool) -> list[str]:
@@ -185,18 +194,20 @@ class _Hearing:
         executor: SingleThreadedExecutor,
         recorder: TopicRecorder,
         statuses: Statuses,
+        alone: _Alone,
         tell: Tell,
     ) -> None:
         self._executor, self._recorder = executor, recorder
-        self._statuses, self._tell = statuses, tell
+        self._statuses, self._alone, self._tell = statuses, alone, tell
 
     def until(self, holds: Callable[[], bool], program: Process) -> None:
         """Receives until something holds.
 
         Raises:
-            AloccError: the node has ended.
+            AloccError: the node has ended, or there is another one, seen only now.
         """
         while not holds():
+            self._alone.check(ours=1)
             if program.ended:
                 raise AloccError(f"the node has ended: {_last_line(program)}")
             self._recorder.scan()

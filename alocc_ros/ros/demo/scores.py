@@ -1,5 +1,5 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
-"""What was recorded, against what is true at the very stamp of each result."""
+"""What was recorded, against what is true of each result: not of the nearest key frame."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from alocc_ros.types import Occupancy
 
 @dataclass(frozen=True)
 class Pair:
-    """A result and the truth of its stamp."""
+    """A result and its truth."""
 
     prediction: Occupancy
     truth: Truth

@@ -1,5 +1,5 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
-"""The street of the demo: a bag to play, and what is true at any of its stamps."""
+"""The street of the demo: a bag to play, and what is true in any turn of its cameras."""
 
 from __future__ import annotations
 
@@ -74,14 +74,19 @@ class Street:
         return True
 
     def truth(self, stamp: int, labels: str) -> tuple[Truth, np.ndarray]:
-        """What is true at the stamp (ns) of an image, and where rays begin ([n, 3] m).
+        """What is true of the turn in which an image was taken, and where rays begin ([n, 3] m).
 
-        ``labels`` are those of a benchmark; the camera mask is of the images of the same turn.
+        As in the benchmark that is the instant at which the LiDAR completes the turn, 35 ms
+        after the anchor image: networks learn labels of that instant and not of their images'.
+
+        Args:
+            stamp: ns, of an image of that turn.
+            labels: of which benchmark.
         """
-        time = time_in_scene(_NUMBER, stamp)
         period = rig.CAMERA_PERIOD / 1e9
-        turn = period * int(time / period + 0.01)  # stamps are rounded
-        return truth_of(self.scene, time, labels, turn=turn), ray_origins(self.scene, time)
+        number = int(time_in_scene(_NUMBER, stamp) / period + 0.01)  # stamps are rounded
+        time = number * period + rig.LIDAR_PHASE / 1e9
+        return truth_of(self.scene, time, labels), ray_origins(self.scene, time)
 
     def _is_mine(self) -> bool:
         """Whether this version of the package would draw what is in the bag."""
