@@ -7,6 +7,7 @@ Exits with 1 if no results came.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import os
 import shutil
@@ -14,6 +15,7 @@ import signal
 import subprocess
 import sys
 import webbrowser
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -84,25 +86,23 @@ def run(args: argparse.Namespace) -> int:
     street = Street(out, args.seed, args.seconds, args.size)
     with bars() as on_progress:
         if not street.bag.exists():
-            print(f"a street is drawn, once: {street.bag}", flush=True)
+            print(f"a street is drawn, once, which takes minutes: {street.bag}", flush=True)
         street.make(on_progress)
     recording, picture, animation, found = (
         out / name for name in ("occupancy.mcap", "demo.png", "demo.webp", "demo.json")
     )
     # What an earlier run left must not be taken for what this one found.
     _forget(recording, picture, animation, found)
-    with Console(stderr=True).status("") as status:
-        driven = drive(
-            street.bag, recording, args.model, status.update, random_weights=args.random_weights
-        )
+    with _telling() as tell:
+        driven = drive(street.bag, recording, args.model, tell, random_weights=args.random_weights)
         if driven.recording is None:
             return _nothing(driven)
-        scored = score(recording, street, scoring, _PAGES, status.update)
-        status.update("pages are drawn")
+        scored = score(recording, street, scoring, _PAGES, tell)
+        tell("pages are drawn")
         pages.draw(scored.pairs, street.bag, scored.model, picture, animation)
     report.save(found, scored, driven)
     _tell(console, scored, driven)
-    _say_what_is_where(console, street, recording, picture, animation, found)
+    _say_what_is_where(street, recording, picture, animation, found)
     if args.view:
         _show(recording, street.bag, picture)
     return 0
@@ -133,6 +133,28 @@ def _model(args: argparse.Namespace) -> ModelRecord:
     args.variant = None
     record, _ = find_model(args)
     return record
+
+
+@contextlib.contextmanager
+def _telling() -> Iterator[Callable[[str], None]]:
+    """What is going on, on stderr: in a terminal all of it, else a line for each new thing."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if console.is_terminal:
+        with console.status("") as status:
+            yield status.update
+        return
+    told = ""
+
+    def tell(text: str) -> None:
+        nonlocal told
+        what = text.partition(":")[0]
+        if what != told:
+            print(what, file=sys.stderr, flush=True)
+        told = what
+
+    yield tell
 
 
 def _forget(*paths: Path) -> None:
@@ -168,20 +190,32 @@ def _tell(console: Console, scored: Scored, driven: Driven) -> None:
     console.print(", ".join(f"{k} {v}" for k, v in driven.environment.items()), style="dim")
 
 
-def _say_what_is_where(console: Console, street: Street, *made: Path) -> None:
+def _say_what_is_where(street: Street, *made: Path) -> None:
     recording, picture, animation, found = made
     lines = (
-        (street.bag, "the street: six cameras, LiDAR, poses, truth; kept for the next time"),
-        (recording, "what the node published; open it in Foxglove, or `alocc play` it for RViz"),
-        (picture, "images, the node's voxels, and below them the true ones"),
+        (street.bag, "the street, kept for the next time"),
+        (recording, "what the node published; for Foxglove, too"),
+        (picture, "images, the node's voxels, the true ones"),
         (animation, "the same in motion"),
-        (found, "the numbers above"),
+        (found, "the numbers above, and those of each class"),
     )
     width = max(len(str(path)) for path, _ in lines)
     text = "\n".join(f"  {path!s:{width}}  {what}" for path, what in lines)
-    print(f"\nWhat there is now:\n{text}\n")
-    print(f"To look closer:  alocc view {recording} {street.bag} --png pages")
-    print("Your own bag:    alocc run BAG -o OUT.mcap --model MODEL, or the node: docs/node.md")
+    program = _program()
+    print(f"\nWhat there is now:\n{text}\n\nWhat to do next:")
+    print(f"  {program} view {recording} {street.bag} --png pages")
+    print(f"  {program} play {recording}")
+    print(f"  {program} run BAG -o OUT.mcap --model MODEL")
+    print("docs/demo.md explains the numbers, docs/node.md the node on a vehicle.")
+
+
+def _program() -> str:
+    """How this was called: in a virtual environment that is not activated, by its file."""
+    called = Path(sys.argv[0])
+    on_path = shutil.which("alocc")
+    if called.name != "alocc" or (on_path and Path(on_path).resolve() == called.resolve()):
+        return "alocc"
+    return str(called)
 
 
 def _show(recording: Path, bag: Path, picture: Path) -> None:

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,13 +24,23 @@ pytest.importorskip("alocc_ros.msg", reason="alocc_ros/msg is not built (make se
 
 import numpy as np  # noqa: E402
 from PIL import Image  # noqa: E402
+from rclpy.serialization import serialize_message  # noqa: E402
 from rosbags.highlevel import AnyReader  # noqa: E402
 from spinning import ROOT  # noqa: E402
 
 from alocc_ros.bags.reader import Bag  # noqa: E402
 from alocc_ros.bags.results import recorded_grids  # noqa: E402
+from alocc_ros.bags.writer import Recorder  # noqa: E402
 from alocc_ros.cli.main import main, parser_for  # noqa: E402
+from alocc_ros.evaluation.scoring import find_scoring  # noqa: E402
+from alocc_ros.msg import FrameStatus  # noqa: E402
+from alocc_ros.records import find  # noqa: E402
+from alocc_ros.ros import messages  # noqa: E402
+from alocc_ros.ros.definitions import definition  # noqa: E402
+from alocc_ros.ros.demo import pages  # noqa: E402
+from alocc_ros.ros.demo.scores import score  # noqa: E402
 from alocc_ros.ros.demo.street import Street  # noqa: E402
+from alocc_ros.types import Occupancy  # noqa: E402
 
 SECONDS, SIZE = 1.0, (48, 132)
 SMALL = ("--seconds", str(SECONDS), "--size", "48x132", "--seed", "5", "--random-weights")
@@ -180,6 +191,55 @@ def test_the_truth_of_a_key_frame_is_that_of_the_bag_and_others_differ(street):
     assert 0.9 < (between.labels == true[first]).mean() < 1.0
 
 
+@pytest.mark.slow
+@pytest.mark.system
+def test_a_node_that_knows_the_truth_gets_full_marks_and_its_page_shows_it_twice(street, tmp_path):
+    stamps = [1_767_225_600_007_600_000 + n * 250_000_000 for n in range(3)]
+    recording = tmp_path / "occupancy.mcap"
+    file = Recorder(recording, {})
+    record = find("alocc_tiny")
+    info = messages.grid_info(record, "0" * 64, "base_link", stamps[0])
+    write(file, "/alocc_node/grid_info", info, stamps[0])
+    for stamp in stamps:
+        truth, _ = street.truth(stamp, "openocc")
+        occupancy = Occupancy(
+            labels=truth.labels,
+            flow=truth.flow.astype(np.float16),
+            grid=truth.grid,
+            classes=truth.classes,
+            stamp=stamp,
+            frame_id="base_link",
+            map_T_base=np.eye(4),
+        )
+        head = messages.header(occupancy)
+        grid = messages.semantic_grid(occupancy, FrameStatus(), head)
+        write(file, "/alocc_node/voxels", grid, stamp)
+    file.end_frame()
+    file.finish()
+
+    scored = score(recording, street, find_scoring("openocc-mask"), 2, print)
+    voxels, rays = scored.results["voxels"], scored.results["rays"]
+    assert (voxels.frames, rays.frames) == (3, 3) and scored.stamps == tuple(stamps)
+    assert (voxels.miou, voxels.iou, rays.rayiou) == (100.0, 100.0, 100.0)
+    assert rays.flow.mave < 0.01 and rays.occ_score > 99.9
+    assert not scored.random_weights and scored.model == "alocc_tiny"
+    assert [pair.prediction.stamp for pair in scored.pairs] == [stamps[0], stamps[2]]
+
+    picture, animation = tmp_path / "demo.png", tmp_path / "demo.webp"
+    pages.draw(scored.pairs, street.bag, scored.model, picture, animation)
+    with Image.open(picture) as page:
+        pixels = np.asarray(page.convert("RGB")).astype(int)
+    # The rows of voxels, without the captions in their corners.
+    top, pitch = pixels.shape[0] - 24 - 54 - 12 - 2 * 400 - 12, 412
+    said, true = (pixels[top + n * pitch + 40 : top + n * pitch + 400] for n in range(2))
+    assert np.abs(said - true).mean() < 0.5 and said.std() > 10
+
+
+def write(file: Recorder, topic: str, message: Any, stamp: int) -> None:
+    kind = f"alocc_ros/msg/{type(message).__name__}"
+    file.write_bytes(topic, kind, stamp, serialize_message(message), definition(kind))
+
+
 def test_another_node_on_the_graph_is_refused(node, context, street, domain):
     import rclpy
 
@@ -213,7 +273,19 @@ def test_without_a_screen_it_says_where_the_picture_is(capsys, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     demo._show(Path("occupancy.mcap"), Path("street.mcap"), Path("demo.png"))
     assert "there is no screen here: copy demo.png" in capsys.readouterr().out
-    assert os.environ.get("DISPLAY") is None
+
+
+def test_on_a_screen_without_rerun_the_picture_is_opened(tmp_path, monkeypatch):
+    from alocc_ros.cli import demo
+
+    opener = tmp_path / "xdg-open"
+    opener.write_text('#!/bin/sh\necho "$@" > "$0.opened"\n')
+    opener.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("DISPLAY", ":99")
+    monkeypatch.setitem(sys.modules, "rerun", None)
+    demo._show(Path("occupancy.mcap"), Path("street.mcap"), Path("demo.png"))
+    assert (tmp_path / "xdg-open.opened").read_text() == "demo.png\n"
 
 
 def test_the_launch_file_has_options_of_the_command_and_the_page_names_them():

@@ -239,10 +239,11 @@ class _Hearing:
     def _state(self) -> str:
         if not self._statuses.values("sets"):
             return "the node starts"
-        fates, offered = self._statuses.fates(), self._statuses.number("sets", "offered")
-        if not offered:
+        fates, sets = self._statuses.fates(), self._statuses.number("sets", "offered")
+        if not sets:
             return "the player starts"
-        return f"{offered} camera sets: {fates['processed']} results, {fates['superseded']} skipped"
+        results, left_out = fates["processed"], fates["superseded"]
+        return f"the bag is played: {sets} camera sets, {results} results, {left_out} superseded"
 
 
 def _last_line(program: Process) -> str:

@@ -95,7 +95,7 @@ def score(
                         total.merge(scores[name].state())
                     if pair.prediction.stamp in kept:
                         found.append(pair)
-                    tell(f"scores: {number} of {len(stamps)} results")
+                    tell(f"results are scored: {number} of {len(stamps)}")
         finally:
             torch.set_num_threads(threads)
         return Scored(
