@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from alocc_ros.errors import AloccError, OutputError
+from alocc_ros.errors import AloccError, ModelError, OutputError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -131,7 +131,11 @@ def _model(args: argparse.Namespace) -> ModelRecord:
     from alocc_ros.cli._models import find_model
 
     args.variant = None
-    record, _ = find_model(args)
+    try:
+        record, _ = find_model(args)
+    except ModelError as error:
+        advice = "" if "--random-weights" in str(error) else "; --random-weights goes without"
+        raise ModelError(f"{error}{advice}") from error
     return record
 
 
