@@ -134,8 +134,9 @@ def _model(args: argparse.Namespace) -> ModelRecord:
     try:
         record, _ = find_model(args)
     except ModelError as error:
-        advice = "" if "--random-weights" in str(error) else "; --random-weights goes without"
-        raise ModelError(f"{error}{advice}") from error
+        if "no published weights" not in str(error):
+            raise
+        raise ModelError(f"{error}; --random-weights does without") from error
     return record
 
 
