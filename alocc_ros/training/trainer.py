@@ -379,10 +379,13 @@ def _stop_asked() -> Iterator[_Stop]:
 
 
 def _alone(_: int) -> None:
-    """A loader process computes with one thread, and leaves stopping to its parent."""
+    """A loader process computes with one thread, and leaves stopping to its parent: Ctrl-C and
+    torchrun end whole process groups, but the step in progress still needs its frames.
+    """
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.setpgrp()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # by this its parent ends it
 
 
 def _sequences(source: SampleSource, variant: Variant) -> list[tuple[int, ...]]:

@@ -342,6 +342,25 @@ def test_a_process_killed_while_it_writes_leaves_the_checkpoint_before(tmp_path)
     assert partial  # at least one was killed within
 
 
+def test_torchrun_that_is_terminated_leaves_a_checkpoint(tmp_path):
+    """It ends whole process groups, loader processes too, and those must not end before."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=1"]
+    command += [str(SOURCE), "run", str(tmp_path), "steps=100000", "save_every=100000", "workers=1"]
+    with (tmp_path / "said").open("w") as said:
+        process = subprocess.Popen(command, stdout=said, stderr=said)
+        log, deadline = tmp_path / "log.jsonl", time.monotonic() + 300
+        while not (log.exists() and log.read_text().count("\n") >= 3):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.1)
+        process.terminate()
+        process.wait(timeout=120)
+    words = (tmp_path / "said").read_text()
+    assert "DataLoader worker" not in words
+    newest = checkpoint.latest(tmp_path / "checkpoints")
+    assert newest is not None, words
+    assert checkpoint.load_state(newest)["step"] >= 3
+
+
 def test_a_damaged_checkpoint_is_one_line(tmp_path):
     losses_of(trainer(tmp_path, steps=1))
     newest = checkpoint.latest(tmp_path / "checkpoints")
