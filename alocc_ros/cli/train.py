@@ -96,7 +96,7 @@ def _train(
     from alocc_ros.training.randomness import seed_everything
     from alocc_ros.training.scores import evaluator
     from alocc_ros.training.source import NuScenesSource
-    from alocc_ros.training.start import randomise, take_over
+    from alocc_ros.training.start import randomise, spread_classes, take_over
     from alocc_ros.training.trainer import Trainer, inter_index_max
 
     record = records.find(config.model)
@@ -106,6 +106,8 @@ def _train(
     seed_everything(config.seed)
     network = Alocc(variant, inter_index_max(variant, config))
     randomise(network)
+    if config.spread_classes:
+        spread_classes(network)
     if args.weights is not None:
         report = take_over(network, read_state_dict(args.weights), record.channel_order)
         for line in report.lines():

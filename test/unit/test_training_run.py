@@ -35,7 +35,7 @@ from alocc_ros.training.norms import CpuSyncBatchNorm
 from alocc_ros.training.parallel import ALONE
 from alocc_ros.training.samples import Preparation
 from alocc_ros.training.schedule import LearningRate, Phases
-from alocc_ros.training.start import take_over
+from alocc_ros.training.start import spread_classes, take_over
 from alocc_ros.training.streams import Visit
 from alocc_ros.training.trainer import Report
 
@@ -567,6 +567,18 @@ def test_weights_of_other_networks_are_taken_over_where_they_fit():
         expected = random[name] if name in report.other_shape else source[name]
         assert torch.equal(value, expected), name
     assert any("img_backbone" in line for line in report.lines())
+
+
+def test_classes_begin_apart_where_that_is_asked_for():
+    def cosines(network: Alocc) -> torch.Tensor:
+        embeddings = nn.functional.normalize(network.alocc_head.class_embeddings()[1:], dim=1)
+        return (embeddings @ embeddings.T)[~torch.eye(len(embeddings), dtype=torch.bool)]
+
+    torch.manual_seed(0)
+    network = network_of(small("alocc_flow_2d"))
+    before = cosines(network).median()
+    spread_classes(network)
+    assert cosines(network).median() < before - 0.1
 
 
 def test_imagenet_weights_go_into_the_backbone_with_their_channels_turned():
