@@ -16,7 +16,7 @@ import numpy as np
 matplotlib.use("Agg")
 from matplotlib import pyplot
 
-_SMOOTH = 25  # lines of the log in a running mean
+_SMOOTH = 9  # lines of the log in a running mean
 
 
 def read(path: Path) -> dict[str, np.ndarray]:  # by loss: [n, 2] step, value

@@ -338,7 +338,11 @@ def _print(
         totals = _totals(reports)
         columns = list(totals[record.name])
         print()
-        print(text_table(("", *columns), [(n, *row.values()) for n, row in totals.items()]))
+        rows = [
+            (name, *("-" if value is None else value for value in row.values()))
+            for name, row in totals.items()
+        ]
+        print(text_table(("", *columns), rows))
         print()
     if args.random_weights:
         print("the weights are random: the scores mean nothing")

@@ -194,3 +194,16 @@ def test_weights_that_were_never_published_have_no_place(tmp_path):
     record = record_of_file(tmp_path / "mine.pth", "alocc_2d")
     with pytest.raises(ModelError, match="no published weights"):
         weights_path(record)
+
+
+def test_the_weights_of_the_small_network_are_here_and_small():
+    from alocc_ros.network.alocc import Alocc
+    from alocc_ros.network.checkpoint import load_weights, read_state_dict
+    from alocc_ros.network.variants import find_variant
+
+    record, path = resolve("alocc_tiny")
+    assert record.repository is None and path is not None
+    assert path.stat().st_size < 20e6
+    assert records.sha256(path) == record.sha256
+    load_weights(Alocc(find_variant(record.variant)), read_state_dict(path))
+    assert {"mIoU", "IoU", "RayIoU", "mAVE"} <= {s.metric for s in record.scores}
