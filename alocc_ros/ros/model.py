@@ -37,7 +37,7 @@ class Model:
     pipeline: Pipeline | None = None
 
     def start(self) -> Pipeline:
-        """A pipeline on the device, warm, with nothing remembered."""
+        """A pipeline on the device, with nothing remembered."""
         import numpy as np
 
         from alocc_ros.pipeline import Pipeline
@@ -63,21 +63,7 @@ class Model:
             confidence=parameters.confidence,
             random_weights=not self.weights_sha256,
         )
-        self._warm_up()
         return self.pipeline
-
-    def _warm_up(self) -> None:
-        """Two made-up frames. The first frame ever takes several times as long as the others, for
-        weights are folded and kernels built; on a real drive the memory would be reset after
-        such a gap.
-        """
-        from alocc_ros.bench.scene import example_frame
-        from alocc_ros.engine import running
-
-        frame, memory = example_frame(self.network.variant, self.device), None
-        with running(self.parameters.backend):
-            for _ in range(2):  # without and with a memory
-                memory = self.network(frame, memory).memory
 
     def stop(self) -> None:
         """Ends the pipeline's threads and gives the device's memory back.
