@@ -19,7 +19,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from alocc_ros.errors import AloccError, ModelError, OutputError
+from alocc_ros.cli._values import image_size, number_within, whole_number_from
+from alocc_ros.errors import AloccError, OutputError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -50,18 +51,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model", default="alocc_tiny", help="a name of `alocc models list`, or a file"
     )
     parser.add_argument("--random-weights", action="store_true", help="run without trained weights")
-    parser.add_argument("--seed", type=_natural, default=_SEED, help="other seed, other street")
     parser.add_argument(
-        "--seconds", type=_seconds, default=_SECONDS, metavar="S", help=f"of driving ({_SECONDS})"
+        "--seed", type=whole_number_from(0), default=_SEED, help="other seed, other street"
+    )
+    parser.add_argument(
+        "--seconds",
+        type=number_within(0.5, 60.0, "seconds"),
+        default=_SECONDS,
+        metavar="S",
+        help=f"of driving ({_SECONDS})",
     )
     parser.add_argument(
         "--size",
-        type=_size,
+        type=image_size,
         default=_SIZE,
         metavar="HxW",
         help="of the images ({}x{})".format(*_SIZE),
     )
     parser.add_argument("--view", action="store_true", help="show it when it is done")
+    parser.set_defaults(variant=None)  # the node is given the model alone
 
 
 def run(args: argparse.Namespace) -> int:
@@ -130,14 +138,7 @@ def _model(args: argparse.Namespace) -> ModelRecord:
     """The model, whose weights are here: before anything that takes time."""
     from alocc_ros.cli._models import find_model
 
-    args.variant = None
-    try:
-        record, _ = find_model(args)
-    except ModelError as error:
-        if "no published weights" not in str(error):
-            raise
-        raise ModelError(f"{error}; --random-weights does without") from error
-    return record
+    return find_model(args)[0]
 
 
 @contextlib.contextmanager
@@ -181,10 +182,12 @@ def _tell(console: Console, scored: Scored, driven: Driven) -> None:
 
     from alocc_ros.ros.demo.report import score_rows, time_rows
 
-    table = Table(title=f"{scored.model}: {len(scored.stamps)} results against the truth")
-    table.add_column("")
-    table.add_column("", justify="right", no_wrap=True)
-    table.add_column("")
+    table = Table(
+        title=f"{scored.model}: {len(scored.stamps)} results against the truth", show_header=False
+    )
+    table.add_column()
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column()
     for rows in (score_rows(scored), time_rows(driven)):
         for row in rows:
             table.add_row(row.name, row.value, row.meaning)
@@ -238,26 +241,3 @@ def _show(recording: Path, bag: Path, picture: Path) -> None:
         return
     reason = "nothing here opens pictures" if has_screen else "there is no screen here"
     print(f"{reason}: copy {picture} to where one is (Rerun: pip install 'alocc_ros[viewer]')")
-
-
-def _natural(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"{text} is less than 0")
-    return number
-
-
-def _seconds(text: str) -> float:
-    number = float(text)
-    if not 0.5 <= number <= 60.0:
-        raise argparse.ArgumentTypeError(f"{text}: from 0.5 to 60 s")
-    return number
-
-
-def _size(text: str) -> tuple[int, int]:
-    height, separator, width = text.partition("x")
-    if not (separator and height.isdecimal() and width.isdecimal()):
-        raise argparse.ArgumentTypeError(f"{text!r} is no size such as 160x440 (height x width)")
-    if not (16 <= int(height) <= 1200 and 16 <= int(width) <= 1600):
-        raise argparse.ArgumentTypeError(f"{text}: from 16x16 up to 1200x1600")
-    return int(height), int(width)

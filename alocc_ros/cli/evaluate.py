@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +19,11 @@ import numpy as np
 from alocc_ros.cli._models import add_model_arguments, find_model, load_network
 from alocc_ros.datasets.infos import open_dataset
 from alocc_ros.datasets.nuscenes import Dataset, Scene
+from alocc_ros.datasets.truth import check_present, missing_files
 from alocc_ros.errors import OutputError, ParameterError
 from alocc_ros.evaluation.evaluate import Predictor, Report, Task, evaluate, write_report
 from alocc_ros.evaluation.processes import Processes, started
-from alocc_ros.evaluation.scoring import Scoring, find_scoring
+from alocc_ros.evaluation.scoring import SCORINGS, Scoring, find_scoring
 from alocc_ros.evaluation.store import Folder
 from alocc_ros.evaluation.submission import check_about, write_submission
 from alocc_ros.metrics.sums import text_table
@@ -50,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--benchmark",
         required=True,
-        help="occ3d, occ3d-mask, openocc, openocc-mask or surroundocc",
+        help=", ".join(SCORINGS),
     )
     parser.add_argument("--max-scenes", type=int, metavar="N", help="only the first N scenes")
     parser.add_argument(
@@ -100,21 +103,27 @@ def run(args: argparse.Namespace) -> int:
     with started() as processes:
         dataset = _dataset(args, processes)
         task = _task(args, dataset, scoring, record, scored)
+        counted = _counted(args, dataset, scoring)
         pipeline, weights = _pipeline(args, record, weights_file, processes)
         identity = processes.agree(_identity(args, record, weights, dataset, scored))
         default = Path("evaluation", f"{record.name}-{scoring.name}-{args.split}")
         folder = Folder(args.output or default, identity)
-        remembering = network_predictor(pipeline)
-        report = _watched(task, remembering, processes, folder, args.restart)
-        reports = {record.name: report}
-        for name, place, predictor in _baselines(args, dataset, task, pipeline, record):
-            beside = Folder(folder.path / "baselines" / place, {**identity, "predictor": name})
-            reports[name] = _watched(task, predictor, processes, beside, args.restart)
+        report = _watched(task, network_predictor(pipeline), processes, folder, args.restart)
         if processes.rank == 0:
             if args.submission:
                 _submit(args.submission, task, folder, {"method": record.name, **about})
             if scored:
                 write_report(folder.path / "scores.json", report, identity)
+        reports = {record.name: report}
+        for name, place, predictor in _baselines(args, counted, task, pipeline, record):
+            about_it = {**identity, "predictor": name}
+            beside = Folder(folder.path / "baselines" / place, about_it)
+            # A submission is of the network alone.
+            alone = replace(task, keep_rays=False)
+            reports[name] = _watched(alone, predictor, processes, beside, args.restart)
+            if processes.rank == 0:
+                write_report(beside.path / "scores.json", reports[name], about_it)
+        if processes.rank == 0:
             _print(args, reports, folder, record, scored)
     return 0
 
@@ -133,26 +142,38 @@ def _task(
     )
 
 
+def _counted(args: argparse.Namespace, dataset: Dataset, scoring: Scoring) -> Sequence[Scene]:
+    """The scenes whose classes are counted; what is missing is told before work begins."""
+    if not args.baselines:
+        return ()
+    scenes = dataset.split(args.baselines)
+    samples = [sample for scene in scenes for sample in scene.samples]
+    missing = missing_files(dataset.root, samples, scoring.labels, camera_mask=scoring.masked)
+    check_present(missing, f"{dataset.root}, in which classes are counted,")
+    return scenes
+
+
 def _baselines(
-    args: argparse.Namespace, dataset: Dataset, task: Task, pipeline: Pipeline, record: ModelRecord
+    args: argparse.Namespace,
+    counted: Sequence[Scene],
+    task: Task,
+    pipeline: Pipeline,
+    record: ModelRecord,
 ) -> Iterator[tuple[str, str, Predictor]]:
     """What the network is compared with: in words, its folder, and how it predicts."""
     if not args.baselines:
         return
-    from rich.console import Console
-
     from alocc_ros.evaluation.baselines import class_prior
     from alocc_ros.evaluation.network import network_predictor
 
     yield f"{record.name}, no memory", "no-memory", network_predictor(pipeline, remembers=False)
-    scenes = dataset.split(args.baselines)
-    with Console(stderr=True).status("") as status:
 
-        def on_frame(scene: Scene, frames: int) -> None:
-            status.update(f"counting classes in {scene.name}, frame {frames}")
+    @functools.cache
+    def prior() -> Predictor:  # takes minutes, and is not needed where all scenes are done
+        print(f"alocc: counting classes in {len(counted)} scenes", file=sys.stderr)
+        return class_prior(task.root, counted, task.scoring).predictor()
 
-        prior = class_prior(task.root, scenes, task.scoring, on_frame)
-    yield f"class prior of {args.baselines}", "class-prior", prior.predictor()
+    yield f"class prior of {args.baselines}", "class-prior", lambda scene: prior()(scene)
 
 
 def _pipeline(

@@ -8,22 +8,24 @@ import signal
 import sys
 from pathlib import Path
 
+from alocc_ros.cli._values import not_negative, positive
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of ``alocc play``."""
     parser.add_argument("bag", type=Path, help="ROS 2 bag: folder, .mcap or .db3")
-    parser.add_argument("--rate", type=_positive, default=1.0, help="times real time (1)")
+    parser.add_argument("--rate", type=positive, default=1.0, help="times real time (1)")
     parser.add_argument("--loop", action="store_true", help="again and again, until Ctrl-C")
     parser.add_argument(
         "--start",
         "--start-offset",
-        type=_not_negative,
+        type=not_negative,
         default=0.0,
         metavar="S",
         help="seconds to leave out",
     )
     parser.add_argument(
-        "--clock", type=_not_negative, default=100.0, metavar="HZ", help="rate of /clock, 0: none"
+        "--clock", type=not_negative, default=100.0, metavar="HZ", help="rate of /clock, 0: none"
     )
     parser.add_argument(
         "--topics",
@@ -41,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--wait",
-        type=_not_negative,
+        type=not_negative,
         default=5.0,
         metavar="S",
         help="wait so long for somebody to want the images, or anything if there are none (5)",
@@ -99,20 +101,6 @@ def run(args: argparse.Namespace) -> int:
                 )
             rclpy.try_shutdown()
     return 0
-
-
-def _positive(text: str) -> float:
-    number = float(text)
-    if not 0.0 < number < float("inf"):
-        raise ValueError(text)
-    return number
-
-
-def _not_negative(text: str) -> float:
-    number = float(text)
-    if not 0.0 <= number < float("inf"):
-        raise ValueError(text)
-    return number
 
 
 def _renaming(text: str) -> tuple[str, str]:

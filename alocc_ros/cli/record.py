@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from alocc_ros.cli._values import positive
 from alocc_ros.errors import OutputError
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o", "--output", type=Path, required=True, help="recording to write, .mcap"
     )
     parser.add_argument(
-        "--seconds", type=_positive, metavar="S", help="end after so long (else with Ctrl-C)"
+        "--seconds", type=positive, metavar="S", help="end after so long (else with Ctrl-C)"
     )
 
 
@@ -115,10 +116,3 @@ def _account(recorder: TopicRecorder, problems: list[str]) -> int:
         return 1
     print(f"{recorder.path}: {recorder.counts.total()} messages")
     return 0
-
-
-def _positive(text: str) -> float:
-    number = float(text)
-    if not 0.0 < number < float("inf"):
-        raise ValueError(text)
-    return number

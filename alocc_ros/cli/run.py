@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from alocc_ros.cli._models import add_model_arguments, find_model, load_network
+from alocc_ros.cli._values import whole_number_from
 from alocc_ros.errors import OutputError, ParameterError, PresetError
 from alocc_ros.stream.preset import load_preset, preset_names
 
@@ -45,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--calibration", type=Path, help="rig YAML, or folder of camera_info YAMLs")
     parser.add_argument("--grid-frame", help="TF frame of the grid (models of the LiDAR frame)")
     parser.add_argument(
-        "--max-frames", type=_positive, metavar="N", help="stop after so many frames"
+        "--max-frames", type=whole_number_from(1), metavar="N", help="stop after so many frames"
     )
     parser.add_argument("--npz", type=Path, metavar="DIR", help="also write one NPZ a frame")
     parser.add_argument(
@@ -292,9 +293,3 @@ def _latency(account: Account) -> str:
         if stage != "total"
     ]
     return f"p50 {p50:.0f} ms, p95 {p95:.0f} ms (median ms: {', '.join(parts)})"
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number above 0, got {text!r}")
-    return int(text)

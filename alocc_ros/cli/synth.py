@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 from alocc_ros.cli._progress import bars
+from alocc_ros.cli._values import image_size, whole_number_from
 
 FORMATS = ("nuscenes", "bag", "both")
 
@@ -15,14 +16,25 @@ FORMATS = ("nuscenes", "bag", "both")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument("out", metavar="OUT", type=Path, help="folder to write")
-    parser.add_argument("--scenes", type=_positive, default=2, help="how many (default 2)")
-    parser.add_argument("--seed", type=_natural, default=0, help="other seed, other scenes")
-    parser.add_argument("--format", choices=FORMATS, default="nuscenes")
     parser.add_argument(
-        "--size", metavar="HxW", type=_size, default=(900, 1600), help="images (default 900x1600)"
+        "--scenes", type=whole_number_from(1), default=2, help="how many (default 2)"
     )
     parser.add_argument(
-        "--frames", type=_positive, default=40, help="key frames a scene, 2 Hz (default 40)"
+        "--seed", type=whole_number_from(0), default=0, help="other seed, other scenes"
+    )
+    parser.add_argument("--format", choices=FORMATS, default="nuscenes")
+    parser.add_argument(
+        "--size",
+        metavar="HxW",
+        type=image_size,
+        default=(900, 1600),
+        help="images (default 900x1600)",
+    )
+    parser.add_argument(
+        "--frames",
+        type=whole_number_from(1),
+        default=40,
+        help="key frames a scene, 2 Hz (default 40)",
     )
     parser.add_argument(
         "--split",
@@ -34,7 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--no-sweeps", action="store_true", help="key frames only: all that training reads"
     )
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default cpu)")
-    parser.add_argument("--jobs", type=_positive, help="processes (default: one a core, cuda: 1)")
+    parser.add_argument(
+        "--jobs", type=whole_number_from(1), help="processes (default: one a core, cuda: 1)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -75,30 +89,6 @@ def _device(name: str) -> str:
     if device.type != "cuda" or (device.index or 0) >= torch.cuda.device_count():
         raise DeviceError(f"--device {name}: torch finds no such GPU here; take --device cpu")
     return name
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is less than 1")
-    return number
-
-
-def _natural(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"{text} is less than 0")
-    return number
-
-
-def _size(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d+)x(\d+)", text)
-    if not match:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size such as 256x704 (height x width)")
-    height, width = int(match[1]), int(match[2])
-    if not (16 <= height <= 1200 and 16 <= width <= 1600):
-        raise argparse.ArgumentTypeError(f"{text}: from 16x16 up to 1200x1600")
-    return height, width
 
 
 def _split(text: str) -> tuple[tuple[str, int], ...]:

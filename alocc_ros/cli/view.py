@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alocc_ros.cli._progress import bars
+from alocc_ros.cli._values import number_within, whole_number_from
 from alocc_ros.errors import BagError, OutputError, ParameterError
 from alocc_ros.stream.preset import load_preset, preset_names
 
@@ -57,12 +58,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--calibration", type=Path, help="rig YAML, or folder of camera_info YAMLs")
     which = parser.add_mutually_exclusive_group()
     which.add_argument(
-        "--frame", type=_number_from(0), metavar="N", help="only this one, counted from 0"
+        "--frame", type=whole_number_from(0), metavar="N", help="only this one, counted from 0"
     )
     which.add_argument(
         "--stamp", type=_stamp, metavar="S", help="only the one nearest to this stamp, s or ns"
     )
-    which.add_argument("--max-frames", type=_number_from(1), metavar="N", help="stop after so many")
+    which.add_argument(
+        "--max-frames", type=whole_number_from(1), metavar="N", help="stop after so many"
+    )
     parser.add_argument(
         "--png", type=Path, metavar="OUT", help="a page as a picture: one FILE.png, or all in DIR"
     )
@@ -73,9 +76,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--animation", type=Path, metavar="OUT", help="the pages as a .gif or .webp"
     )
     parser.add_argument(
-        "--width", type=_number_from(160), metavar="PX", help="of the animation (960)"
+        "--width", type=whole_number_from(160), metavar="PX", help="of the animation (960)"
     )
-    parser.add_argument("--fps", type=_rate, help="of the animation (as recorded)")
+    parser.add_argument(
+        "--fps",
+        type=number_within(0.1, 60.0, "frames a second"),
+        help="of the animation (as recorded)",
+    )
     parser.add_argument(
         "--save", type=Path, metavar="FILE.rrd", help="a recording for Rerun, without a screen"
     )
@@ -296,15 +303,6 @@ def _progress() -> Iterator[Callable[[], None]]:
         yield lambda: progress.advance(task)
 
 
-def _number_from(least: int) -> Callable[[str], int]:
-    def parsed(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"must be a whole number from {least}, got {text!r}")
-        return int(text)
-
-    return parsed
-
-
 def _stamp(text: str) -> int:
     """``1600000000.008`` seconds, or the same in whole nanoseconds."""
     try:
@@ -314,13 +312,3 @@ def _stamp(text: str) -> int:
     if not number.is_finite() or not 0 <= number < 1 << 63:
         raise argparse.ArgumentTypeError(f"must be a stamp in seconds or nanoseconds, got {text!r}")
     return int(number if number >= _FIRST_IN_NS else number * 10**9)
-
-
-def _rate(text: str) -> float:
-    try:
-        rate = float(text)
-    except ValueError:
-        rate = 0.0
-    if not 0.1 <= rate <= 60:
-        raise argparse.ArgumentTypeError(f"must be frames a second from 0.1 to 60, got {text!r}")
-    return rate

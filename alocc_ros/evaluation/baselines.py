@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +16,7 @@ from alocc_ros.evaluation.evaluate import Predictor
 from alocc_ros.evaluation.scoring import Scoring
 from alocc_ros.grid import VoxelGrid
 from alocc_ros.labels import ClassList
-from alocc_ros.types import Occupancy
-
-BASE = "base_link"
+from alocc_ros.types import FrameSet, Occupancy
 
 
 @dataclass(frozen=True)
@@ -47,26 +45,20 @@ class ClassPrior:
                 grid=self.grid,
                 classes=self.classes,
                 stamp=sample.stamp,
-                frame_id=BASE,
-                map_T_base=sample.lidar.map_T_base,
+                frame_id=FrameSet.base_frame,
+                map_T_base=sample.map_T_base,
             )
 
         return predictor
 
 
-def class_prior(
-    root: Path,
-    scenes: Iterable[Scene],
-    scoring: Scoring,
-    on_frame: Callable[[Scene, int], None] = lambda scene, frames: None,
-) -> ClassPrior:
+def class_prior(root: Path, scenes: Sequence[Scene], scoring: Scoring) -> ClassPrior:
     """Counted over all key frames of some scenes: those that others train on.
 
     Args:
         root: folder of the data set.
         scenes: whose labels are counted.
         scoring: whose labels; where only what cameras see is scored, only that is counted.
-        on_frame: told after each frame: the scene, and how many of its frames are done.
 
     Raises:
         DataError: no scenes, or a file is missing or damaged.
@@ -75,9 +67,10 @@ def class_prior(
     counts = np.zeros((len(kind.classes.names), *kind.grid.shape), dtype=np.uint32)
     moving = np.zeros(kind.grid.shape, dtype=np.uint32)
     velocity = np.zeros((*kind.grid.shape, 2), dtype=np.float32)
-    frames = 0
+    if not scenes:
+        raise DataError("a class prior needs scenes to count in, and there are none")
     for scene in scenes:
-        for number, sample in enumerate(scene.samples, 1):
+        for sample in scene.samples:
             truth = read_truth(root, sample, scoring.labels, camera_mask=scoring.masked)
             known = _known(truth, scoring)
             for label in np.unique(truth.labels[known]):
@@ -87,12 +80,10 @@ def class_prior(
                 moves &= np.isfinite(truth.flow).all(-1)
                 moving += moves
                 velocity[moves] += truth.flow[moves]
-            frames += 1
-            on_frame(scene, number)
-    if not frames:
-        raise DataError("a class prior needs scenes to count in, and there are none")
     labels = np.where(counts.any(0), counts.argmax(0), kind.classes.free).astype(np.uint8)
-    flow = velocity / np.maximum(moving, 1)[..., None] if scoring.flow else None
+    flow = None
+    if scoring.flow:
+        flow = velocity / np.maximum(moving, 1)[..., None].astype(np.float32)
     return ClassPrior(labels, flow, kind.grid, kind.classes)
 
 

@@ -202,7 +202,7 @@ def test_max_frames_says_what_it_wants(number, capsys):
     with pytest.raises(SystemExit) as caught:
         main(["run", "x.mcap", "-o", "y.mcap", *TINY, "--max-frames", number])
     assert caught.value.code == 2
-    assert "whole number above 0" in capsys.readouterr().err
+    assert "whole number from 1" in capsys.readouterr().err
 
 
 def test_nobody_at_home_is_an_error_of_the_user(monkeypatch):

@@ -143,7 +143,11 @@ def test_baselines_stand_in_the_same_table(data, tmp_path):
     assert names[names.index("class prior of val") - 1] == f"{model}, no memory"
     prior = json.loads(evaluate(data, tmp_path / "out", *options, "--json").stdout)["baselines"]
     assert prior["class prior of val"]["RayIoU"] > prior[model]["RayIoU"]
-    kept = tmp_path / "out" / "baselines" / "class-prior" / "scenes"
-    assert len(list(kept.iterdir())) == len(VAL), "what is done is not done again"
+    again = evaluate(data, tmp_path / "out", *options)
+    assert "counting" in done.stderr and "counting" not in again.stderr
+    kept = tmp_path / "out" / "baselines" / "class-prior"
+    assert len(list((kept / "scenes").iterdir())) == len(VAL)
+    scores = json.loads((kept / "scores.json").read_text())["scores"]["rays"]
+    assert scores["RayIoU"] == prior["class prior of val"]["RayIoU"]
     none = evaluate(data, tmp_path / "none", *OPENOCC, "--baselines", "nowhere")
     assert none.returncode == 2 and "nowhere" in none.stderr
