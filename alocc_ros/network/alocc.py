@@ -175,7 +175,10 @@ class Alocc(nn.Module):
             if memory is not None:
                 previous = memory.flow_bev
                 glance = motion if frame.glance_T_current is None else frame.glance_T_current
-            where = None if v.flow_everywhere else (found != v.classes.free).transpose(0, 1)
+            where = None
+            if not v.flow_everywhere:
+                moving = torch.tensor(v.classes.flow, device=found.device)
+                where = torch.isin(found, moving).transpose(0, 1)
             flow, flow_bev = self.alocc_head.flow(voxels, previous, glance, v, where)
             # Network components are (along y, along x); users want (vx, vy).
             flow = flow.transpose(0, 1).flip(-1)

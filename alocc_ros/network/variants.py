@@ -33,8 +33,8 @@ class Variant:
         queries: class embeddings, the noise slot 0 included.
         skip_classes: leading classes that are never output (SurroundOcc drops "others").
         flow: has a flow head.
-        flow_everywhere: also in voxels that are found free, as published; else it is 0 there,
-            which saves most of the head's time.
+        flow_everywhere: also in voxels of what cannot move, and free ones, as published; else it is
+            0 there, which saves nearly all of the head's time.
         grid: the output lattice.
         classes: what the labels mean.
         backbone_width, backbone_blocks, image_channels: ResNet-50 and its neck unless a test
@@ -121,7 +121,7 @@ ALOCC_3D_SURROUNDOCC = replace(
     skip_classes=1,
     grid=SURROUNDOCC_GRID,
 )
-# Ours, for demonstrations, tests and small robots: two CPU cores compute four frames a second.
+# Ours, for demonstrations, tests and small robots with two CPU cores.
 ALOCC_TINY = Variant(
     "alocc_tiny",
     input_size=(128, 352),

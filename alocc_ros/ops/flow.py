@@ -14,6 +14,8 @@ from alocc_ros.ops.mode import fast
 # Velocity bins: -22.0, -21.5, ... 21.5 m/s, used as values as they stand.
 FLOW_BINS = 88
 FLOW_START, FLOW_STEP = -22.0, 0.5
+# Where one voxel in so many is asked for, or fewer, each is looked at by itself.
+_FEW = 32
 
 
 def bin_values(like: Tensor) -> Tensor:  # [FLOW_BINS] m/s
@@ -52,6 +54,13 @@ def decode_flow(
     """
     if not fast():
         return decode_flow_twin(cost, voxels, post_conv, predict, where)
+    if where is not None and _FEW * int(where.sum()) <= where.numel():
+        wanted = where.permute(2, 0, 1)  # heights first
+        rising = voxels.permute(0, 1, 4, 2, 3)
+        logits = few_flow_logits(cost, rising, wanted[None], post_conv, predict)
+        flow = voxels.new_zeros(*wanted.shape, 2)
+        flow[wanted] = torch.einsum("mkc,k->mc", torch.softmax(logits, 1), bin_values(logits))
+        return flow.permute(1, 2, 0, 3).contiguous()
     channels = cost.shape[1]
     sources = (post_conv.weight, post_conv.bias)
     flat_conv, deep_conv = derived(post_conv, sources, "split", lambda: _split(post_conv, channels))
@@ -90,6 +99,44 @@ def decode_flow(
         else:
             here[wanted] = answer
     return flow.view(y_size, x_size, z_size, 2)
+
+
+def few_flow_logits(
+    cost: Tensor,  # [B, 24, Y, X]
+    voxels: Tensor,  # [B, V, Z, Y, X], in any order in memory
+    where: Tensor,  # [B, Z, Y, X] bool, true of M voxels
+    post_conv: nn.Conv3d,
+    predict: nn.Sequential,
+) -> Tensor:  # [M, FLOW_BINS, 2]
+    """The velocity bins of some voxels as ``decode_flow_twin`` has them; with gradients."""
+    patches = neighbourhoods(voxels, cost, where)
+    features = F.relu(F.linear(patches, post_conv.weight.flatten(1), post_conv.bias))
+    # As matrices: a convolution of no voxels at all is an error.
+    first, last = predict[0], predict[2]
+    hidden = F.relu(F.linear(features, first.weight.flatten(1), first.bias))
+    return F.linear(hidden, last.weight.flatten(1), last.bias).unflatten(1, (FLOW_BINS, 2))
+
+
+def neighbourhoods(
+    voxels: Tensor,  # [B, V, Z, Y, X]
+    cost: Tensor,  # [B, W, Y, X], the same at every height
+    where: Tensor,  # [B, Z, Y, X] bool, true of M voxels
+) -> Tensor:  # [M, (W + V) * 27]
+    """What a 3x3x3 convolution of cost and voxels over (Y, X, Z) looks at, in the order of its
+    weights; zero outside.
+    """
+    offset = torch.arange(-1, 2, device=voxels.device)
+    sample, *centre = where.nonzero(as_tuple=True)
+    dy, dx, dz = torch.cartesian_prod(offset, offset, offset).unbind(1)  # [27] each
+    at = [c[:, None] + d for c, d in zip(centre, (dz, dy, dx), strict=True)]  # [M, 27] each
+    inside = torch.ones_like(at[0], dtype=torch.bool)
+    for index, size in zip(at, where.shape[1:], strict=True):
+        inside &= (index >= 0) & (index < size)
+        index.clamp_(0, size - 1)
+    z, y, x = at
+    sample = sample[:, None]
+    around = torch.cat([cost[sample, :, y, x], voxels[sample, :, z, y, x]], -1)  # [M, 27, W + V]
+    return (around * inside[..., None]).transpose(1, 2).flatten(1)
 
 
 def _split(post_conv: nn.Conv3d, channels: int) -> tuple[tuple[Tensor, Tensor], nn.Module]:

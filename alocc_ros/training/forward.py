@@ -29,7 +29,7 @@ from alocc_ros.network.depth import Lifted
 from alocc_ros.network.heads import FLOW_SLICES
 from alocc_ros.network.lifting import lift
 from alocc_ros.ops.cost_volume import cost_volume
-from alocc_ros.ops.flow import FLOW_BINS
+from alocc_ros.ops.flow import few_flow_logits
 from alocc_ros.ops.history import index_motion, warp_twin
 from alocc_ros.training.denoising import mixed_match, occupancy_map, with_true_depth
 from alocc_ros.training.norms import nothing_remembered
@@ -145,16 +145,17 @@ class Walk:
     def flow_logits(
         self, prediction: Prediction, known: Tensor
     ) -> Tensor:  # [B, Z, Y, X] bool -> [M, FLOW_BINS, 2]
-        """The velocity bins of the M voxels that are asked for, as ``ops.flow.decode_flow_twin``
-        has them. Velocities are known of few voxels, and all 640 000 would take longer than the
-        rest of the step.
+        """The velocity bins of the M voxels that are asked for. Velocities are known of few, and
+        all 640 000 would take longer than the rest of the step.
         """
         head = self.network.alocc_head
-        patches = neighbourhoods(prediction.voxels, prediction.flow_cost, known)
-        conv = head.flow_post_conv[0]
-        features = F.relu(F.linear(patches, conv.weight.flatten(1), conv.bias))
-        logits = head.flow_predicter(features.T[None, :, :, None, None])
-        return logits[0, :, :, 0, 0].T.unflatten(1, (FLOW_BINS, 2))
+        return few_flow_logits(
+            prediction.flow_cost,
+            prediction.voxels,
+            known,
+            head.flow_post_conv[0],
+            head.flow_predicter,
+        )
 
     # --- parts, in the order of the walk ------------------------------------------------------
 
@@ -319,28 +320,6 @@ class Walk:
         norms = [function] if modules is None else modules
         again = partial(lambda n: (nullcontext(), nothing_remembered(n)), norms)
         return checkpoint(function, *inputs, use_reentrant=False, context_fn=again)
-
-
-def neighbourhoods(
-    voxels: Tensor,  # [B, V, Z, Y, X]
-    cost: Tensor,  # [B, W, Y, X], the same at every height
-    where: Tensor,  # [B, Z, Y, X] bool, true of M voxels
-) -> Tensor:  # [M, (W + V) * 27]
-    """What a 3x3x3 convolution of cost and voxels over (Y, X, Z) looks at, in the order of its
-    weights; zero outside.
-    """
-    offset = torch.arange(-1, 2, device=voxels.device)
-    sample, *centre = where.nonzero(as_tuple=True)
-    dy, dx, dz = torch.cartesian_prod(offset, offset, offset).unbind(1)  # [27] each
-    at = [c[:, None] + d for c, d in zip(centre, (dz, dy, dx), strict=True)]  # [M, 27] each
-    inside = torch.ones_like(at[0], dtype=torch.bool)
-    for index, size in zip(at, where.shape[1:], strict=True):
-        inside &= (index >= 0) & (index < size)
-        index.clamp_(0, size - 1)
-    z, y, x = at
-    sample = sample[:, None]
-    around = torch.cat([cost[sample, :, y, x], voxels[sample, :, z, y, x]], -1)  # [M, 27, W + V]
-    return (around * inside[..., None]).transpose(1, 2).flatten(1)
 
 
 def _together(cameras: Sequence[CameraGeometry]) -> CameraGeometry:

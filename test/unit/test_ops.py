@@ -470,11 +470,31 @@ def test_flow_decoding_equals_its_twin(kernels):
         flow.decode_flow(cost, voxels, post, predict),
         flow.decode_flow_twin(cost, voxels, post, predict),
     )
-    for threshold in (-9.0, -0.5, 9.0):  # nowhere, here and there, everywhere
+    for threshold in (-9.0, -2.5, -0.5, 9.0):  # nowhere, in a few, here and there, everywhere
         where = random(10, 9, 6, seed=2) < threshold
         partly = flow.decode_flow(cost, voxels, post, predict, where)
         assert_close(partly, flow.decode_flow_twin(cost, voxels, post, predict, where))
         assert (partly[~where] == 0).all()
+
+
+def test_neighbourhoods_are_what_a_convolution_looks_at():
+    torch.manual_seed(0)
+    voxels = torch.randn(2, 3, 4, 5, 6, dtype=torch.float64, requires_grad=True)  # B, V, Z, Y, X
+    cost = torch.randn(2, 2, 5, 6, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(7, 5, 3, 3, 3, dtype=torch.float64)  # over Y, X, Z
+    repeated = cost[..., None].expand(-1, -1, -1, -1, 4)
+    dense = torch.nn.functional.conv3d(
+        torch.cat([repeated, voxels.permute(0, 1, 3, 4, 2)], 1), weight, padding=1
+    )
+    corners = torch.zeros(2, 4, 5, 6, dtype=torch.bool)
+    corners[0, 0, 0, 0] = corners[1, 3, 4, 5] = True
+    for where in (torch.rand(2, 4, 5, 6) < 0.3, corners, torch.zeros_like(corners)):
+        rows = flow.neighbourhoods(voxels, cost, where) @ weight.flatten(1).T
+        twin = dense.permute(0, 4, 2, 3, 1)[where]
+        torch.testing.assert_close(rows, twin)
+        ours = torch.autograd.grad(rows.square().sum(), (voxels, cost))
+        theirs = torch.autograd.grad(twin.square().sum(), (voxels, cost), retain_graph=True)
+        torch.testing.assert_close(ours, theirs)
 
 
 @given(seed=st.integers(0, 1000), classes=st.integers(1, 19), first=st.integers(0, 1))
