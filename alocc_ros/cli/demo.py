@@ -136,9 +136,11 @@ def _is_there(module: str) -> bool:
 
 def _model(args: argparse.Namespace) -> ModelRecord:
     """The model, whose weights are here: before anything that takes time."""
-    from alocc_ros.cli._models import find_model
+    from alocc_ros.cli._models import find_model, load_network
 
-    return find_model(args)[0]
+    record, weights = find_model(args)
+    load_network(record, weights, "cpu", 0)  # a damaged file is told now, not in minutes
+    return record
 
 
 @contextlib.contextmanager

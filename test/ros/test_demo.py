@@ -34,7 +34,7 @@ from alocc_ros.bags.writer import Recorder  # noqa: E402
 from alocc_ros.cli.main import main, parser_for  # noqa: E402
 from alocc_ros.evaluation.scoring import find_scoring  # noqa: E402
 from alocc_ros.msg import FrameStatus  # noqa: E402
-from alocc_ros.records import find  # noqa: E402
+from alocc_ros.records import find, resolve  # noqa: E402
 from alocc_ros.ros import messages  # noqa: E402
 from alocc_ros.ros.definitions import definition  # noqa: E402
 from alocc_ros.ros.demo import pages  # noqa: E402
@@ -256,6 +256,15 @@ def test_weights_that_are_not_there_are_asked_for_before_anything_is_made(tmp_pa
     assert main(["demo", "-o", str(tmp_path / "out"), "--model", "nowhere.safetensors"]) == 2
     assert "nowhere.safetensors: no such file" in capsys.readouterr().err
     assert not any(tmp_path.iterdir())
+
+
+def test_damaged_weights_are_told_before_anything_is_made(tmp_path, capsys):
+    _, weights = resolve("alocc_tiny")
+    damaged = tmp_path / "alocc_tiny.safetensors"
+    damaged.write_bytes(weights.read_bytes()[:-1000])
+    assert main(["demo", "-o", str(tmp_path / "demo"), "--model", str(damaged)]) == 2
+    assert "not a whole .safetensors file" in capsys.readouterr().err
+    assert not (tmp_path / "demo").exists()
 
 
 def test_without_ros_it_says_how_to_get_it(tmp_path, capsys, monkeypatch):
