@@ -12,7 +12,7 @@ from alocc_ros.network.depth import Lifted
 from alocc_ros.network.observe import observe
 from alocc_ros.network.variants import Variant
 from alocc_ros.ops.intra import fill_behind
-from alocc_ros.ops.splat import Lattice, SideCopies, splat
+from alocc_ros.ops.splat import Lattice, SideCopies, splat, splat_many
 
 # BUG-COMPAT: the reference clamps the depth index of a side copy with the size of the CAMERA
 # axis (6), so copies only ever land in bins 0..5 (1.0 to 3.5 m). The released weights
@@ -27,8 +27,12 @@ def lift(
     inter_index_max: int = RELEASED_INTER_INDEX_MAX,
     alive: Tensor | None = None,  # [N] bool; a dead camera lifts nothing
     lidar_depth: Tensor | None = None,  # [N, H, W] metres, 0: no return
-) -> Tensor:  # [1, C, Y, X, Z] (Z = 1 for bird's-eye variants)
-    """Context features of all cameras, spread along their rays and pooled into the lattice."""
+    samples: int = 1,
+) -> Tensor:  # [samples, C, Y, X, Z] (Z = 1 for bird's-eye variants)
+    """Context features of all cameras, spread along their rays and pooled into the lattice.
+
+    The cameras of several samples come one sample after the other, all of them alive.
+    """
     depth = lifted.depth
     if lidar_depth is not None:
         measured, known = lidar_bins(lidar_depth, variant)
@@ -39,8 +43,9 @@ def lift(
     if lifted.side_weight is not None:
         sides = SideCopies(lifted.side_weight, lifted.side_offset, inter_index_max)
     frustum = cameras.frustum(variant)
-    volume = splat(geometry, lifted.context, frustum, lattice(variant), sides, alive)
-    return volume[None]
+    if samples > 1:
+        return splat_many(geometry, lifted.context, frustum, lattice(variant), sides, samples)
+    return splat(geometry, lifted.context, frustum, lattice(variant), sides, alive)[None]
 
 
 def lattice(variant: Variant) -> Lattice:

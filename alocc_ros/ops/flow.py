@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -126,17 +128,32 @@ def neighbourhoods(
     weights; zero outside.
     """
     offset = torch.arange(-1, 2, device=voxels.device)
-    sample, *centre = where.nonzero(as_tuple=True)
     dy, dx, dz = torch.cartesian_prod(offset, offset, offset).unbind(1)  # [27] each
-    at = [c[:, None] + d for c, d in zip(centre, (dz, dy, dx), strict=True)]  # [M, 27] each
-    inside = torch.ones_like(at[0], dtype=torch.bool)
-    for index, size in zip(at, where.shape[1:], strict=True):
-        inside &= (index >= 0) & (index < size)
-        index.clamp_(0, size - 1)
-    z, y, x = at
-    sample = sample[:, None]
-    around = torch.cat([cost[sample, :, y, x], voxels[sample, :, z, y, x]], -1)  # [M, 27, W + V]
-    return (around * inside[..., None]).transpose(1, 2).flatten(1)
+    samples = []
+    for volume, flat, wanted in zip(voxels, cost, where, strict=True):
+        at = [
+            c[:, None] + d for c, d in zip(wanted.nonzero(as_tuple=True), (dz, dy, dx), strict=True)
+        ]
+        inside = torch.ones_like(at[0], dtype=torch.bool)  # [M, 27]
+        for index, size in zip(at, wanted.shape, strict=True):
+            inside &= (index >= 0) & (index < size)
+            index.clamp_(0, size - 1)
+        around = torch.cat([_columns(flat, at[1:]), _columns(volume, at)])  # [W + V, M, 27]
+        samples.append((around * inside).permute(1, 0, 2).flatten(1))
+    return torch.cat(samples)
+
+
+def _columns(values: Tensor, index: Sequence[Tensor]) -> Tensor:  # [V, *sizes] -> [V, M, 27]
+    """``values[:, *index]``, with a gradient that does not depend on what thread comes first: that
+    of an index adds up as threads please.
+    """
+    if not (torch.is_grad_enabled() and values.requires_grad):
+        return values[(slice(None), *index)]
+    place = torch.zeros_like(index[0])
+    for size, i in zip(values.shape[1:], index, strict=True):
+        place = place * size + i
+    rows = values.flatten(1).gather(1, place.flatten().expand(len(values), -1))
+    return rows.unflatten(1, place.shape)
 
 
 def _split(post_conv: nn.Conv3d, channels: int) -> tuple[tuple[Tensor, Tensor], nn.Module]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,14 @@ def average_of(network: nn.Module) -> nn.Module:
 @torch.no_grad()
 def follow(average: nn.Module, network: nn.Module, stays: float) -> None:
     """Move the copy towards the network: weights and BatchNorm statistics; counters are copied."""
-    state = network.state_dict()
-    for name, value in average.state_dict().items():
-        if value.is_floating_point():
-            value.lerp_(state[name], 1 - stays)
-        else:
-            value.copy_(state[name])
+    pairs = list(zip(_tensors(average), _tensors(network), strict=True))
+    moving = [(mine, theirs) for mine, theirs in pairs if mine.is_floating_point()]
+    torch._foreach_lerp_(*map(list, zip(*moving, strict=True)), 1 - stays)
+    for mine, theirs in pairs:
+        if not mine.is_floating_point():
+            mine.copy_(theirs)
+
+
+def _tensors(network: nn.Module) -> Iterator[Tensor]:
+    yield from network.parameters()
+    yield from network.buffers()

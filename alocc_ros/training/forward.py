@@ -205,18 +205,10 @@ class Walk:
 
     def _lift(self, lifted: Lifted, frames: Sequence[TrainingFrame], depth: Tensor) -> Tensor:
         """[B, C, Y, X, Z] (Z = 1 for bird's-eye variants)."""
-        net, count = self.network, len(frames)
-        parts = [
-            [None] * count if t is None else t.float().chunk(count)
-            for t in lifted._replace(depth=depth)
-        ]
-        samples = [Lifted(*sample) for sample in zip(*parts, strict=True)]
-        return torch.cat(
-            [
-                lift(sample, frame.cameras, net.variant, net.inter_index_max)
-                for sample, frame in zip(samples, frames, strict=True)
-            ]
-        )
+        parts = [None if t is None else t.float() for t in lifted._replace(depth=depth)]
+        cameras = _together([f.cameras for f in frames])
+        net = self.network
+        return lift(Lifted(*parts), cameras, net.variant, net.inter_index_max, samples=len(frames))
 
     def _remembered(
         self,

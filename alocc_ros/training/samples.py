@@ -123,6 +123,13 @@ class TrainingFrame:
         }
         return replace(self, **moved)
 
+    def pin_memory(self) -> TrainingFrame:
+        """The same in memory from which a GPU can copy by itself; what torch's loader calls."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(
+            self, **{n: v.pin_memory() for n, v in values.items() if isinstance(v, Tensor)}
+        )
+
 
 @dataclass(frozen=True)
 class Preparation:

@@ -89,6 +89,11 @@ def voxel_flow(
     classes: ClassList,
 ) -> np.ndarray:  # [Y, X, Z, 2] float32 m/s (along Y, along X), nan where not to be learned
     """Velocities in the network's layout: only of visible voxels of things that may move."""
-    flow = flow.transpose(1, 0, 2, 3)[..., ::-1].astype(np.float32)
-    known = np.isin(labels, classes.flow) & np.isfinite(flow).all(-1)
-    return np.where(known[..., None], flow, np.float32(np.nan))
+    may_move = np.zeros(256, dtype=bool)
+    may_move[list(classes.flow)] = True
+    y, x, z = may_move[labels].nonzero()  # few of very many
+    known = flow[x, y, z][:, ::-1].astype(np.float32)
+    known[~np.isfinite(known).all(1)] = np.nan
+    learned = np.full((*labels.shape, 2), np.nan, dtype=np.float32)
+    learned[y, x, z] = known
+    return learned

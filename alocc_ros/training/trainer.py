@@ -119,7 +119,10 @@ class Trainer:
             )
         self._model = model
         self._optimiser = torch.optim.AdamW(
-            self.network.parameters(), config.learning_rate, weight_decay=config.weight_decay
+            self.network.parameters(),
+            config.learning_rate,
+            weight_decay=config.weight_decay,
+            fused=device.type == "cuda",
         )
         self._memories: dict[int, TrainingMemory | None] = {}
         variant = network.variant
@@ -290,6 +293,7 @@ class Trainer:
             batch_sampler=_Batches(self._streams, self._my_slots(), first, self._config.steps),
             num_workers=workers,
             collate_fn=list,
+            pin_memory=self._device.type == "cuda",
             worker_init_fn=_alone if workers else None,
         )
 

@@ -309,6 +309,34 @@ def test_splat_equals_its_twin(kernels, seed, planar, with_sides, alive):
     assert_close(ours, twin)
 
 
+@pytest.mark.parametrize("with_sides", [False, True])
+def test_splat_of_several_samples_is_that_of_each(with_sides):
+    cases = [lifting_case(seed) for seed in (3, 4)]
+    lattice, alone = cases[0][3], []
+    for geometry, context, frustum, _, sides in cases:
+        alone.append(
+            splatting.splat_twin(geometry, context, frustum, lattice, sides if with_sides else None)
+        )
+    geometry, context, frusta, _, sides = zip(*cases, strict=True)
+    frustum = replace(
+        frusta[0],
+        ray_matrix=torch.cat([f.ray_matrix for f in frusta]),
+        origin=torch.cat([f.origin for f in frusta]),
+    )
+    joined = None
+    if with_sides:
+        joined = replace(
+            sides[0],
+            weight=torch.cat([s.weight for s in sides]),
+            offset=torch.cat([s.offset for s in sides]),
+        )
+    together = splatting.splat_many(
+        torch.cat(geometry), torch.cat(context), frustum, lattice, joined, 2
+    )
+    assert not torch.allclose(alone[0], alone[1])
+    assert_close(together, torch.stack(alone))
+
+
 def test_splat_notices_that_cameras_or_lattice_moved(kernels):
     geometry, context, frustum, lattice, sides = lifting_case(0)
     moved = replace(frustum, origin=frustum.origin + 0.3)
