@@ -47,7 +47,11 @@ def run(args: argparse.Namespace) -> int:
 
     device = engine.resolve_device(args.device)
     engine.keep_freed_memory()
+    import torch
+
     from alocc_ros.training.parallel import joined
+
+    torch.backends.cudnn.benchmark = True  # sizes stay the same: the fastest way is worth a search
 
     config = _config(args)
     with joined(device.type) as world:
