@@ -43,6 +43,7 @@ class TrainingConfig:
         image_steps: steps at the very beginning that teach only the image networks, from the depth
             and classes of pixels, at a fifth of the time; for training from nothing. The
             schedules in epochs begin after them.
+        whole_scenes: sequences are whole scenes, as in evaluation; the reference's are half ones.
         spread_classes: class embeddings begin apart, also for training from nothing.
         temporal_start: epochs without history at the beginning.
         depth_denoising: epochs over which the measured depth fades out of what is lifted.
@@ -86,6 +87,7 @@ class TrainingConfig:
     ema_offset: int = 10560
     epoch_steps: int = 0
     image_steps: int = 0
+    whole_scenes: bool = False
     spread_classes: bool = False
     temporal_start: float = 2.0
     depth_denoising: float = 6.0

@@ -126,7 +126,7 @@ class Trainer:
         )
         self._memories: dict[int, TrainingMemory | None] = {}
         variant = network.variant
-        self._streams = Streams(_sequences(source, variant), self.slots, config.seed)
+        self._streams = Streams(_sequences(source, variant, config), self.slots, config.seed)
         self._preparation = Preparation(
             source,
             variant,
@@ -392,10 +392,12 @@ def _alone(_: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # by this its parent ends it
 
 
-def _sequences(source: SampleSource, variant: Variant) -> list[tuple[int, ...]]:
-    """Half scenes; single frames for networks without history."""
+def _sequences(
+    source: SampleSource, variant: Variant, config: TrainingConfig
+) -> list[tuple[int, ...]]:
+    """Half or whole scenes; single frames for networks without history."""
     if variant.history:
-        return halves(source.scenes)
+        return list(map(tuple, source.scenes)) if config.whole_scenes else halves(source.scenes)
     return [(index,) for scene in source.scenes for index in scene]
 
 

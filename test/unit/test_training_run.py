@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 
 import numpy as np
@@ -287,6 +287,13 @@ def test_a_damaged_sample_is_one_line_also_from_a_loader_process(tmp_path, worke
     run = trainer(tmp_path, source=Damaged(), workers=workers)
     with pytest.raises(DataError, match=r"^frame \d+ is damaged$"):
         run.run()
+
+
+@pytest.mark.parametrize(("whole", "length"), [(False, 2), (True, 4)])
+def test_sequences_are_half_scenes_or_whole_ones(tmp_path, whole, length):
+    run = trainer(tmp_path, steps=7, whole_scenes=whole)
+    starts = [frames[0].visit.start for frames in run._loader(0)]
+    assert max(len(list(g)) for start, g in groupby(starts) if not start) + 1 == length
 
 
 def test_loader_processes_give_the_same_run(tmp_path):
