@@ -12,6 +12,8 @@ from alocc_ros.ops.mode import fast
 
 # Cost added where the warped sample counts as invalid.
 INVALID_PENALTY = 5.0
+# Numbers that are warped at once: a CPU wants them in its cache, a GPU has memory (512 MB).
+_AT_ONCE = {"cpu": 1 << 22, "cuda": 1 << 27}
 # Nearer than this, a point lies behind the previous camera.
 BEHIND = 1e-3
 
@@ -56,11 +58,17 @@ def cost_volume(
     offset: Tensor,  # [N, 3] float64, on the CPU
     depths: Tensor,  # [D] metres, evenly spaced
 ) -> Tensor:  # [N, D, h, w]
-    """The same in one pass over pixels: taps, differences, penalty and softmax stay in cache."""
-    if not (fast() and native.available(current, previous)):
+    """The same in one pass over pixels: taps, differences, penalty and softmax stay in cache.
+
+    Elsewhere than in the C kernel many depths are warped at once: one at a time, a GPU only waits
+    for the next of a thousand small operations.
+    """
+    if not fast():
         return cost_volume_twin(
             current, previous, homography.to(current.device), offset.to(current.device), depths
         )
+    if not native.available(current, previous):
+        return _cost_volume_torch(current, previous, homography, offset, depths)
     n, channels, h, w = current.shape
     bins = len(depths)
     here = current.permute(0, 2, 3, 1).contiguous()
@@ -87,3 +95,30 @@ def cost_volume(
         n * h,
     )
     return out.permute(0, 3, 1, 2)
+
+
+def _cost_volume_torch(
+    current: Tensor,  # [N, C, h, w]
+    previous: Tensor,  # [N, C, h, w]
+    homography: Tensor,  # [N, 3, 3] float64
+    offset: Tensor,  # [N, 3] float64
+    depths: Tensor,  # [D] metres
+) -> Tensor:  # [N, D, h, w]
+    n, channels, h, w = current.shape
+    device, exact = current.device, {"dtype": torch.float64, "device": current.device}
+    ys, xs = torch.meshgrid(torch.arange(h, **exact), torch.arange(w, **exact), indexing="ij")
+    pixels = torch.stack([xs, ys, torch.ones_like(xs)], -1)  # [h, w, 3]
+    rays = torch.einsum("nij,hwj->nhwi", homography.to(device), pixels)[:, None]
+    offset = offset.to(device)[:, None, None, None]
+    size = torch.tensor([max(w - 1, 1), max(h - 1, 1)], **exact)
+    costs = []
+    at_once = max(1, _AT_ONCE[device.type] // current.numel())
+    for some in depths.to(**exact).split(at_once):
+        q = some[:, None, None, None] * rays + offset  # [N, d, h, w, 3]
+        grid = q[..., :2] / q[..., 2:] / size * 2 - 1
+        grid = torch.where(q[..., 2:] < BEHIND, -2.0, grid).to(previous).flatten(1, 2)
+        warped = F.grid_sample(previous, grid, align_corners=True)
+        warped = warped.view(n, channels, len(some), h, w)
+        cost = (current[:, :, None] - warped).abs().sum(1)
+        costs.append(cost + INVALID_PENALTY * (warped[:, validity_channel(channels)] == 0))
+    return torch.softmax(-torch.cat(costs, 1), dim=1)

@@ -189,19 +189,13 @@ class Walk:
         net, v = self.network.img_backbone, self.network.variant
         with torch.no_grad(), nothing_remembered([net]):
             before = net.first_stage(self._normalised([f.previous_images for f in frames])).float()
-        costs = []
-        now = c2.detach().float()
+        cameras = _together([f.cameras for f in frames])
         with torch.no_grad(), _full_precision(c2):
-            for frame, here, there in zip(
-                frames, now.chunk(len(frames)), before.chunk(len(frames)), strict=True
-            ):
-                if not frame.has_previous:
-                    shape = (len(here), v.depth_bins, *here.shape[2:])
-                    costs.append(here.new_full(shape, 1 / v.depth_bins))
-                    continue
-                homography, offset = frame.cameras.stereo_homography(v)
-                costs.append(cost_volume(here, there, homography, offset, depth_bins(v)))
-        return torch.cat(costs)
+            homography, offset = cameras.stereo_homography(v)
+            cost = cost_volume(c2.detach().float(), before, homography, offset, depth_bins(v))
+            known = torch.tensor([f.has_previous for f in frames], device=cost.device)
+            known = known.repeat_interleave(len(cost) // len(frames))[:, None, None, None]
+            return torch.where(known, cost, 1 / v.depth_bins)
 
     def _lift(self, lifted: Lifted, frames: Sequence[TrainingFrame], depth: Tensor) -> Tensor:
         """[B, C, Y, X, Z] (Z = 1 for bird's-eye variants)."""
