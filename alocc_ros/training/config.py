@@ -50,6 +50,8 @@ class TrainingConfig:
         flow_denoising: epochs between which the true occupancy fades out of flow matching.
         mask_weight, dice_weight, image_weight, depth_weight, flow_bin_weight, flow_weight,
             flow_angle_weight: of the losses; ``image_weight`` times the first two for pixels.
+        absent_classes: a sample's voxels also teach which classes are not there; the reference's
+            do not.
         voxel_points, image_points: drawn for a class's mask.
         count_voxels: frames in which voxels are counted for the class weights; 0: the counts of
             nuScenes.
@@ -99,6 +101,7 @@ class TrainingConfig:
     flow_bin_weight: float = 1.0
     flow_weight: float = 1.0
     flow_angle_weight: float = 1.0
+    absent_classes: bool = False
     voxel_points: int = 25088
     image_points: int = 1056
     count_voxels: int = 0

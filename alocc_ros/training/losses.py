@@ -125,14 +125,21 @@ def mask_losses(
     balance: ClassBalance,
     draw: Draw,
     random: Sequence[torch.Generator],  # a sample
+    absent: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Binary cross entropy and dice of every present class's mask, at drawn points."""
+    """Binary cross entropy and dice of every present class's mask, at drawn points.
+
+    ``absent``: also of classes that a sample lacks, whose masks are empty there. The reference
+    leaves them alone: where there is no bus, nothing keeps a truck from being one.
+    """
     entropy = dice = sum(x.flatten()[:0].float().sum() for x in logits)  # 0, but with a gradient
     points = classes = logits[0].new_zeros((), dtype=torch.float32)
     for x, truth, generator in zip(logits, labels, random, strict=True):
         present = present_classes(truth)
         if not len(present):
             continue
+        if absent:
+            present = torch.arange(len(x), device=x.device)
         rows = x[present]
         index = draw_points(rows, truth, balance, draw, generator)
         at = rows.gather(1, index).float()  # [K, n]

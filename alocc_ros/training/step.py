@@ -70,6 +70,7 @@ class TrainingStep(nn.Module):
                 self._balance,
                 Draw(c.voxel_points),
                 [random(f, _VOXELS) for f in frames],
+                absent=c.absent_classes,
             )
             losses |= {"mask": c.mask_weight * mask, "dice": c.dice_weight * dice}
         image_mask, image_dice = mask_losses(

@@ -126,11 +126,11 @@ def test_the_same_seed_draws_the_same_points():
 # --- mask and dice -----------------------------------------------------------------------------
 
 
-def mask_losses_slow(logits, labels, balance, draw, seeds):
+def mask_losses_slow(logits, labels, balance, draw, seeds, absent=False):
     """Point by point, as training.md 5.1 puts it."""
     entropy = dice = points = classes = 0.0
     for x, truth, seed in zip(logits, labels, seeds, strict=True):
-        present = sorted({int(v) for v in truth} - {IGNORED})
+        present = list(range(len(x))) if absent else sorted({int(v) for v in truth} - {IGNORED})
         rows = x[present]
         index = draw_points(rows, truth, balance, draw, generator(seed))
         for row, c in enumerate(present):
@@ -147,15 +147,17 @@ def mask_losses_slow(logits, labels, balance, draw, seeds):
     return entropy / points, dice / classes
 
 
-def test_mask_and_dice_are_the_slow_ones():
+@pytest.mark.parametrize("absent", [False, True])
+def test_mask_and_dice_are_the_slow_ones(absent):
     labels = [labels_of(300, seed=s, classes=5) for s in (0, 10)]
     labels[1][labels[1] == 3] = 4  # a class that only the first sample has
     logits = [
         torch.randn(18, 300, generator=generator(s)).double().requires_grad_() for s in (1, 2)
     ]
     draw = Draw(40)
-    found = mask_losses(logits, labels, BALANCE, draw, [generator(s) for s in (5, 6)])
-    truth = mask_losses_slow(logits, labels, BALANCE, draw, (5, 6))
+    generators = [generator(s) for s in (5, 6)]
+    found = mask_losses(logits, labels, BALANCE, draw, generators, absent=absent)
+    truth = mask_losses_slow(logits, labels, BALANCE, draw, (5, 6), absent)
     for a, b in zip(found, truth, strict=True):
         assert a.item() == pytest.approx(b.item(), rel=1e-5)
         gradients = [torch.autograd.grad(x, logits, retain_graph=True) for x in (a, b)]
