@@ -13,7 +13,7 @@ from alocc_ros.ops.mode import fast
 # Cost added where the warped sample counts as invalid.
 INVALID_PENALTY = 5.0
 # Numbers that are warped at once: a CPU wants them in its cache, a GPU has memory (512 MB).
-_AT_ONCE = {"cpu": 1 << 22, "cuda": 1 << 27}
+_CPU_AT_ONCE, _AT_ONCE = 1 << 22, 1 << 27
 # Nearer than this, a point lies behind the previous camera.
 BEHIND = 1e-3
 
@@ -112,7 +112,8 @@ def _cost_volume_torch(
     offset = offset.to(device)[:, None, None, None]
     size = torch.tensor([max(w - 1, 1), max(h - 1, 1)], **exact)
     costs = []
-    at_once = max(1, _AT_ONCE[device.type] // current.numel())
+    limit = _CPU_AT_ONCE if device.type == "cpu" else _AT_ONCE
+    at_once = max(1, limit // current.numel())
     for some in depths.to(**exact).split(at_once):
         q = some[:, None, None, None] * rays + offset  # [N, d, h, w, 3]
         grid = q[..., :2] / q[..., 2:] / size * 2 - 1
