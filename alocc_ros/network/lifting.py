@@ -31,7 +31,7 @@ def lift(
 ) -> Tensor:  # [samples, C, Y, X, Z] (Z = 1 for bird's-eye variants)
     """Context features of all cameras, spread along their rays and pooled into the lattice.
 
-    The cameras of several samples come one sample after the other, all of them alive.
+    The cameras of several samples come one sample after the other.
     """
     depth = lifted.depth
     if lidar_depth is not None:
@@ -43,9 +43,8 @@ def lift(
     if lifted.side_weight is not None:
         sides = SideCopies(lifted.side_weight, lifted.side_offset, inter_index_max)
     frustum = cameras.frustum(variant)
-    if samples > 1:
-        return splat_many(geometry, lifted.context, frustum, lattice(variant), sides, samples)
-    return splat(geometry, lifted.context, frustum, lattice(variant), sides, alive)[None]
+    what = geometry, lifted.context, frustum, lattice(variant), sides, alive
+    return splat(*what)[None] if samples == 1 else splat_many(*what, samples)
 
 
 def lattice(variant: Variant) -> Lattice:

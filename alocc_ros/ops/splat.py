@@ -236,12 +236,13 @@ def splat_many(
     frustum: Frustum,  # of all B * N cameras
     lattice: Lattice,
     sides: SideCopies | None,
+    alive: Tensor | None,  # [B * N] bool
     samples: int,
 ) -> Tensor:  # [B, C, Y, X, Z]
     """``splat`` of B samples with N cameras each, at once: a GPU spends its time on starting the
     hundreds of small operations, not on how much each has to do.
     """
-    return _splat_torch(geometry, context, frustum, lattice, sides, None, samples)
+    return _splat_torch(geometry, context, frustum, lattice, sides, alive, samples)
 
 
 # The last placement of depth bins, by device: a rig at rest or triggered at once keeps it.

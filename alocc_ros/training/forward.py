@@ -107,15 +107,15 @@ class Walk:
     ) -> tuple[Prediction, list[TrainingMemory | None]]:
         """One step of every sample; a sample whose memory is None begins a sequence."""
         net, v = self.network, self.network.variant
-        lifted = self._look(frames)
+        cameras = _together([f.cameras for f in frames])
+        lifted = self._look(frames, cameras)
         image_logits, feature = self._seen(lifted.context, len(frames)), lifted.context
         if phase.only_images:
             return Prediction(lifted.depth, image_logits), [None] * len(frames)
         bins = torch.cat([f.depth_bins for f in frames])
         with _full_precision(feature):
-            volume = self._lift(
-                lifted, frames, with_true_depth(lifted.depth, bins, phase.depth_truth)
-            )
+            depth = with_true_depth(lifted.depth, bins, phase.depth_truth)
+            volume = self._lift(lifted._replace(depth=depth), cameras, len(frames))
         if v.pre_process:
             volume = self._stage(net.pre_process, self._flat(volume)).reshape(volume.shape)
         motions = [_motion(f, m) for f, m in zip(frames, memories, strict=True)]
@@ -159,14 +159,14 @@ class Walk:
 
     # --- parts, in the order of the walk ------------------------------------------------------
 
-    def _look(self, frames: Sequence[TrainingFrame]) -> Lifted:
+    def _look(self, frames: Sequence[TrainingFrame], cameras: CameraGeometry) -> Lifted:
         """What the image networks make of all cameras of all samples."""
         net = self.network
         c2, c4, c5 = self._backbone(self._normalised([f.images for f in frames]))
         feature = self._stage(net.img_neck, c4, c5)
-        cost = self._stereo(c2, frames) if net.variant.stereo else None
+        cost = self._stereo(c2, frames, cameras) if net.variant.stereo else None
         # In single precision whatever the feature's: it holds focal lengths in pixels.
-        vector = _together([f.cameras for f in frames]).camera_vector().to(feature.device)
+        vector = cameras.camera_vector().to(feature.device)
         return self._stage(net.depth_net, feature, vector, cost)
 
     def _normalised(self, images: Sequence[Tensor]) -> Tensor:  # [N, H, W, 3] each
@@ -184,12 +184,13 @@ class Walk:
         c4 = self._stage(net.layer3, self._stage(net.layer2, c2))
         return c2, c4, self._stage(net.layer4, c4)
 
-    def _stereo(self, c2: Tensor, frames: Sequence[TrainingFrame]) -> Tensor:  # [B N, D, H/4, W/4]
+    def _stereo(
+        self, c2: Tensor, frames: Sequence[TrainingFrame], cameras: CameraGeometry
+    ) -> Tensor:  # [B N, D, H/4, W/4]
         """Matching cost against the key frame before; without one all depths tie."""
         net, v = self.network.img_backbone, self.network.variant
         with torch.no_grad(), nothing_remembered([net]):
             before = net.first_stage(self._normalised([f.previous_images for f in frames])).float()
-        cameras = _together([f.cameras for f in frames])
         with torch.no_grad(), _full_precision(c2):
             homography, offset = cameras.stereo_homography(v)
             cost = cost_volume(c2.detach().float(), before, homography, offset, depth_bins(v))
@@ -197,12 +198,10 @@ class Walk:
             known = known.repeat_interleave(len(cost) // len(frames))[:, None, None, None]
             return torch.where(known, cost, 1 / v.depth_bins)
 
-    def _lift(self, lifted: Lifted, frames: Sequence[TrainingFrame], depth: Tensor) -> Tensor:
+    def _lift(self, lifted: Lifted, cameras: CameraGeometry, samples: int) -> Tensor:
         """[B, C, Y, X, Z] (Z = 1 for bird's-eye variants)."""
-        parts = [None if t is None else t.float() for t in lifted._replace(depth=depth)]
-        cameras = _together([f.cameras for f in frames])
-        net = self.network
-        return lift(Lifted(*parts), cameras, net.variant, net.inter_index_max, samples=len(frames))
+        net, parts = self.network, [None if t is None else t.float() for t in lifted]
+        return lift(Lifted(*parts), cameras, net.variant, net.inter_index_max, samples=samples)
 
     def _remembered(
         self,

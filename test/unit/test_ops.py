@@ -312,11 +312,10 @@ def test_splat_equals_its_twin(kernels, seed, planar, with_sides, alive):
 @pytest.mark.parametrize("with_sides", [False, True])
 def test_splat_of_several_samples_is_that_of_each(with_sides):
     cases = [lifting_case(seed) for seed in (3, 4)]
-    lattice, alone = cases[0][3], []
+    lattice, alone, alive = cases[0][3], [], torch.tensor([True, True, False])
     for geometry, context, frustum, _, sides in cases:
-        alone.append(
-            splatting.splat_twin(geometry, context, frustum, lattice, sides if with_sides else None)
-        )
+        used = sides if with_sides else None
+        alone.append(splatting.splat_twin(geometry, context, frustum, lattice, used, alive))
     geometry, context, frusta, _, sides = zip(*cases, strict=True)
     frustum = replace(
         frusta[0],
@@ -331,7 +330,7 @@ def test_splat_of_several_samples_is_that_of_each(with_sides):
             offset=torch.cat([s.offset for s in sides]),
         )
     together = splatting.splat_many(
-        torch.cat(geometry), torch.cat(context), frustum, lattice, joined, 2
+        torch.cat(geometry), torch.cat(context), frustum, lattice, joined, alive.repeat(2), 2
     )
     assert not torch.allclose(alone[0], alone[1])
     assert_close(together, torch.stack(alone))
