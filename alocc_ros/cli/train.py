@@ -35,6 +35,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--steps", type=int, help="the same as --set steps=N")
     parser.add_argument("--weights", type=Path, help="start from whatever fits of these")
+    parser.add_argument(
+        "--fresh",
+        action="append",
+        default=[],
+        metavar="PREFIX",
+        help="but not of tensors whose names begin so; may be repeated",
+    )
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda (default: auto)")
 
@@ -67,6 +74,8 @@ def _config(args: argparse.Namespace) -> TrainingConfig:
     from alocc_ros.training import checkpoint
     from alocc_ros.training.config import TrainingConfig
 
+    if args.fresh and args.weights is None:
+        raise ParameterError("--fresh says what not to take of --weights, which are not given")
     written = args.output / "config.yaml"
     if args.resume:
         if args.config or args.weights:
@@ -113,7 +122,8 @@ def _train(
     if config.spread_classes:
         spread_classes(network)
     if args.weights is not None:
-        report = take_over(network, read_state_dict(args.weights), record.channel_order)
+        weights = read_state_dict(args.weights)
+        report = take_over(network, weights, record.channel_order, args.fresh)
         for line in report.lines():
             console.print(line, highlight=False)
     evaluate = None

@@ -45,6 +45,8 @@ class TrainingConfig:
             schedules in epochs begin after them.
         whole_scenes: sequences are whole scenes, as in evaluation; the reference's are half ones.
         spread_classes: class embeddings begin apart, also for training from nothing.
+        frozen: parts of the network, as their tensors' names begin, that stay as they are, their
+            normalisation too; for teaching a trained network a little more from few samples.
         temporal_start: epochs without history at the beginning.
         depth_denoising: epochs over which the measured depth fades out of what is lifted.
         flow_denoising: epochs between which the true occupancy fades out of flow matching.
@@ -52,6 +54,10 @@ class TrainingConfig:
             flow_angle_weight: of the losses; ``image_weight`` times the first two for pixels.
         absent_classes: a sample's voxels also teach which classes are not there; the reference's
             do not.
+        entropy_weight: of a loss that the reference lacks, the cross entropy between classes over
+            all voxels, without which rare classes die in short runs; 0: none.
+        entropy_balance: power of a class's rarity in it; 0: every voxel weighs the same, 1: every
+            class.
         voxel_points, image_points: drawn for a class's mask.
         count_voxels: frames in which voxels are counted for the class weights; 0: the counts of
             nuScenes.
@@ -91,6 +97,7 @@ class TrainingConfig:
     image_steps: int = 0
     whole_scenes: bool = False
     spread_classes: bool = False
+    frozen: tuple[str, ...] = ()
     temporal_start: float = 2.0
     depth_denoising: float = 6.0
     flow_denoising: tuple[float, float] = (2.0, 4.0)
@@ -102,6 +109,8 @@ class TrainingConfig:
     flow_weight: float = 1.0
     flow_angle_weight: float = 1.0
     absent_classes: bool = False
+    entropy_weight: float = 0.0
+    entropy_balance: float = 0.5
     voxel_points: int = 25088
     image_points: int = 1056
     count_voxels: int = 0
@@ -192,6 +201,8 @@ class TrainingConfig:
 def _as_kind(name: str, value: Any, kind: Any) -> Any:
     if isinstance(kind, types.GenericAlias) and isinstance(value, (list, tuple)):
         inner = typing.get_args(kind)
+        if inner[-1] is Ellipsis:
+            return tuple(_as_kind(name, v, inner[0]) for v in value)
         if len(value) == len(inner):
             return tuple(_as_kind(name, v, k) for v, k in zip(value, inner, strict=True))
     if kind is float and isinstance(value, str):

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -72,16 +72,27 @@ def randomise(network: Alocc) -> None:
             offsets.bias.copy_(torch.tensor(cells).flatten())
 
 
-def take_over(network: Alocc, weights: Mapping[str, Tensor], channel_order: str) -> StartReport:
+def take_over(
+    network: Alocc,
+    weights: Mapping[str, Tensor],
+    channel_order: str,
+    fresh: Sequence[str] = (),
+) -> StartReport:
     """Copy every tensor that the network has under the same name in the same shape.
 
     Takes networks of this family, BEVDet's (backbone and neck have its names), and a bare
     ResNet as torchvision names it. That one saw red first, so for a network that sees
-    blue first its first convolution is turned.
+    blue first its first convolution is turned. What begins with a name in ``fresh`` is
+    not taken: classes, say, that are other ones.
 
     Raises:
-        CheckpointError: nothing fits.
+        CheckpointError: nothing fits, or nothing begins with a name in ``fresh``.
     """
+    for prefix in fresh:
+        others = {n: v for n, v in weights.items() if not n.startswith(prefix)}
+        if len(others) == len(weights):
+            raise CheckpointError(f"no tensor begins with {prefix!r}: {_some(tuple(weights))}")
+        weights = others
     bare = "conv1.weight" in weights and "layer1.0.conv1.weight" in weights
     if bare:
         weights = {_BACKBONE + name: value for name, value in weights.items()}

@@ -12,7 +12,14 @@ from alocc_ros.network.alocc import Alocc
 from alocc_ros.records import ModelRecord
 from alocc_ros.training.config import TrainingConfig
 from alocc_ros.training.forward import Prediction, TrainingMemory, Walk
-from alocc_ros.training.losses import ClassBalance, Draw, depth_loss, flow_losses, mask_losses
+from alocc_ros.training.losses import (
+    ClassBalance,
+    Draw,
+    class_entropy,
+    depth_loss,
+    flow_losses,
+    mask_losses,
+)
 from alocc_ros.training.randomness import torch_random
 from alocc_ros.training.samples import TrainingFrame
 from alocc_ros.training.schedule import Phase
@@ -64,15 +71,22 @@ class TrainingStep(nn.Module):
         c, random = self._config, self._random
         losses: dict[str, Tensor] = {}
         if prediction.logits is not None:
+            voxel_logits = list(prediction.logits.flatten(2))
+            # Heights first, as the logits are.
+            voxel_labels = [f.labels.permute(2, 0, 1).flatten() for f in frames]
             mask, dice = mask_losses(
-                list(prediction.logits.flatten(2)),
-                [f.labels.permute(2, 0, 1).flatten() for f in frames],  # heights first
+                voxel_logits,
+                voxel_labels,
                 self._balance,
                 Draw(c.voxel_points),
                 [random(f, _VOXELS) for f in frames],
                 absent=c.absent_classes,
             )
             losses |= {"mask": c.mask_weight * mask, "dice": c.dice_weight * dice}
+            if c.entropy_weight > 0:
+                losses["entropy"] = c.entropy_weight * class_entropy(
+                    voxel_logits, voxel_labels, self._balance.entropy
+                )
         image_mask, image_dice = mask_losses(
             list(prediction.image_logits.flatten(2)),
             [f.image_labels.flatten() for f in frames],

@@ -107,8 +107,12 @@ class Trainer:
             self.network = synchronised(self.network, device.type)
         if config.compile:
             _compile(self.network)
-        balance = ClassBalance.of(_voxel_counts(source, record, config))
+        frozen = _frozen(self.network, config.frozen)
+        counts = _voxel_counts(source, record, config)
+        balance = ClassBalance.of(counts, entropy=config.entropy_balance)
         model: nn.Module = TrainingStep(self.network, record, balance, config).to(device).train()
+        for module in frozen:
+            module.eval()
         if world.size > 1:
             model = DistributedDataParallel(
                 model,
@@ -119,7 +123,7 @@ class Trainer:
             )
         self._model = model
         self._optimiser = torch.optim.AdamW(
-            self.network.parameters(),
+            [p for p in self.network.parameters() if p.requires_grad],
             config.learning_rate,
             weight_decay=config.weight_decay,
             fused=device.type == "cuda",
@@ -323,6 +327,20 @@ class Trainer:
             words |= {n: f"{v:.4f}" for n, v in scores.items()}
             save_safetensors(self._output / "weights.safetensors", self.average.state_dict(), words)
         wait_for_all()
+
+
+def _frozen(network: nn.Module, names: Sequence[str]) -> list[nn.Module]:
+    """The parts of these names, whose parameters learn no more."""
+    parts = dict(network.named_children())
+    unknown = [n for n in names if n not in parts]
+    if unknown:
+        raise ParameterError(
+            f"frozen: the network has no {', '.join(unknown)}; its parts are {', '.join(parts)}"
+        )
+    frozen = [parts[n].requires_grad_(False) for n in names]
+    if not any(p.requires_grad for p in network.parameters()):
+        raise ParameterError("frozen: every part is, so there is nothing to train")
+    return frozen
 
 
 class _Batches:

@@ -18,6 +18,7 @@ from alocc_ros.training.losses import (
     OPENOCC_VOXELS,
     ClassBalance,
     Draw,
+    class_entropy,
     depth_loss,
     draw_points,
     flow_losses,
@@ -70,6 +71,7 @@ def test_a_class_that_was_never_counted_gets_finite_weights():
     balance = ClassBalance.of((0, 1000, 0, 10**9))
     assert torch.isfinite(balance.weight).all() and (balance.weight > 0).all()
     assert torch.isfinite(balance.draw).all()
+    assert torch.isfinite(balance.entropy).all()
 
 
 # --- drawing -----------------------------------------------------------------------------------
@@ -189,6 +191,63 @@ def test_a_batch_without_labels_costs_nothing_but_has_gradients():
     entropy, dice = mask_losses([logits], [nothing], BALANCE, Draw(10), [generator()])
     assert entropy.item() == dice.item() == 0
     (entropy + dice).backward()
+    assert (logits.grad == 0).all()
+
+
+# --- between classes ---------------------------------------------------------------------------
+
+
+def class_entropy_slow(logits, labels, weight):
+    """Voxel by voxel."""
+    total = count = 0.0
+    for x, truth in zip(logits, labels, strict=True):
+        for v, c in enumerate(truth.tolist()):
+            if c != IGNORED:
+                share = torch.exp(x[c, v]) / torch.exp(x[:, v]).sum()
+                total = total - weight[c] * torch.log(share)
+                count += float(weight[c])
+    return total / count
+
+
+def test_class_entropy_is_the_slow_one():
+    labels = [labels_of(60, seed=s, classes=5) for s in (0, 10)]
+    logits = [torch.randn(18, 60, generator=generator(s)).double().requires_grad_() for s in (1, 2)]
+    weight = BALANCE.entropy
+    found = class_entropy(logits, labels, weight)
+    truth = class_entropy_slow(logits, labels, weight)
+    # The loss is computed in single precision, as all losses are.
+    assert found.item() == pytest.approx(truth.item(), rel=1e-6)
+    for ours, slow in zip(*(torch.autograd.grad(x, logits) for x in (found, truth)), strict=True):
+        torch.testing.assert_close(ours, slow, rtol=1e-4, atol=1e-8)
+
+
+def test_a_class_weighs_by_its_rarity():
+    assert ClassBalance.of((1000, 10**5, 10**9), entropy=0.5).entropy.tolist() == pytest.approx(
+        [1000.0, 100.0, 1.0]
+    )
+    assert ClassBalance.of((1000, 10**5), entropy=0.0).entropy.tolist() == [1.0, 1.0]
+
+
+def test_a_voxel_that_is_surely_missed_pulls_where_mask_and_dice_do_not():
+    labels = torch.zeros(5000, dtype=torch.uint8)
+    labels[:3] = 2  # a rare class, and a network that is sure there is none
+    logits = torch.zeros(18, 5000)
+    logits[0] = 20.0
+    logits[2] = -20.0
+    logits.requires_grad_()
+    balance = ClassBalance.of([5000] * 18)
+    mask, dice = mask_losses([logits], [labels], balance, Draw(200), [generator()])
+    entropy = class_entropy([logits], [labels], balance.entropy)
+    weak, strong = (torch.autograd.grad(x, logits)[0][2, :3].abs() for x in (mask + dice, entropy))
+    assert (strong > 0).all() and strong.sum() > 100 * weak.sum()
+
+
+def test_class_entropy_without_labels_costs_nothing_but_has_gradients():
+    nothing = torch.full((50,), IGNORED, dtype=torch.uint8)
+    logits = torch.randn(18, 50, requires_grad=True)
+    entropy = class_entropy([logits], [nothing], BALANCE.entropy)
+    assert entropy.item() == 0
+    entropy.backward()
     assert (logits.grad == 0).all()
 
 

@@ -267,6 +267,34 @@ def test_accumulated_gradients_are_the_mean_of_the_batches_gradients(tmp_path):
         torch.testing.assert_close(p.grad, expected[name], rtol=1e-4, atol=1e-6)
 
 
+# --- a part of the network -------------------------------------------------------------------
+
+
+def test_frozen_parts_stay_as_they_are_and_the_rest_learns(tmp_path):
+    run = trainer(tmp_path, steps=2, frozen=("img_backbone", "depth_net"), entropy_weight=1.0)
+    before = {n: t.clone() for n, t in run.network.state_dict().items()}
+    reports = losses_of(run)
+    assert all(r.losses["entropy"] > 0 for r in reports)
+    moved = {
+        n.partition(".")[0] for n, t in run.network.state_dict().items() if (t != before[n]).any()
+    }
+    parts = {n.partition(".")[0] for n, _ in run.network.named_parameters()}
+    assert parts - moved == {"img_backbone", "depth_net"}
+    again = trainer(tmp_path, steps=3, frozen=("img_backbone", "depth_net"), entropy_weight=1.0)
+    again.resume()
+    assert [r.step for r in losses_of(again)] == [2]
+
+
+@pytest.mark.parametrize(
+    ("frozen", "message"),
+    [(("backbone",), r"no backbone; its parts are img_backbone, "), (None, "nothing to train")],
+)
+def test_what_cannot_be_frozen_is_refused(tmp_path, frozen, message):
+    names = tuple(n for n, _ in Alocc(VARIANT).named_children()) if frozen is None else frozen
+    with pytest.raises(ParameterError, match=message):
+        trainer(tmp_path, frozen=names)
+
+
 # --- what goes wrong ---------------------------------------------------------------------------
 
 
@@ -574,6 +602,19 @@ def test_weights_of_other_networks_are_taken_over_where_they_fit():
         expected = random[name] if name in report.other_shape else source[name]
         assert torch.equal(value, expected), name
     assert any("img_backbone" in line for line in report.lines())
+
+
+def test_what_shall_be_fresh_is_not_taken_over():
+    v = small("alocc_2d")
+    source, network = Alocc(v).state_dict(), Alocc(v)
+    own = {n: t.clone() for n, t in network.state_dict().items()}
+    report = take_over(network, source, "bgr", ["alocc_head.mask_embed.", "img_neck"])
+    assert report.matched["img_neck"][0] == 0 < report.matched["alocc_head"][0]
+    for name, value in network.state_dict().items():
+        kept = name.startswith(("alocc_head.mask_embed.", "img_neck."))
+        assert torch.equal(value, (own if kept else source)[name]), name
+    with pytest.raises(CheckpointError, match="no tensor begins with 'head'"):
+        take_over(network, source, "bgr", ["head"])
 
 
 def test_classes_begin_apart_where_that_is_asked_for():
