@@ -138,7 +138,7 @@ def mask_losses(
     ``absent``: also of classes that a sample lacks, whose masks are empty there. The reference
     leaves them alone: where there is no bus, nothing keeps a truck from being one.
     """
-    entropy = dice = sum(x.flatten()[:0].float().sum() for x in logits)  # 0, but with a gradient
+    entropy = dice = _zero(logits)
     points = classes = logits[0].new_zeros((), dtype=torch.float32)
     for x, truth, generator in zip(logits, labels, random, strict=True):
         present = present_classes(truth)
@@ -180,7 +180,7 @@ def class_entropy(
     of 1e-8 dice has no slope and the doubtful points are elsewhere. Here a voxel that is missed
     pulls with its whole weight, however surely it is missed.
     """
-    total = sum(x.flatten()[:0].float().sum() for x in logits)  # 0, but with a gradient
+    total = _zero(logits)
     count = logits[0].new_zeros((), dtype=torch.float32)
     for x, truth in zip(logits, labels, strict=True):
         known = (truth != IGNORED).nonzero()[:, 0]
@@ -220,6 +220,11 @@ def flow_losses(
         (expected - flow).square().sum() / (2 * count),
         -cosine.sum() / count,
     )
+
+
+def _zero(logits: Sequence[Tensor]) -> Tensor:
+    """0, but with a gradient."""
+    return sum(x.flatten()[:0].float().sum() for x in logits)
 
 
 def _count(here: Tensor) -> Tensor:
