@@ -138,6 +138,9 @@ class TrainingConfig:
         for name in ("image_flip", "grid_flip"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ParameterError(f"{name} is {getattr(self, name)}, must be from 0 to 1")
+        for name in (f.name for f in fields(self) if f.name.endswith("_weight")):
+            if getattr(self, name) < 0:
+                raise ParameterError(f"{name} is {getattr(self, name)}, must not be negative")
         if self.precision not in ("fp32", "bf16"):
             raise ParameterError(f"precision is {self.precision!r}, must be fp32 or bf16")
         if self.learning_rate <= 0 or self.clip <= 0:

@@ -573,6 +573,8 @@ def test_settings_change_by_name_and_survive_a_file(tmp_path):
         ("precision=fp16", "must be fp32 or bf16"),
         ("flow_denoising=[1]", "flow_denoising is"),
         ("learning_rate=-1", "must be positive"),
+        ("entropy_weight=-1", "must not be negative"),
+        ("frozen=img_neck", "must be tuple"),
     ],
 )
 def test_wrong_settings_are_one_line(setting, words):
