@@ -209,7 +209,8 @@ def test_two_processes_have_the_gradient_of_one_with_both_samples(tmp_path, accu
     # with seed 0 two runs differ by 1e-2, and by 1e-6 in a network without side copies. So all
     # labelled points are looked at, and the frames are those of a seed where nothing ties.
     points = {"voxel_points": 60_000, "image_points": 2_000, "seed": 1}
-    settings = {"steps": 1, "clip": 1e9, "warmup_steps": 0, "accumulate": accumulate, **points}
+    settings = {"steps": 1, "clip": 1e9, "warmup_steps": 0, "entropy_weight": 1.0, **points}
+    settings["accumulate"] = accumulate
     one = processes(tmp_path / "one", 1, batch=2, **settings)
     two = processes(tmp_path / "two", 2, batch=1, **settings)
     expected, found = (
