@@ -8,11 +8,11 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from alocc_ros.bench.scene import example_frame
-from alocc_ros.engine import running
+from alocc_ros.bench.scene import ExampleFrame, example_frame
 from alocc_ros.grid import VoxelGrid
-from alocc_ros.network.alocc import Alocc, NetworkOutput
+from alocc_ros.network.model import Alocc, Measured, Output
 from alocc_ros.network.variants import VARIANTS, Variant
+from alocc_ros.runtime.runner import make_runner
 
 GRID = VoxelGrid(lower=(-16.0, -16.0, -1.0), shape=(40, 40, 16), resolution=0.8)
 
@@ -54,16 +54,33 @@ def network_of(variant: Variant, seed: int = 0, **options) -> Alocc:
     return network
 
 
-def drive(
-    network: Alocc, frames: int, backend: str = "eager", recycle: bool = True
-) -> list[NetworkOutput]:
-    """Outputs of so many frames in a row, memory carried. With ``recycle`` the memories of all but
-    the last two are overwritten."""
-    memory = spare = None
-    outputs = []
-    with running(backend):
-        for t in range(frames):
-            frame = example_frame(network.variant, seed=t)
-            outputs.append(network(frame, memory, recycle=spare if recycle else None))
-            spare, memory = memory, outputs[-1].memory
-    return outputs
+class Stream:
+    """Frames through a network one after the other, every one a key frame unless told otherwise."""
+
+    def __init__(self, network: Alocc, backend: str = "eager") -> None:
+        self.variant, self.runner = network.variant, make_runner(network, backend)
+        self.state = self.runner.new_state()
+        self._slot = None
+
+    def step(
+        self,
+        frame: ExampleFrame | None = None,
+        seed: int = 0,
+        keyframe: bool = True,
+        measured: Measured | None = None,
+        camera_mask: torch.Tensor | None = None,
+    ) -> Output:
+        frame = frame or example_frame(self.variant, seed=seed)
+        first = self._slot is None
+        slot = 0 if first else 1 - self._slot
+        plan = frame.plan(None if first else self.state.ages, keyframe, slot, camera_mask)
+        output = self.runner.step(frame.images, plan, self.state, measured)
+        if keyframe:
+            self._slot = slot
+        return output
+
+
+def drive(network: Alocc, frames: int, backend: str = "eager") -> list[Output]:
+    """Outputs of so many frames in a row, state carried."""
+    stream = Stream(network, backend)
+    return [stream.step(seed=t) for t in range(frames)]

@@ -7,8 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alocc_ros.bench.scene import example_frame
-from alocc_ros.network.alocc import NetworkInput
+from alocc_ros.bench.scene import ExampleFrame, example_frame
 from alocc_ros.network.variants import Variant
 from alocc_ros.training.samples import TrainingFrame
 from alocc_ros.training.schedule import Phase
@@ -61,6 +60,4 @@ def network_input(frame: TrainingFrame, variant: Variant, before: TrainingFrame 
     moved = torch.eye(4, dtype=torch.float64)
     if before is not None:
         moved = torch.linalg.inv(before.map_T_grid) @ frame.map_T_grid
-    return NetworkInput(
-        normalised(frame.images), frame.cameras, moved, elapsed=variant.history_interval
-    )
+    return ExampleFrame(variant, normalised(frame.images), frame.cameras, moved)

@@ -19,7 +19,7 @@ from torch import nn
 
 import alocc_ros.records
 from alocc_ros.bench.scene import _RIG, _intrinsics, _mount  # the rig of a real vehicle
-from alocc_ros.network.alocc import Alocc
+from alocc_ros.network.model import Alocc
 from alocc_ros.network.variants import VARIANTS
 from alocc_ros.records import ModelRecord
 from alocc_ros.training.config import TrainingConfig

@@ -25,14 +25,14 @@ from alocc_ros.bags.outputs import Provenance, frame_outputs, save_npz
 from alocc_ros.bags.writer import Recorder
 from alocc_ros.errors import AloccError, BagError, OutputError
 from alocc_ros.files import whole_file
-from alocc_ros.stream.memory import TemporalMemory
+from alocc_ros.stream.keyframes import KeyframePolicy
 from alocc_ros.types import FrameSet, Occupancy
 
 
 class Stream(Protocol):
     """What a job needs of ``pipeline.Pipeline``."""
 
-    memory: TemporalMemory
+    keyframes: KeyframePolicy
     timings: dict[str, float]
 
     def step(self, frame: FrameSet) -> Occupancy:
@@ -139,7 +139,7 @@ def _process(
     try:
         end = max(recorder.frames, job.max_frames or 1 << 62)
         on_stage("reading what is done" if recorder.frames else "", account)
-        needed = frames_to_remember(source, recorder.frames, stream.memory, job.history)
+        needed = frames_to_remember(source, recorder.frames, stream.keyframes, job.history)
         for number, frame in zip(range(end), source, strict=False):
             if number >= recorder.frames:
                 _do(job, number, frame, stream, recorder, account, on_stage)
@@ -147,9 +147,8 @@ def _process(
                 on_stage("remembering", account)
                 stream.step(frame)
             else:
-                # A memory of None: the next frame that is run begins a sequence.
-                stream.memory.recall(frame)
-                stream.memory.commit(frame, None)
+                stream.keyframes.plan(frame)
+                stream.keyframes.update(frame, ran=False)
             account.count(frame)
             on_stage("", account)
             if number + 1 >= recorder.frames and stopping():
@@ -172,33 +171,33 @@ def _process(
 
 
 def frames_to_remember(
-    frames: Iterable[FrameSet], done: int, memory: TemporalMemory, history: int
+    frames: Iterable[FrameSet], done: int, keyframes: KeyframePolicy, history: int
 ) -> frozenset[int]:
     """Which of the first ``done`` frames the network must see again to remember the same.
 
     A memory is made of the last ``history`` key frames, and a key frame's own part depends on
     the one before it (stereo). So after ``history + 1`` key frames, or after a reset, nothing
-    is left of how it began. What is kept to glance back to may lie before the last key frame,
+    is left of how it began. Reference frames may lie before the last key frame,
     so it needs one more, and the images of what it was compared with itself.
     """
     # The policy alone, without the network, tells which frames were key frames.
-    rehearsal = TemporalMemory(memory.policy, memory.cameras)
+    rehearsal = KeyframePolicy(keyframes.settings, keyframes.cameras)
     key_frames: list[int] = []
     numbers: dict[int, int] = {}  # by stamp, since the last reset
-    glanced_at: dict[int, int] = {}  # stamp to stamp
+    compared_with: dict[int, int] = {}  # stamp to stamp
     for number, frame in zip(range(done), frames, strict=False):
-        recall = rehearsal.recall(frame)
-        rehearsal.commit(frame, None)
-        if recall.reset:
+        decision = rehearsal.plan(frame)
+        rehearsal.update(frame)
+        if decision.reset:
             key_frames.clear()
             numbers.clear()
-        if recall.push:
+        if decision.is_keyframe:
             key_frames.append(number)
         numbers.setdefault(frame.stamp, number)
-        if recall.glance is not None:
-            glanced_at.setdefault(frame.stamp, recall.glance.stamp)
-    kept = {glance.stamp for glance in rehearsal.glances}
-    kept |= {glanced_at[stamp] for stamp in kept if stamp in glanced_at}
+        if decision.reference is not None:
+            compared_with.setdefault(frame.stamp, decision.reference.stamp)
+    kept = {reference.stamp for reference in rehearsal.references}
+    kept |= {compared_with[stamp] for stamp in kept if stamp in compared_with}
     return frozenset(key_frames[-(history + 2) :]) | {numbers[stamp] for stamp in kept}
 
 

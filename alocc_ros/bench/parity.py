@@ -23,13 +23,14 @@ import torch
 from torch import Tensor
 
 from alocc_ros import records
-from alocc_ros.engine import running
+from alocc_ros.bench.scene import ExampleFrame
+from alocc_ros.bench.stages import output_stages, watching
 from alocc_ros.errors import AloccError, ModelError
-from alocc_ros.network.alocc import Alocc, NetworkInput
 from alocc_ros.network.cameras import CameraGeometry
 from alocc_ros.network.checkpoint import load_weights
-from alocc_ros.network.observe import Lazy, observing
+from alocc_ros.network.model import Alocc
 from alocc_ros.network.variants import VARIANTS, Variant
+from alocc_ros.runtime.runner import inference, make_runner
 
 # Largest error of a stage, relative to the largest magnitude of that stage. Float32 round-off
 # through 60 layers stays near 1e-5; the stereo cost of flat inputs and positions that round
@@ -100,7 +101,7 @@ class Golden:
 
     def frame(
         self, t: int, variant: Variant, stereo: bool
-    ) -> tuple[NetworkInput, Tensor | None, bool]:
+    ) -> tuple[ExampleFrame, Tensor | None, bool]:
         """Frame ``t``: what goes in, the adjacent images [N, 3, H, W], does a sequence start.
 
         Raises:
@@ -111,7 +112,7 @@ class Golden:
             images, adjacent = _images(inputs, stereo)
             if images.shape[2:] != variant.input_size:
                 raise ValueError(f"images of shape {tuple(images.shape)}")
-            return _frame(inputs, images), adjacent, bool(inputs["start_of_sequence"])
+            return _frame(variant, inputs, images), adjacent, bool(inputs["start_of_sequence"])
         except Exception as error:  # in as many ways as a dictionary of tensors can be wrong
             raise AloccError(
                 f"{self.folder}/procedural.py: make_frame({t}) gives no usable frame: "
@@ -235,38 +236,45 @@ def compare(
         load_weights(network, weights)
     except (ModelError, AttributeError, TypeError) as error:
         raise AloccError(f"{golden.folder}: weights of {entry['schema']}: {error}") from error
-    network = network.to(device)
-    memory = spare = previous = None
-    with running(backend), Vectors(golden.folder / entry["golden"]) as vectors:
+    runner = make_runner(network.to(device), backend)
+    state, previous = runner.new_state(), None
+    with inference(), Vectors(golden.folder / entry["golden"]) as vectors:
         for number, t in enumerate(golden.manifest["frames"]):
             frame, adjacent, starts = golden.frame(t, variant, entry["stereo"])
-            current = frame.images
-            frame = replace(frame, images=current.to(device))
-            if number == 0 or starts:
-                memory = None
-            if memory is not None and adjacent is not None and not torch.equal(adjacent, previous):
+            first = number == 0 or starts
+            plan = frame.plan(None if first else state.ages, slot=number % 2)
+            if not first and adjacent is not None and not torch.equal(adjacent, previous):
                 # The recorded neighbour is not the frame before: the cached feature is not its.
-                c2, _, _ = network.img_backbone(adjacent.to(device))
-                memory = replace(memory, stereo=c2)
-            seen: list[StageResult] = []
+                c2, _, _ = runner.core.img_backbone(adjacent.to(device))
+                state.reading(plan).stereo.copy_(c2)
+            compared: dict[str, StageResult] = {}
 
-            def look(stage: str, value: Lazy, t: int = t, seen: list = seen) -> None:
-                key = f"f{t}/{stage}"
-                if f"{key}/sub" in vectors:
-                    value = value() if callable(value) else value
-                    seen.append(_compare_stage(t, stage, value, vectors, key))
+            def recorded(stage: str, t: int = t) -> bool:
+                return f"f{t}/{stage}/sub" in vectors
 
-            with observing(look):
-                output = network(frame, memory, recycle=spare)
-            spare, memory, previous = memory, output.memory, current
-            if not seen:
+            def compare_one(
+                stage: str, value: Tensor, t: int = t, compared: dict = compared
+            ) -> None:
+                compared[stage] = _compare_stage(t, stage, value, vectors, f"f{t}/{stage}")
+
+            with watching(runner.core, compare_one, recorded):
+                output = runner.step(frame.images.to(device), plan, state)
+            host = {"depth_net/mlp_input": plan.tensors("cpu").camera[None]}
+            if variant.stereo:
+                cameras = frame.cameras.at_rest() if first else frame.cameras
+                host["stereo/curr2adjsensor"] = cameras.previous_T_camera
+            for stage, value in (host | output_stages(output)).items():
+                if recorded(stage):
+                    compare_one(stage, value)
+            previous = frame.images
+            if not compared:
                 raise AloccError(
                     f"{entry['golden']} holds no stage of frame {t} that is known here"
                 )
-            yield from seen
-            yield _compare_labels(t, output.labels, vectors)
+            yield from compared.values()
+            yield _compare_labels(t, output.labels[0], vectors)
             if output.flow is not None:
-                yield _compare_flow(t, output.flow, vectors)
+                yield _compare_flow(t, output.flow[0], vectors)
 
 
 def _images(inputs: dict[str, Any], stereo: bool) -> tuple[Tensor, Tensor | None]:
@@ -278,7 +286,7 @@ def _images(inputs: dict[str, Any], stereo: bool) -> tuple[Tensor, Tensor | None
     return pairs[:, 0].contiguous(), pairs[:, 1].contiguous()
 
 
-def _frame(inputs: dict[str, Any], images: Tensor) -> NetworkInput:
+def _frame(variant: Variant, inputs: dict[str, Any], images: Tensor) -> ExampleFrame:
     grid_T_camera = torch.eye(4, dtype=torch.float64).repeat(len(images), 1, 1)
     grid_T_camera[:, :3, :3], grid_T_camera[:, :3, 3] = inputs["rots"][0], inputs["trans"][0]
     now = inputs["ego2globals"][0].double() @ inputs["sensor2egos"][0].double()
@@ -291,7 +299,7 @@ def _frame(inputs: dict[str, Any], images: Tensor) -> NetworkInput:
         torch.linalg.inv(before) @ now,
         inputs["bda"][0],
     )
-    return NetworkInput(images, cameras, inputs["curr_to_prev_ego_rt"].double())
+    return ExampleFrame(variant, images, cameras, inputs["curr_to_prev_ego_rt"].double())
 
 
 def _compare_stage(t: int, stage: str, value: Tensor, vectors: Vectors, key: str) -> StageResult:

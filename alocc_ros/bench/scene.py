@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from alocc_ros.network.alocc import NetworkInput
 from alocc_ros.network.cameras import CameraGeometry
+from alocc_ros.network.plan import FramePlan, frame_plan
 from alocc_ros.network.variants import Variant
 
 # Heading (degrees, left positive), position (m), focal length (px of 1600x900); order of CAMERAS.
@@ -26,9 +27,52 @@ _IMAGE = (900, 1600)
 _STEP, _TURN = 4.0, math.radians(2.0)  # a key frame at 8 m/s
 
 
+@dataclass(frozen=True)
+class ExampleFrame:
+    """One frame of the drive.
+
+    Attributes:
+        variant: that it was made for.
+        images: [N, 3, H, W] float32, noise.
+        cameras: geometry of the N cameras.
+        previous_T_current: [4, 4] float64 metres, grid frame now -> at the key frame before.
+    """
+
+    variant: Variant
+    images: Tensor
+    cameras: CameraGeometry
+    previous_T_current: Tensor
+
+    def plan(
+        self,
+        ages: Tensor | None,
+        keyframe: bool = True,
+        slot: int = 0,
+        camera_mask: Tensor | None = None,
+    ) -> FramePlan:
+        """Its plan.
+
+        Args:
+            ages: [1, T] seconds at the last key frame, ``StreamState.ages``; None: the frame begins
+                a sequence.
+            keyframe: the history moves on.
+            slot: where its features go, 0 or 1; the other is looked at.
+            camera_mask: [N] bool, which cameras have an image; None: all.
+        """
+        first = ages is None
+        plan = frame_plan(
+            self.variant,
+            self.cameras,
+            None if first else self.previous_T_current,
+            ages=None if first else ages + self.variant.history_interval,
+            camera_mask=camera_mask,
+        )
+        return replace(plan, first=first, keyframe=keyframe, slot=slot, reference=1 - slot)
+
+
 def example_frame(
     variant: Variant, device: str | torch.device = "cpu", seed: int = 0
-) -> NetworkInput:
+) -> ExampleFrame:
     """One frame: noise for images, the geometry of a real rig in motion."""
     height, width = variant.input_size
     scale = max(width / _IMAGE[1], height / _IMAGE[0])
@@ -48,7 +92,7 @@ def example_frame(
         augmentation=np.eye(3),
     )
     images = _images((count, 3, height, width), device, seed)
-    return NetworkInput(images, cameras, torch.from_numpy(motion), variant.history_interval)
+    return ExampleFrame(variant, images, cameras, torch.from_numpy(motion))
 
 
 def _images(shape: tuple[int, ...], device: str | torch.device, seed: int) -> Tensor:

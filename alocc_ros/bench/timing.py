@@ -16,7 +16,7 @@ import resource
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -24,16 +24,14 @@ from torch import nn
 from torch.nn.utils import fuse_conv_bn_eval
 
 from alocc_ros import __version__
-from alocc_ros.bench.flops import count
+from alocc_ros.bench.flops import count_as_written, count_prepared
 from alocc_ros.bench.scene import example_frame
-from alocc_ros.engine import running
-from alocc_ros.network.alocc import Alocc
+from alocc_ros.bench.stages import timing_parts
 from alocc_ros.network.backbone import ResNet
-from alocc_ros.network.memory import Memory
-from alocc_ros.network.observe import Lazy, observing
+from alocc_ros.network.model import Alocc
 from alocc_ros.network.variants import Variant
 from alocc_ros.ops import native
-from alocc_ros.ops.mode import twins
+from alocc_ros.runtime.runner import check_backend, inference, make_runner
 
 # Edge of the square float32 product whose rate counts as attainable.
 _PRODUCT = 3072
@@ -96,25 +94,25 @@ class Report:
 
 
 class Drive:
-    """The network on one frame after the other, memory carried over, with random weights."""
+    """The network on one frame after the other, state carried over, with random weights."""
 
-    def __init__(self, variant: Variant, device: torch.device) -> None:
+    def __init__(self, variant: Variant, device: torch.device, backend: str) -> None:
         torch.manual_seed(0)
         self.network = Alocc(variant).eval().to(device)
+        self.runner = make_runner(self.network, backend)
+        self.state = self.runner.new_state()
         self.frame = example_frame(variant)
         images = self.frame.images
         self.images = images.to(device)
         self._host_images = images.pin_memory() if device.type == "cuda" else images
-        self._device = device
-        self.memory: Memory | None = None
-        self._spare: Memory | None = None
+        self._steps = 0
 
     def step(self) -> None:
         """From images in main memory to labels and flow in main memory."""
-        images = self._host_images.to(self._device, non_blocking=True)
-        moved = replace(self.frame, images=images)
-        output = self.network(moved, self.memory, recycle=self._spare)
-        self._spare, self.memory = self.memory, output.memory
+        images = self._host_images.to(self.runner.device, non_blocking=True)
+        plan = self.frame.plan(self.state.ages if self._steps else None, slot=self._steps % 2)
+        output = self.runner.step(images, plan, self.state)
+        self._steps += 1
         output.labels.cpu().numpy()
         if output.flow is not None:
             output.flow.half().contiguous().cpu().numpy()
@@ -129,8 +127,9 @@ def benchmark(
     progress: Callable[[str], None] = lambda _: None,
 ) -> Report:
     """Time ``frames`` frames after ``warmup`` ones, with random weights."""
-    drive = Drive(variant, device)
-    network, images, step = drive.network, drive.images, drive.step
+    backend = check_backend(backend)
+    drive = Drive(variant, device, backend)
+    backbone, images, step = drive.runner.core.img_backbone, drive.images, drive.step
     report = Report(
         variant=variant.name,
         device=str(device),
@@ -139,43 +138,45 @@ def benchmark(
         product_flops=2.0 * _PRODUCT**3,
         environment=environment(device),
     )
-    stages: list[tuple[str, float]] = []
+    moments: list[tuple[str, float]] = []
 
-    def look(stage: str, _: Lazy) -> None:
+    def ran(part: str) -> None:
         _synchronise(device)
-        stages.append((stage, time.perf_counter()))
+        moments.append((part, time.perf_counter()))
 
     def timed(function: Callable[[], object], sample: Sample) -> None:
         sample.times.append(_seconds(function, device))
 
-    with running(backend):
+    with inference():
         # The third frame is the first that allocates nothing new for the memory.
         for i in range(max(warmup, 3)):
             progress(f"warm-up {i + 1} of {max(warmup, 3)}")
             step()
         report.peak_bytes = _peak_bytes(device)  # what is compared with needs memory of its own
-        plain = _plain(network.img_backbone)
+        plain = _plain(drive.network.img_backbone)
         plain_images = images.contiguous(memory_format=torch.channels_last)
         matrix = torch.randn(_PRODUCT, _PRODUCT, device=device)
-        with twins():
-            plain(plain_images)
-        network.img_backbone(images)
+        plain(plain_images)
+        backbone(images)
         # All in turn, so that whatever else the machine does befalls them alike.
         for i in range(frames):
             progress(f"frame {i + 1} of {frames}")
             timed(step, report.frame)
-            timed(lambda: network.img_backbone(images), report.backbone)
-            with twins():
-                timed(lambda: plain(plain_images), report.plain_backbone)
+            timed(lambda: backbone(images), report.backbone)
+            timed(lambda: plain(plain_images), report.plain_backbone)
             timed(lambda: matrix @ matrix, report.product)
-            stages.clear()
+            moments.clear()
             _synchronise(device)
-            stages.append(("start", time.perf_counter()))
-            with observing(look):
+            moments.append(("", time.perf_counter()))
+            with timing_parts(drive.runner.core, ran):
                 step()
-            _collect(stages, report.parts)
+            ran("output")
+            _collect(moments, report.parts)
         progress("counting operations")
-        report.flops = count(network, replace(drive.frame, images=images), drive.memory, backend)
+        if backend == "reference":
+            report.flops = count_as_written(variant)
+        else:
+            report.flops = count_prepared(drive.network)
     report.backbone_flops = report.flops["img_backbone"]
     return report
 
@@ -220,7 +221,8 @@ def benchmark_as_reference(
     progress: Callable[[str], None] = lambda _: None,
 ) -> ReferenceReport:
     """Frames and nothing between them, as the published FPS were measured."""
-    drive = Drive(variant, device)
+    backend = check_backend(backend)
+    drive = Drive(variant, device, backend)
     report = ReferenceReport(
         variant=variant.name,
         device=str(device),
@@ -229,7 +231,7 @@ def benchmark_as_reference(
         warmup=warmup,
         environment=environment(device),
     )
-    with running(backend):
+    with inference():
         for i in range(warmup):
             progress(f"warm-up {i + 1} of {warmup}")
             drive.step()
@@ -248,11 +250,10 @@ def _seconds(function: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-def _collect(stages: list[tuple[str, float]], parts: dict[str, Sample]) -> None:
-    """Time between two looks belongs to the later stage; stages of one part are summed."""
+def _collect(moments: list[tuple[str, float]], parts: dict[str, Sample]) -> None:
+    """Time between two moments belongs to the later part; stages of one part are summed."""
     sums: dict[str, float] = {}
-    for (_, before), (stage, after) in zip(stages[:-1], stages[1:], strict=True):
-        part = stage.partition("/")[0]
+    for (_, before), (part, after) in zip(moments[:-1], moments[1:], strict=True):
         sums[part] = sums.get(part, 0.0) + after - before
     for part, seconds in sums.items():
         parts.setdefault(part, Sample()).times.append(seconds)

@@ -13,7 +13,7 @@ from alocc_ros import records
 from alocc_ros.errors import CheckpointError, ModelError, ParameterError
 
 if TYPE_CHECKING:
-    from alocc_ros.network.alocc import Alocc
+    from alocc_ros.network.model import Alocc
     from alocc_ros.network.variants import Variant
 
 
@@ -86,10 +86,10 @@ def load_network(
     """
     import torch
 
-    from alocc_ros.engine import keep_freed_memory, resolve_device
-    from alocc_ros.network.alocc import Alocc
     from alocc_ros.network.checkpoint import load_weights, read_state_dict
+    from alocc_ros.network.model import Alocc
     from alocc_ros.network.variants import find_variant
+    from alocc_ros.runtime.device import keep_freed_memory, resolve_device
 
     place = resolve_device(device)
     keep_freed_memory()

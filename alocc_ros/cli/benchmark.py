@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument("--device", default="cpu", help="auto, cpu, cuda, cuda:N (default: cpu)")
-    parser.add_argument("--backend", default="eager", help="eager or twin (default: eager)")
+    parser.add_argument("--backend", default="eager", help="eager or reference (default: eager)")
     parser.add_argument(
         "--method", default="parts", choices=("parts", "reference"),
         help="part by part (default), or frames per second as published ones were counted",
@@ -71,10 +71,10 @@ def _node(args: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from alocc_ros.engine import resolve_device
     from alocc_ros.errors import ParameterError
     from alocc_ros.records import find
     from alocc_ros.ros.benchmark import plumbing, publishing
+    from alocc_ros.runtime.device import resolve_device
 
     rate = args.rate or (1.0 if args.bag else 12.0)
     if args.seconds < 3.0 or rate <= 0.0:
@@ -109,26 +109,26 @@ def _node(args: argparse.Namespace) -> int:
 
 def _check_choices(args: argparse.Namespace) -> None:
     """Once, and before anything is run."""
-    from alocc_ros import engine
+    from alocc_ros.runtime.device import resolve_device
+    from alocc_ros.runtime.runner import check_backend
 
-    engine.resolve_device(args.device)
-    with engine.running(args.backend):
-        pass
+    resolve_device(args.device)
+    check_backend(args.backend)
 
 
 def _one(variant: Any, args: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from alocc_ros import engine
+    from alocc_ros.runtime.device import keep_freed_memory, resolve_device
 
-    engine.keep_freed_memory()
+    keep_freed_memory()
     import torch
 
     from alocc_ros.bench.timing import benchmark, benchmark_as_reference
 
     if args.threads:
         torch.set_num_threads(args.threads)
-    device = engine.resolve_device(args.device)
+    device = resolve_device(args.device)
     console = Console(stderr=args.json)
     with console.status(variant.name) as status:
 

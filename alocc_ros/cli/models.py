@@ -148,8 +148,8 @@ def _cause(error: BaseException) -> str:
 
 
 def _verify(path: Path, variant: str | None) -> int:
-    from alocc_ros.network.alocc import Alocc
     from alocc_ros.network.checkpoint import likely_variant, load_weights, read_state_dict
+    from alocc_ros.network.model import Alocc
     from alocc_ros.network.variants import VARIANTS, find_variant
 
     if variant is not None:

@@ -13,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--golden", required=True, metavar="DIR", help="folder of golden vectors")
     parser.add_argument("--variant", action="append", help="only this one; may be repeated")
     parser.add_argument("--device", default="cpu", help="auto, cpu, cuda, cuda:N (default: cpu)")
-    parser.add_argument("--backend", default="eager", help="eager or twin (default: eager)")
+    parser.add_argument("--backend", default="eager", help="eager or reference (default: eager)")
     parser.add_argument("--json", action="store_true", help="machine-readable result")
 
 
@@ -22,26 +22,28 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from alocc_ros import engine
     from alocc_ros.bench import parity
+    from alocc_ros.runtime.device import keep_freed_memory, resolve_device
+    from alocc_ros.runtime.runner import check_backend
 
-    engine.keep_freed_memory()
-    device = engine.resolve_device(args.device)
+    keep_freed_memory()
+    backend = check_backend(args.backend)
+    device = resolve_device(args.device)
     golden = parity.open_golden(args.golden)
     names = args.variant or list(golden.manifest["variants"])
     for name in names:
         golden.entry(name)
     console = Console(stderr=args.json)
-    report: dict[str, object] = {"device": str(device), "backend": args.backend, "variants": {}}
+    report: dict[str, object] = {"device": str(device), "backend": backend, "variants": {}}
     all_passed = True
     for name in names:
         with console.status(f"{name}: running the recorded frames"):
-            results = list(parity.compare(golden, name, device, args.backend))
+            results = list(parity.compare(golden, name, device, backend))
         passed = all(r.passed for r in results)
         all_passed &= passed
         report["variants"][name] = {"passed": passed, "results": parity.as_json(results)}
         frames = ", ".join(map(str, golden.manifest["frames"]))
-        table = Table(title=f"{name} on {device}, {args.backend}: worst of frames {frames}")
+        table = Table(title=f"{name} on {device}, {backend}: worst of frames {frames}")
         for column in ("stage", "frame", "max abs", "relative", "agree", ""):
             justify = "left" if column == "stage" else "right"
             table.add_column(column, justify=justify, no_wrap=True)

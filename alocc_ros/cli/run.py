@@ -260,7 +260,7 @@ def _print_summary(
         ("frames", f"{account.frames} ({account.complete} complete, {partial} partial{resumed})"),
         ("missing", _counts(account.missing)),
         ("dropped", _counts(source.drops)),
-        ("resets", _counts(pipeline.memory.resets)),
+        ("resets", _counts(pipeline.keyframes.resets)),
         ("latency", _latency(account)),
         ("preset", preset),
         ("model", f"{job.provenance.model}, {job.provenance.weights}"),

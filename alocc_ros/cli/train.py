@@ -50,10 +50,10 @@ def run(args: argparse.Namespace) -> int:
     """Train; alone, or as one of torchrun's processes."""
     from rich.console import Console
 
-    from alocc_ros import engine
+    from alocc_ros.runtime.device import keep_freed_memory, resolve_device
 
-    device = engine.resolve_device(args.device)
-    engine.keep_freed_memory()
+    device = resolve_device(args.device)
+    keep_freed_memory()
     import torch
 
     from alocc_ros.training.parallel import joined
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     with joined(device.type) as world:
         console = Console(stderr=True, quiet=world.rank > 0)
         if device.type == "cuda" and world.size > 1:
-            device = engine.resolve_device(f"cuda:{world.local_rank}")
+            device = resolve_device(f"cuda:{world.local_rank}")
         _train(args, config, device, world, console)
     return 0
 
@@ -102,8 +102,8 @@ def _train(
     console: Console,
 ) -> None:
     from alocc_ros import records
-    from alocc_ros.network.alocc import Alocc
     from alocc_ros.network.checkpoint import read_state_dict
+    from alocc_ros.network.model import Alocc
     from alocc_ros.network.variants import find_variant
     from alocc_ros.training.parallel import wait_for_all
     from alocc_ros.training.randomness import seed_everything

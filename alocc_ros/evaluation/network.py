@@ -9,14 +9,14 @@ from alocc_ros.datasets.nuscenes import Sample, Scene, frame_set
 from alocc_ros.evaluation.evaluate import Predictor
 from alocc_ros.evaluation.lidar_depth import lidar_depth
 from alocc_ros.pipeline import Pipeline
-from alocc_ros.stream.memory import MemoryPolicy
+from alocc_ros.stream.keyframes import KeyframeSettings
 from alocc_ros.types import Occupancy
 
 # Every key frame goes into the memory, and nothing but a new scene empties it: as in training,
 # and as published scores were taken. (On a vehicle, time and poses are not to be trusted so.)
-AS_IN_TRAINING = MemoryPolicy(
+AS_IN_TRAINING = KeyframeSettings(
     interval_ns=1,
-    glances=1,
+    references=1,
     max_gap_ns=10**15,
     max_speed=1e9,
     max_turn_rate=1e9,
@@ -24,7 +24,7 @@ AS_IN_TRAINING = MemoryPolicy(
 
 
 def network_predictor(pipeline: Pipeline, remembers: bool = True) -> Predictor:
-    """Runs ``pipeline``, whose policy should be ``AS_IN_TRAINING``.
+    """Runs ``pipeline``, whose settings should be ``AS_IN_TRAINING``.
 
     Without ``remembers`` each frame is the first one: what the memory is worth can be measured.
     """

@@ -1,5 +1,5 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
-"""Image backbone: ResNet-50 with the stride in the 3x3 convolution (spec section 2)."""
+"""Image backbone: ResNet-50 with the stride in the 3x3 convolution (docs/network.md section 2)."""
 
 from __future__ import annotations
 

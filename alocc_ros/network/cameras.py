@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from alocc_ros.network.variants import Variant
-from alocc_ros.ops.splat import Frustum
+
+_OUT_OF_SIGHT = 1e6  # metres
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class CameraGeometry:
         return replace(self, previous_T_camera=torch.eye(4).expand(len(self.intrinsics), 4, 4))
 
     def camera_vector(self) -> Tensor:  # [N, 27] float32
-        """What the depth network is told of each camera (spec section 5, item 1)."""
+        """What the depth network is told of each camera (docs/network.md section 5, item 1)."""
         k, r, t = self.intrinsics, self.post_rotation, self.post_translation
         a = self.augmentation.expand(len(k), 3, 3)
         columns = [k[:, 0, 0], k[:, 1, 1], k[:, 0, 2], k[:, 1, 2]]
@@ -64,25 +65,27 @@ class CameraGeometry:
         affine[:, 2] = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
         return torch.linalg.inv(self.intrinsics) @ affine
 
-    def frustum(self, variant: Variant) -> Frustum:
-        """Pixels and depths that are lifted, and where they lie (spec section 6.3).
-
-        Feature columns map to evenly spread input pixels, first to first and last to last
-        (not to the centres of 16-pixel blocks); a depth bin stands at its lower edge.
+    def rays(self) -> tuple[Tensor, Tensor]:  # [N, 3, 3], [N, 3]
+        """Where pixels lie: input-image pixel (u, v) at depth d is at d * M (u, v, 1) + origin in
+        the grid's frame, metres (docs/network.md section 6.3).
         """
-        height, width = variant.input_size
-        rows, columns = variant.feature_size
-        ray = self.augmentation @ self.grid_T_camera[:, :3, :3] @ self._ray()
-        origin = (self.augmentation @ self.grid_T_camera[:, :3, 3:])[..., 0]
-        us, vs = (
-            torch.linspace(0, size - 1, count, dtype=torch.float64)
-            for size, count in ((width, columns), (height, rows))
-        )
-        return Frustum(us, vs, depth_bins(variant), ray, origin)
+        rays = self.augmentation @ self.grid_T_camera[:, :3, :3] @ self._ray()
+        return rays, (self.augmentation @ self.grid_T_camera[:, :3, 3:])[..., 0]
+
+    def without_reference(self, cameras: Tensor) -> CameraGeometry:
+        """The same where some cameras [N] bool have nothing to match against.
+
+        So far behind the previous camera no depth is visible, all depths cost the same, and the
+        stereo cue is neutral.
+        """
+        away = torch.eye(4, dtype=torch.float64)
+        away[2, 3] = -_OUT_OF_SIGHT
+        moved = torch.where(cameras[:, None, None], away, self.previous_T_camera)
+        return replace(self, previous_T_camera=moved)
 
     def stereo_homography(self, variant: Variant) -> tuple[Tensor, Tensor]:
         """H [N, 3, 3], offset [N, 3]: pixel (x, y) of the quarter-size feature at depth d lies
-        at d * H (x, y, 1) + offset (homogeneous) in the previous one (spec section 4).
+        at d * H (x, y, 1) + offset (homogeneous) in the previous one (docs/network.md section 4).
         """
         height, width = variant.input_size
         rows, columns = height // 4, width // 4
@@ -96,6 +99,17 @@ class CameraGeometry:
         post[:, :2, 2] = self.post_translation[:, :2]
         back = torch.linalg.inv(to_image) @ post @ self.intrinsics
         return back @ rotation @ self._ray() @ to_image, (back @ translation[..., None])[..., 0]
+
+
+def feature_pixels(variant: Variant) -> tuple[Tensor, Tensor]:  # [w], [h] float64
+    """Input-image pixel of each column and row of the stride-16 feature.
+
+    Columns map to evenly spread input pixels, first to first and last to last, not to the centres
+    of 16-pixel blocks (docs/network.md section 6.3).
+    """
+    (height, width), (rows, columns) = variant.input_size, variant.feature_size
+    us = torch.linspace(0, width - 1, columns, dtype=torch.float64)
+    return us, torch.linspace(0, height - 1, rows, dtype=torch.float64)
 
 
 def depth_bins(variant: Variant) -> Tensor:  # [D] float64 metres

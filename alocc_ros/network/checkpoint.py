@@ -346,7 +346,7 @@ def _misfit(
 @functools.cache
 def _shapes(variant: str) -> dict[str, torch.Size]:
     """Names and shapes of a network's weights, without making the weights."""
-    from alocc_ros.network.alocc import Alocc
+    from alocc_ros.network.model import Alocc
 
     with torch.device("meta"):
         return {k: v.shape for k, v in Alocc(VARIANTS[variant]).state_dict().items()}

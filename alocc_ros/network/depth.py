@@ -1,6 +1,6 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
 """Depth network: where the surfaces are along each pixel's ray, and what they look like
-(paper section 3.2; spec sections 4 and 5).
+(paper section 3.2; docs/network.md sections 4 and 5).
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alocc_ros.network.observe import observe
 from alocc_ros.network.variants import Variant
 from alocc_ros.ops.conv import conv_bn
 
@@ -21,7 +20,7 @@ _ASPP_CHANNELS = 96
 _OFFSET_SCALE, _OFFSET_LIMIT = 4.0, 8.0
 
 
-class Lifted(NamedTuple):
+class DepthPrediction(NamedTuple):
     """What the depth network says of every pixel of the stride-16 feature.
 
     Attributes:
@@ -37,6 +36,17 @@ class Lifted(NamedTuple):
     context: Tensor
     side_weight: Tensor | None
     side_offset: Tensor | None
+
+
+class Gates(NamedTuple):
+    """What the cameras' geometry does to the feature; constant while the rig is.
+
+    Attributes:
+        depth, context: [N, C, 1, 1] in [0, 1], of the two branches.
+    """
+
+    depth: Tensor
+    context: Tensor
 
 
 class CameraMlp(nn.Module):
@@ -59,9 +69,13 @@ class SqueezeExcite(nn.Module):
         self.conv_reduce = nn.Conv2d(channels, channels, 1)
         self.conv_expand = nn.Conv2d(channels, channels, 1)
 
-    def forward(self, x: Tensor, camera: Tensor) -> Tensor:  # [N, C, h, w], [N, C]
-        gate = self.conv_expand(F.relu(self.conv_reduce(camera[..., None, None])))
-        return x * torch.sigmoid(gate)
+    def gate(self, camera: Tensor) -> Tensor:  # [N, C] -> [N, C, 1, 1]
+        """What each channel is multiplied with."""
+        hidden = F.relu(self.conv_reduce(camera[..., None, None]))
+        return torch.sigmoid(self.conv_expand(hidden))
+
+    def forward(self, x: Tensor, gate: Tensor) -> Tensor:  # [N, C, h, w], [N, C, 1, 1]
+        return x * gate
 
 
 class BasicBlock(nn.Module):
@@ -157,34 +171,33 @@ class DepthNet(nn.Module):
             nn.Conv2d(mid, variant.intra_length, 1),
         )
 
+    def gates(self, camera: Tensor) -> Gates:  # [N, 27], see CameraGeometry.camera_vector
+        """The part that only the cameras' geometry decides."""
+        camera = self.bn(camera)  # BatchNorm carries the scale of raw focal lengths and crops
+        return Gates(
+            self.depth_se.gate(self.depth_mlp(camera)),
+            self.context_se.gate(self.context_mlp(camera)),
+        )
+
     def forward(
         self,
         feature: Tensor,  # [N, 256, h, w] stride-16 image feature
-        camera: Tensor,  # [N, 27] see geometry.camera_vector
+        gates: Gates,
         cost: Tensor | None,  # [N, D, H/4, W/4] stereo cost volume
-    ) -> Lifted:
-        observe("depth_net/mlp_input", camera[None])
-        # BatchNorm carries the scale of raw focal lengths and crops.
-        camera = self.bn(camera)
+    ) -> DepthPrediction:
         reduced = conv_bn(feature, *self.reduce_conv, relu=True)
-        observe("depth_net/reduce_conv", reduced)
-        seen = self.context_se(reduced, self.context_mlp(camera))
-        observe("depth_net/context_se", seen)
+        seen = self.context_se(reduced, gates.context)
         context = conv_bn(seen, self.context_conv)
-        where = self.depth_se(reduced, self.depth_mlp(camera))
-        observe("depth_net/depth_se", where)
+        where = self.depth_se(reduced, gates.depth)
 
         side_weight = side_offset = None
         if hasattr(self, "depth2occ_inter_weight_net"):
             side_weight = torch.sigmoid(conv_bn(where, self.depth2occ_inter_weight_net))
             offset = conv_bn(where, self.depth2occ_inter_bias_net) * _OFFSET_SCALE
             side_offset = offset.clamp(-_OFFSET_LIMIT, _OFFSET_LIMIT)
-            observe("depth_net/inter_weight", lambda: side_weight.unflatten(1, (3, 3, 3)))
-            observe("depth_net/inter_offset", lambda: side_offset.unflatten(1, (3, 3, 2)))
         if cost is not None:
             matched = conv_bn(cost, *self.cost_volumn_net[:2])
             matched = conv_bn(matched, *self.cost_volumn_net[2:])
-            observe("stereo/cost_volume_net", matched)
             where = torch.cat([where, matched], 1)
 
         shared = self.depth_conv[0].downsample
@@ -194,10 +207,6 @@ class DepthNet(nn.Module):
             depth = self.depth_conv[block](depth, depth)
             fill = self.occ_conv[block](fill, fill)
         logits = conv_bn(self.depth_conv[3](depth), self.depth_conv[4])
-        observe("depth_net/depth_logits", logits)
         fill = conv_bn(fill, self.occ_conv[3])
-        observe("depth_net/occ_weight_logits", fill)
         probability = torch.softmax(logits, 1)
-        observe("depth_net/depth_prob", probability)
-        observe("depth_net/context", context[None])
-        return Lifted(probability, torch.sigmoid(fill), context, side_weight, side_offset)
+        return DepthPrediction(probability, torch.sigmoid(fill), context, side_weight, side_offset)

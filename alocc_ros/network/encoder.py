@@ -1,18 +1,17 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
-"""Bird's-eye and voxel encoders (spec sections 7 and 9)."""
+"""Bird's-eye and voxel encoders (docs/network.md sections 7 and 9)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from alocc_ros.ops.conv import conv_bn
 from alocc_ros.ops.upsample import merge_levels
 
 
-class FlatBlock(nn.Module):
+class BEVBlock(nn.Module):
     """2-D residual block; where the shape changes the skip is a 3x3 convolution without norm."""
 
     def __init__(self, inputs: int, channels: int, stride: int, project: bool) -> None:
@@ -60,7 +59,7 @@ class Encoder(nn.Module):
         self, inputs: int, channels: Sequence[int], blocks: Sequence[int], volumetric: bool
     ) -> None:
         super().__init__()
-        block = VoxelBlock if volumetric else FlatBlock
+        block = VoxelBlock if volumetric else BEVBlock
         stages = []
         for i, (width, count) in enumerate(zip(channels, blocks, strict=True)):
             stage = [block(inputs, width, 1 if i == 0 else 2, project=True)]
@@ -77,7 +76,7 @@ class Encoder(nn.Module):
         return levels
 
 
-class FlatNeck(nn.Module):
+class BEVNeck(nn.Module):
     """All levels upsampled and merged by two 3x3 convolutions."""
 
     def __init__(self, inputs: int, channels: int) -> None:
@@ -104,11 +103,3 @@ class VoxelNeck(nn.Module):
 
     def forward(self, levels: list[Tensor]) -> Tensor:  # -> [B, C, Y, X, Z]
         return merge_levels(levels, self.conv.conv, self.conv.bn)
-
-
-def raise_height(
-    flat: Tensor,  # [B, V * Z, Y, X]
-    heights: int,
-) -> Tensor:  # [B, V, Y, X, Z]
-    """Channel c * Z + z of a bird's-eye map is channel c at height z."""
-    return torch.stack(flat.unflatten(1, (-1, heights)).unbind(2), -1)

@@ -1,26 +1,29 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
-"""Occupancy and flow heads (paper sections 3.3 and 3.5; spec sections 10 and 11)."""
+"""Occupancy and flow heads (paper sections 3.3 and 3.5; docs/network.md sections 10 and 11)."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alocc_ros.network.observe import observe
+from alocc_ros.network.temporal import Warp
 from alocc_ros.network.variants import Variant
-from alocc_ros.ops.conv import conv_bn
+from alocc_ros.ops.conv import FoldedConv, conv_bn
 from alocc_ros.ops.correlation import TAPS, correlation
-from alocc_ros.ops.flow import FLOW_BINS, decode_flow
-from alocc_ros.ops.history import index_motion, warp_twin
+from alocc_ros.ops.flow_head import FLOW_BINS, decode_flow_reference, dense_flow, sparse_flow
 
 # The flow head's bird's-eye map: mean of the voxel slices z = 3..8 (0.2 to 2.6 m).
 FLOW_SLICES = slice(3, 9)
 _FLOW_COST_CHANNELS = 24
+# Where flow is wanted of moving classes only: one voxel in so many gets one at most.
+_FLOW_SHARE = 8
 
 
 class AloccHead(nn.Module):
-    """Class prototypes against voxel features; optionally flow.
+    """Class prototypes, and the layers of the flow head.
 
     There is no decoder: each class is one embedding, so the logits of all classes are one matrix
     product with constants. Query 0 is a noise slot, dropped before labels.
@@ -46,66 +49,213 @@ class AloccHead(nn.Module):
                 nn.Conv3d(width, 2 * width, 1), nn.ReLU(), nn.Conv3d(2 * width, 2 * FLOW_BINS, 1)
             )
 
-    def class_embeddings(self) -> Tensor:  # [Q, V]
-        """What a voxel feature is compared with."""
-        embeddings = self.mask_embed(self.post_norm(self.query_feat.weight))
-        observe("head/mask_embed", lambda: embeddings[None])
-        return embeddings
+    def class_embeddings(self) -> Tensor:  # [Q - 1, V]
+        """What a voxel feature is compared with, of each class."""
+        return self.mask_embed(self.post_norm(self.query_feat.weight))[1:]
 
-    def forward(self, voxels: Tensor) -> Tensor:  # [1, V, Y, X, Z] -> [Y, X, Z, Q - 1]
-        """Logits of the benchmark's classes, channels last."""
-        embeddings = self.class_embeddings()
-        observe("head/occ_logits", lambda: torch.einsum("qc,bcyxz->bqyxz", embeddings, voxels))
-        return voxels[0].permute(1, 2, 3, 0) @ embeddings[1:].T
+    def image_embeddings(self) -> Tensor:  # [Q - 1, C]
+        """What a lifted image feature is compared with, in the image-semantics loss."""
+        return self.mask_embed2(self.post_norm(self.query_feat.weight))[1:]
 
-    def flow(
-        self,
-        voxels: Tensor,  # [1, V, Y, X, Z]
-        previous: Tensor | None,  # [1, V, Y, X] bird's-eye map of the previous key frame
-        previous_T_current: Tensor,  # [4, 4] metres
-        variant: Variant,
-        where: Tensor | None = None,  # [Y, X, Z] bool; elsewhere the velocity is 0
-    ) -> tuple[Tensor, Tensor]:
-        """Velocity of every voxel, and the bird's-eye map to remember.
 
-        Returns:
-            flow [Y, X, Z, 2] m/s, components (along Y, along X); map [1, V, Y, X].
+class Classifier(nn.Module):
+    """Encoder feature to class logits and voxel features."""
+
+    def __init__(self, variant: Variant, final_conv: nn.Module | None, head: AloccHead) -> None:
+        super().__init__()
+        # A tuple, so that the modules keep the one name that the state_dict has for them.
+        self._parts = (final_conv, head)
+        self._heights = variant.grid.shape[2]
+
+    def forward(self, merged: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, C, Y, X] or [B, V, Y, X, Z] -> logits [B, Y, X, Z, Q - 1], voxels [B, V, Y, X, Z].
+
+        Channel c * Z + z of a bird's-eye map is channel c at height z. Heights come first in
+        memory there: putting them last would cost a copy and another one of the gradient.
         """
-        # Over rows of channels, the order in which voxels lie in memory: ten times faster.
-        rows = voxels.permute(0, 2, 3, 4, 1)
-        bev = rows[:, :, :, FLOW_SLICES].mean(3).permute(0, 3, 1, 2)
-        cost = self._match(bev, bev if previous is None else previous, previous_T_current, variant)
-        cost = F.interpolate(cost, size=bev.shape[2:], mode="bilinear", align_corners=True)
-        flow = decode_flow(cost, voxels, self.flow_post_conv[0], self.flow_predicter, where)
-        observe("head/flow", lambda: flow[None])
-        return flow, bev.detach()
+        final_conv, head = self._parts
+        if final_conv is None:
+            rising = merged.permute(0, 1, 4, 2, 3)
+        else:
+            rising = conv_bn(merged, final_conv).unflatten(1, (-1, self._heights))
+        embeddings = head.class_embeddings()
+        logits = embeddings.expand(len(rising), -1, -1) @ rising.flatten(2)
+        logits = logits.unflatten(2, rising.shape[2:])  # [B, Q - 1, Z, Y, X]
+        return logits.permute(0, 3, 4, 2, 1), rising.permute(0, 1, 3, 4, 2)
 
-    @staticmethod
-    @torch.no_grad()
-    def correlate(
-        bev: Tensor,  # [1, C, Y, X]
-        previous: Tensor,  # [1, C, Y, X]
-        previous_T_current: Tensor,
+
+class PreparedClassifier(nn.Module):
+    """The same with the class embeddings as constants.
+
+    No activation stands between the convolution to voxel features and the product with the
+    embeddings: where nobody wants the features, both are ONE convolution. Channels come last in
+    memory.
+    """
+
+    def __init__(
+        self,
         variant: Variant,
-    ) -> Tensor:  # [1, TAPS * TAPS, Y/2, X/2]
-        """How alike each place now and the places around it before are."""
-        r = variant.grid.resolution
-        motion = index_motion(previous_T_current, variant.grid.lower, (r, r, r), planar=True)
-        warped = warp_twin(previous[0, ..., None], motion)[None, ..., 0]
-        observe("flow/history_bev_warped", warped)
+        final_conv: FoldedConv | None,  # C -> V * heights, channel = v * heights + z
+        embeddings: Tensor,  # [Q - 1, V]
+    ) -> None:
+        super().__init__()
+        self._heights = variant.grid.shape[2]
+        self.conv = None
+        if final_conv is not None:
+            matrix = torch.eye(variant.voxel_channels) if variant.flow else embeddings
+            self.conv = _merged_conv(final_conv, matrix.to(embeddings), self._heights)
+        features = final_conv is None or variant.flow
+        classes = embeddings.T if features else None
+        self.register_buffer("classes", classes, persistent=False)
+
+    def forward(self, merged: Tensor) -> tuple[Tensor, Tensor | None]:
+        """As ``Classifier``; voxels are None where only the logits are made."""
+        if self.conv is None:
+            rows = merged.permute(0, 2, 3, 4, 1)
+        else:
+            flat = self.conv(merged).unflatten(1, (self._heights, -1))
+            rows = flat.permute(0, 3, 4, 1, 2)  # [B, Y, X, Z, V or Q - 1]
+        if self.classes is None:
+            return rows, None
+        return rows @ self.classes, rows.permute(0, 4, 1, 2, 3)
+
+
+class FlowMap(nn.Module):
+    """The bird's-eye map that is matched: [B, V, Y, X, Z] -> [B, V, Y, X]."""
+
+    def forward(self, voxels: Tensor) -> Tensor:
+        # Over rows of channels, the order in which prepared voxels lie in memory.
+        rows = voxels.detach().permute(0, 2, 3, 4, 1)
+        return rows[:, :, :, FLOW_SLICES].mean(3).permute(0, 3, 1, 2)
+
+
+class FlowMatching(nn.Module):
+    """How alike each place now and the places around it before are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operator = correlation
+        self.warp = Warp()
+
+    def forward(
+        self,
+        bev: Tensor,  # [B, V, Y, X]
+        previous: Tensor,  # [B, V, Y, X], of the reference frame
+        motion: Tensor,  # [B, 3, 4]
+    ) -> Tensor:  # [B, TAPS * TAPS, Y/2, X/2]
+        warped = self.warp(previous[..., None], motion)[..., 0]
         half = [s // 2 for s in bev.shape[2:]]
         maps = torch.cat([bev, warped])
         maps = F.interpolate(maps, size=half, mode="bilinear", align_corners=True)
-        return correlation(maps[0], maps[1])[None]
+        return self.operator(*maps.chunk(2))
 
-    def _match(
-        self, bev: Tensor, previous: Tensor, previous_T_current: Tensor, variant: Variant
-    ) -> Tensor:  # [1, 24, Y/2, X/2]
-        cost = self.correlate(bev, previous, previous_T_current, variant)
-        observe("flow/cost_volume_softmax", cost)
-        cost = conv_bn(cost, *self.cost_volum_net)
-        observe("flow/cost_volume_net", cost)
-        return cost
+
+class FlowCost(nn.Module):
+    """The match as a feature of every column."""
+
+    def __init__(self, variant: Variant, head: AloccHead) -> None:
+        super().__init__()
+        self._convs = (head.cost_volum_net,)
+        self._size = variant.grid.shape[1::-1]
+
+    def forward(self, match: Tensor) -> Tensor:  # [B, taps, Y/2, X/2] -> [B, 24, Y, X]
+        cost = conv_bn(match, *self._convs[0])
+        return F.interpolate(cost, size=self._size, mode="bilinear", align_corners=True)
+
+
+class FlowHead(nn.Module):
+    """Velocity of every voxel, or of those of moving classes."""
+
+    def __init__(self, variant: Variant, head: AloccHead) -> None:
+        super().__init__()
+        self._layers = (head.flow_post_conv[0], head.flow_predicter)
+        self.register_buffer("moving", _moving(variant), persistent=False)
+        self._everywhere = variant.flow_everywhere
+
+    def forward(
+        self,
+        cost: Tensor,  # [B, 24, Y, X]
+        voxels: Tensor,  # [B, V, Y, X, Z]
+        labels: Tensor,  # [B, Y, X, Z] uint8
+    ) -> tuple[Tensor, Tensor | None]:  # [B, Y, X, Z, 2] m/s (along Y, along X); too many [B]
+        where = None if self._everywhere else self.moving[labels.long()]
+        return decode_flow_reference(cost, voxels, *self._layers, where), None
+
+
+class PreparedFlowHead(nn.Module):
+    """The same with static shapes and without storing 176 logits a voxel. Where flow is wanted of
+    moving classes only, an eighth of the voxels at most gets one; how many were too many is told.
+    """
+
+    def __init__(self, variant: Variant, post_conv: FoldedConv, predict: nn.Sequential) -> None:
+        super().__init__()
+        self._everywhere = variant.flow_everywhere
+        self._capacity = math.prod(variant.grid.shape) // _FLOW_SHARE
+        first, last = predict[0], predict[2]
+        # Component-major, so that each component's bins lie side by side for the softmax.
+        matrix2 = last.weight.flatten(1).unflatten(0, (FLOW_BINS, 2)).transpose(0, 1).flatten(0, 1)
+        constants = {
+            "matrix1": first.weight.flatten(1).T,
+            "offset1": first.bias,
+            "matrix2": matrix2.T,
+            "offset2": last.bias.unflatten(0, (FLOW_BINS, 2)).T.flatten(),
+        }
+        if variant.flow_everywhere:
+            constants = {name: value.contiguous() for name, value in constants.items()}
+            flat = post_conv.weight[:, :_FLOW_COST_CHANNELS]  # [V, 24, 3, 3, 3]
+            self.deep = post_conv.like(
+                post_conv.weight[:, _FLOW_COST_CHANNELS:], torch.zeros_like(post_conv.bias)
+            )
+            ones = (1, 1)
+            parts = [flat.sum(-1), flat[..., 1:].sum(-1), flat[..., :2].sum(-1)]
+            self.flat = FoldedConv(torch.cat(parts), post_conv.bias.repeat(3), ones, ones, ones)
+        else:
+            constants["post_weight"] = post_conv.weight.flatten(1).T
+            constants["post_bias"] = post_conv.bias
+            self.register_buffer("moving", _moving(variant), persistent=False)
+        for name, value in constants.items():
+            self.register_buffer(name, value.detach(), persistent=False)
+
+    def forward(self, cost: Tensor, voxels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
+        layers = (self.matrix1, self.offset1, self.matrix2, self.offset2)
+        if self._everywhere:
+            deep = self.deep(voxels).permute(0, 2, 3, 4, 1)
+            return dense_flow(deep, self.flat(cost).permute(0, 2, 3, 1), *layers), None
+        where = self.moving[labels.long()]
+        return sparse_flow(
+            cost, voxels, where, self.post_weight, self.post_bias, *layers, self._capacity
+        )
+
+
+def mix_true_match(
+    predicted: Tensor,  # [B, taps, ...] softmax over displacements
+    true: Tensor,  # likewise, of the true occupancy
+    share: float,
+) -> Tensor:
+    """The two matches mixed before their softmax: scores are logarithms up to a constant."""
+    return torch.softmax((1 - share) * predicted.log() + share * true.log(), 1)
+
+
+def _moving(variant: Variant) -> Tensor:  # [256] bool
+    """Whether a label is of a class that can move."""
+    table = torch.zeros(256, dtype=torch.bool)
+    table[list(variant.classes.flow)] = True
+    return table
+
+
+def _merged_conv(
+    final_conv: FoldedConv,  # C -> V * heights, channel = v * heights + z
+    matrix: Tensor,  # [W, V]
+    heights: int,
+) -> FoldedConv:  # C -> heights * W, channel = z * W + w
+    """The convolution to voxel features and a product with each of them as one convolution. With the
+    identity the features themselves come out of it, in the memory order of voxels.
+    """
+    features, m = matrix.shape[1], matrix.double()
+    weight = final_conv.weight.unflatten(0, (features, heights)).double()
+    weight = torch.einsum("wv,vzcij->zwcij", m, weight).flatten(0, 1)
+    bias = (m @ final_conv.bias.view(features, heights).double()).T.flatten()
+    return final_conv.like(weight.to(matrix), bias.to(matrix))
 
 
 def _mlp(width: int, out: int) -> nn.Sequential:

@@ -1,5 +1,12 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
-"""Temporal fusion of the lifted volume with the remembered ones (paper 3.4; spec section 8)."""
+"""Temporal fusion of the lifted volume with the remembered ones (paper 3.4; docs/network.md
+section 8).
+
+Two forms of one fusion. ``HistoryFusion`` remembers the lifted features themselves, as the paper
+writes it and as training needs it. ``EmbeddedHistoryFusion``, its prepared form, remembers them
+already multiplied by the time convolution's weights (ops/history says why that is the same): such a
+state fits only the weights that made it.
+"""
 
 from __future__ import annotations
 
@@ -7,92 +14,150 @@ import torch
 from torch import Tensor, nn
 
 from alocc_ros.errors import TemporalMemoryError
-from alocc_ros.network.memory import Memory
-from alocc_ros.network.observe import observe
+from alocc_ros.network.plan import PlanTensors
 from alocc_ros.network.variants import Variant
-from alocc_ros.ops import history as ops
-from alocc_ros.ops.mode import fast
+from alocc_ros.ops.conv import FoldedConv, conv_bn
+from alocc_ros.ops.history import fuse_history, warp
+
+Fused = tuple[Tensor, Tensor | None]  # volume [B, C, Y, X, Z], new history
 
 
-def fuse_history(
-    volume: Tensor,  # [1, C, Y, X, Z] now
-    memory: Memory | None,
-    previous_T_current: Tensor,  # [4, 4] metres, grid frame now -> at the memory's key frame
-    elapsed: float,  # seconds since that key frame
-    time_conv: nn.Sequential,
-    cat_conv: nn.Sequential,
-    variant: Variant,
-    keep: bool,
-    recycle: Memory | None = None,
-) -> tuple[Tensor, Tensor | None, Tensor, bool]:
-    """Warp the remembered slots to now and merge them with the present.
+class NoFusion(nn.Module):
+    """Of variants that look at one frame at a time."""
 
-    The whole buffer is warped by one step and stored so: a slot k key frames old has been
-    resampled k times, which is what the weights have seen.
+    def shape(self, batch: int) -> tuple[int, ...] | None:
+        """There is no history."""
+        return None
 
-    Returns:
-        fused [1, C, Y, X, Z]; new history [Y, X, Z, T * C] (None unless ``keep``); new ages [T];
-        whether the history is embedded.
+    def forward(
+        self,
+        volume: Tensor,
+        history: Tensor | None,
+        plan: PlanTensors,
+        out: Tensor | None,
+        keyframe: bool,
+    ) -> Fused:
+        return volume, None
+
+
+class Warp(nn.Module):
+    """Resampling of [B, C, Y, X, Z] by [B, 3, 4]; a module so that it can be watched."""
+
+    def forward(self, volume: Tensor, motion: Tensor) -> Tensor:
+        return warp(volume, motion)
+
+
+class HistoryFusion(nn.Module):
+    """Warp all slots by one step, append their age, convolve, concatenate, convolve.
+
+    The whole buffer is warped and stored so: a slot k key frames old has been resampled k times,
+    which is what the weights have seen. History: [B, T, C, Y, X, Z], newest first.
     """
-    slots, embedded = variant.history, fast() and not time_conv.training
-    current = volume[0]
-    motion = ops.index_motion(
-        previous_T_current, variant.grid.lower, variant.lift_step, not variant.volumetric
-    )
-    if memory is None:
-        ages = torch.zeros(slots)
-    else:
-        _check(memory, volume, variant, embedded)
-        ages = memory.ages + elapsed
-    new_ages = torch.cat([torch.zeros(1), ages[:-1]])
 
-    if embedded:
-        out = None if recycle is None else recycle.history
-        rows = ops.embed(current, time_conv)
-        if memory is None:
-            fused, history = ops.fuse_first(rows, slots, time_conv, cat_conv, keep, out)
-        else:
-            fused, history = ops.fuse(
-                rows, memory.history, ages, motion, time_conv, cat_conv, keep, out
-            )
-        observe("history/fused", lambda: _flat(fused[None], variant))
-        return fused[None], history, new_ages, True
+    def __init__(self, variant: Variant, time_conv: nn.Sequential, cat_conv: nn.Sequential) -> None:
+        super().__init__()
+        # A tuple, so that the modules keep the one name that the state_dict has for them.
+        self._convs = (time_conv, cat_conv)
+        self._variant = variant
+        self.warp = Warp()
 
-    if memory is None:
-        past = current.expand(slots, *current.shape)
-    else:
-        past = memory.history.unflatten(3, (slots, -1)).permute(3, 4, 0, 1, 2)
-    fused, warped, timed = ops.fuse_twin(current, past, ages, motion, time_conv, cat_conv)
-    # The reference keeps its buffer as [1, T * C, (Z,) Y, X].
-    observe("history/sampled_history", lambda: _zyx(warped.flatten(0, 1)[None], variant))
-    observe("history/time_conv", lambda: _zyx(timed, variant))
-    observe("history/fused", lambda: _flat(fused[None], variant))
-    history = None
-    if keep:
-        slots_now = torch.cat([current[None], warped[:-1]]).detach()
-        history = slots_now.permute(2, 3, 4, 0, 1).flatten(3).contiguous()
-    return fused[None], history, new_ages, False
+    def shape(self, batch: int) -> tuple[int, ...]:
+        """Of the history of so many streams."""
+        x, y, z = self._variant.lift_cells
+        return batch, self._variant.history, self._variant.context_channels, y, x, z
+
+    def forward(
+        self,
+        volume: Tensor,  # [B, C, Y, X, Z]
+        history: Tensor | None,  # None: every slot is a copy of the present
+        plan: PlanTensors,
+        out: Tensor | None,  # like history, overwritten with the new one
+        keyframe: bool,
+    ) -> Fused:
+        slots = self._variant.history
+        copies = volume.detach()[:, None].expand(-1, slots, -1, -1, -1, -1)
+        past = copies
+        if history is not None:
+            _check(history, self.shape(len(volume)), self._variant)
+            past = history
+            if plan.has_history is not None:
+                past = torch.where(plan.has_history.view(-1, 1, 1, 1, 1, 1), history, copies)
+        warped = self.warp(past.flatten(1, 2), plan.motion).unflatten(1, (slots, -1))
+        groups = torch.cat([volume[:, None], warped], 1)  # [B, T + 1, C, Y, X, Z]
+        fused = self.merge(groups, plan.ages)
+        if not keyframe:
+            return fused, history
+        new = groups[:, :-1].detach()
+        return fused, new.clone() if out is None else out.copy_(new)
+
+    def merge(self, groups: Tensor, ages: Tensor) -> Tensor:  # -> [B, C, Y, X, Z]
+        """Present and warped slots to one volume."""
+        time_conv, cat_conv = self._convs
+        stamp = ages[:, :, None, None, None, None].expand(-1, -1, 1, *groups.shape[3:])
+        x = torch.cat([groups, stamp.to(groups.dtype)], 2)
+        planar = not self._variant.volumetric
+        x = x[..., 0] if planar else x
+        timed = conv_bn(x.flatten(0, 1), *time_conv, relu=True).unflatten(0, groups.shape[:2])
+        fused = conv_bn(timed.flatten(1, 2), *cat_conv, relu=True)
+        return fused[..., None] if planar else fused
 
 
-def _check(memory: Memory, volume: Tensor, variant: Variant, embedded: bool) -> None:
-    _, channels, y_size, x_size, z_size = volume.shape
-    shape = (y_size, x_size, z_size, variant.history * channels)
-    if memory.history is None or tuple(memory.history.shape) != shape:
-        had = "nothing" if memory.history is None else tuple(memory.history.shape)
-        raise TemporalMemoryError(f"{variant.name} remembers {shape}, the memory holds {had}")
-    if memory.embedded != embedded:
-        made, wanted = (
-            ("the fast form", "the twin") if memory.embedded else ("the twin", "the fast form")
+class EmbeddedHistoryFusion(nn.Module):
+    """The same on embedded features: each is multiplied once in its life instead of once a frame,
+    and the age of each slot is only a bias. History: [B, Y, X, Z, T * C], newest first.
+    """
+
+    def __init__(self, variant: Variant, time_conv: FoldedConv, cat_conv: FoldedConv) -> None:
+        super().__init__()
+        c = variant.context_channels
+        self._variant = variant
+        weight = time_conv.weight.reshape(c, -1)  # [C, C + 1], the time comes last
+        matrix = cat_conv.weight.reshape(c, -1)
+        for name, value in (
+            ("embedding", weight[:, :c].T),
+            ("per_second", weight[:, c]),
+            ("bias", time_conv.bias),
+            ("matrix", matrix.T.contiguous()),
+            # Equal groups times different matrices is one group times the sum of the matrices.
+            ("first_matrix", matrix.unflatten(1, (-1, c)).sum(1).T),
+            ("offset", cat_conv.bias),
+        ):
+            self.register_buffer(name, value.detach(), persistent=False)
+
+    def shape(self, batch: int) -> tuple[int, ...]:
+        """Of the history of so many streams."""
+        x, y, z = self._variant.lift_cells
+        return batch, y, x, z, self._variant.history * self._variant.context_channels
+
+    def forward(
+        self,
+        volume: Tensor,  # [B, C, Y, X, Z]
+        history: Tensor | None,
+        plan: PlanTensors,
+        out: Tensor | None,
+        keyframe: bool,
+    ) -> Fused:
+        rows = volume.permute(0, 2, 3, 4, 1) @ self.embedding
+        if history is None:
+            fused = torch.relu(torch.relu(rows + self.bias) @ self.first_matrix + self.offset)
+            new = rows.repeat(1, 1, 1, 1, self._variant.history) if out is None else out
+            if out is not None:
+                slots = out.unflatten(4, (self._variant.history, -1))
+                slots.copy_(rows[..., None, :].expand_as(slots))
+            return fused.permute(0, 4, 1, 2, 3), new
+        _check(history, self.shape(len(volume)), self._variant)
+        new = history
+        if keyframe:
+            new = torch.empty_like(history) if out is None else out
+        bias = (self.bias + plan.ages[..., None] * self.per_second).flatten(1)
+        fused = fuse_history(
+            rows, history, bias, plan.motion, self.matrix, self.offset, new if keyframe else None
         )
+        return fused.permute(0, 4, 1, 2, 3), new
+
+
+def _check(history: Tensor, shape: tuple[int, ...], variant: Variant) -> None:
+    if tuple(history.shape) != shape:
         raise TemporalMemoryError(
-            f"this memory was made by {made} of temporal fusion and {wanted} is running; "
-            "start with an empty memory"
+            f"{variant.name} remembers {list(shape)}, the state holds {list(history.shape)}"
         )
-
-
-def _flat(x: Tensor, variant: Variant) -> Tensor:
-    return x if variant.volumetric else x[..., 0]
-
-
-def _zyx(x: Tensor, variant: Variant) -> Tensor:  # [..., Y, X, Z] -> [..., Z, Y, X]
-    return x.permute(0, 1, 4, 2, 3) if variant.volumetric else x[..., 0]

@@ -1,12 +1,12 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
 """The C kernels: built once per machine with the system's compiler, called without the GIL.
 
-``csrc/*.c`` needs nothing but a C11 compiler: no Python or torch headers, no OpenMP. The
+``ops/*/*.c`` need nothing but a C11 compiler: no Python or torch headers, no OpenMP. The
 library lies in the user's cache under a name made of the sources, the flags, the compiler and
 the processor, so a changed source or another machine builds its own. Each kernel works on a
 range of rows; ``parallel`` deals the ranges to threads.
 
-Set ``ALOCC_NATIVE=0`` to do without (the torch twins take over, several times slower).
+Set ``ALOCC_NATIVE=0`` to do without (the torch forms take over, several times slower).
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ log = logging.getLogger(__name__)
 # How numbers are handed to C (ctypes would guess int and refuse float).
 i32, i64, f32, f64 = ctypes.c_int, ctypes.c_int64, ctypes.c_float, ctypes.c_double
 
-_SOURCES = sorted((Path(__file__).parent / "csrc").glob("*.c"))
+_SOURCES = sorted(Path(__file__).parent.glob("*/*.c"))
+_HEADERS = sorted(Path(__file__).parent.glob("*.h"))
 # No -ffast-math: NaN must stay NaN, and zero tests must stay exact. Contraction to FMA and
 # dropping errno and traps are harmless, and without them the inner loops do not vectorise.
 _FLAGS = ("-O3", "-std=c11", "-shared", "-fPIC", "-ffp-contract=fast", "-fno-math-errno")
@@ -128,7 +129,7 @@ def _build(compiler: list[str], folder: Path) -> Path:
     version = subprocess.run([*compiler, "--version"], capture_output=True, text=True).stdout
     key = hashlib.sha256(
         "\0".join([*_FLAGS, *_FLAGS_HERE, version, _processor()]).encode()
-        + b"".join(p.read_bytes() for p in _SOURCES)
+        + b"".join(p.read_bytes() for p in _HEADERS + _SOURCES)
     ).hexdigest()[:20]
     target = folder / f"kernels-{key}.so"
     if target.exists():

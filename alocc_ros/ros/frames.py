@@ -21,7 +21,7 @@ from alocc_ros.errors import AloccError, CalibrationError, ImageError, PoseError
 from alocc_ros.ros.inputs import Camera
 from alocc_ros.ros.poses import Poses
 from alocc_ros.stream.images import SUPPORTED_ENCODINGS
-from alocc_ros.stream.memory import MemoryPolicy, same_rig
+from alocc_ros.stream.keyframes import KeyframeSettings, same_rig
 from alocc_ros.stream.preset import Preset
 from alocc_ros.stream.rig import RigCamera
 from alocc_ros.types import CAMERAS, Calibration, CameraImage, CameraSet, FrameSet
@@ -158,7 +158,7 @@ class FrameMaker:
             raise CalibrationError(f"no extrinsics on TF: {error}") from error
 
 
-_TINY = MemoryPolicy(pixel_tolerance=0.0, mount_tolerance=1e-9, mount_turn_tolerance=1e-7)
+_TINY = KeyframeSettings(pixel_tolerance=0.0, mount_tolerance=1e-9, mount_turn_tolerance=1e-7)
 
 
 def _usable(image: CameraImage, calibration: Calibration) -> CameraImage:

@@ -14,7 +14,7 @@ from alocc_ros.ros.parameters import NodeParameters
 if TYPE_CHECKING:
     import torch
 
-    from alocc_ros.network.alocc import Alocc
+    from alocc_ros.network.model import Alocc
     from alocc_ros.pipeline import Pipeline
 
 
@@ -112,10 +112,10 @@ def load(parameters: NodeParameters) -> Model:
 
     import torch
 
-    from alocc_ros.engine import keep_freed_memory, resolve_device
-    from alocc_ros.network.alocc import Alocc
     from alocc_ros.network.checkpoint import load_weights, read_state_dict
+    from alocc_ros.network.model import Alocc
     from alocc_ros.network.variants import find_variant
+    from alocc_ros.runtime.device import keep_freed_memory, resolve_device
 
     device = resolve_device(parameters.device)
     keep_freed_memory()

@@ -54,8 +54,9 @@ class NodeParameters:
     device: str = _parameter("auto", "where the network runs: auto, cpu, cuda or cuda:N")
     backend: str = _parameter(
         "eager",
-        "forms of the operators: fast ones, or slow obvious ones",
-        choices=("eager", "twin"),
+        "how the network is run: eager, or reference (every operator in its slow obvious form; twin is "
+        "its former name)",
+        choices=("eager", "reference", "twin"),
     )
     decode: str = _parameter(
         "exact",

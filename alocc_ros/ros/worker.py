@@ -145,7 +145,7 @@ class Worker:
                 last_failure=self._last_failure,
                 stages={name: list(times) for name, times in self._stages.items()},
                 latencies=list(self._latencies),
-                resets=dict(self._pipeline.memory.resets),
+                resets=dict(self._pipeline.keyframes.resets),
                 waiting=self._next is not None,
             )
 

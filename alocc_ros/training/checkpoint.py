@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from alocc_ros.errors import CheckpointError
-from alocc_ros.training.forward import TrainingMemory
+from alocc_ros.training.forward import SlotMemory
 from alocc_ros.training.parallel import World, wait_for_all
 
 _STATE = "state.pt"
@@ -31,7 +31,7 @@ def save(
     folder: Path,
     step: int,
     state: Mapping[str, Any],
-    memories: Mapping[int, TrainingMemory | None],  # by slot, of this process
+    memories: Mapping[int, SlotMemory | None],  # by slot, of this process
     world: World,
     keep: int,
 ) -> Path:
@@ -76,7 +76,7 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
 
 def load_memories(
     checkpoint: Path, slots: Sequence[int], device: torch.device
-) -> dict[int, TrainingMemory | None]:
+) -> dict[int, SlotMemory | None]:
     """The memories of some slots.
 
     Raises:
@@ -86,9 +86,9 @@ def load_memories(
     for slot in slots:
         values = _read(checkpoint / f"slot-{slot:05d}.pt")
         if values is not None:
-            names = {f.name for f in fields(TrainingMemory)} & {"history", "flow_bev", "truth"}
+            names = {f.name for f in fields(SlotMemory)} & {"history", "flow_bev", "truth"}
             moved = {n: values[n].to(device) for n in names if values[n] is not None}
-            values = TrainingMemory(**{**values, **moved})
+            values = SlotMemory(**{**values, **moved})
         memories[slot] = values
     return memories
 
@@ -97,7 +97,7 @@ def _all(folder: Path) -> list[Path]:
     return sorted(p for p in folder.glob("step-*") if _NAME.fullmatch(p.name))
 
 
-def _plain(memory: TrainingMemory | None) -> dict[str, Any] | None:
+def _plain(memory: SlotMemory | None) -> dict[str, Any] | None:
     """Tensors of their own: a view would take what it is a view of along."""
     if memory is None:
         return None

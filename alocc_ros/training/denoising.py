@@ -14,20 +14,6 @@ from torch import Tensor
 from alocc_ros.training.losses import IGNORED
 
 
-def with_true_depth(
-    probability: Tensor,  # [N, D, h, w]
-    bins: Tensor,  # [N, h, w] int64, -1: nothing measured
-    share: float,
-) -> Tensor:  # [N, D, h, w]
-    """The depth to lift: ``share`` of the measured bin where there is one."""
-    if share == 0:
-        return probability
-    known = (bins >= 0)[:, None]
-    measured = F.one_hot(bins.clamp(min=0), probability.shape[1]).permute(0, 3, 1, 2)
-    mixed = share * measured.to(probability) + (1 - share) * probability
-    return torch.where(known, mixed, probability)
-
-
 def occupancy_map(
     labels: Tensor,  # [Y, X, Z] uint8
     classes: int,
@@ -38,14 +24,3 @@ def occupancy_map(
     """
     index = torch.where(labels == IGNORED, classes, labels)[:, :, slices].long()
     return F.one_hot(index, classes + 1).float().mean(2).permute(2, 0, 1)
-
-
-def mixed_match(
-    predicted: Tensor,  # [taps, ...] softmax over displacements
-    true: Tensor,  # likewise, of the true occupancy
-    share: float,
-) -> Tensor:
-    """The two matches mixed before their softmax: scores are logarithms up to a constant."""
-    if share == 0:
-        return predicted
-    return torch.softmax((1 - share) * predicted.log() + share * true.log(), 0)

@@ -1,44 +1,38 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
-"""The walk of ``network/alocc.py`` for training: several samples at once, with gradients, and with
-what only losses want (image-plane logits, depth, features of the flow head).
+"""Training's side of the network's forward: frames and memories of several slots become one batch,
+and what the network leaves becomes memories again.
 
-The same modules in the same order. BatchNorm sees the whole batch, hence one walk for all
-samples; only what depends on poses and memories is done sample by sample. A test holds this walk
-against the one that ships.
-
-Differences from inference that training needs (spec training.md 2, 3, 6): the previous image goes
-through the first stage again, since it was moved like the current one; histories are raw
-and carry no gradient; a mirrored grid turns motions; truth may be mixed in.
+What training needs differently (docs/training.md): the previous image goes through the first stage
+again, since it was moved like the current one; histories carry no gradient; a mirrored grid turns
+motions; truth may be mixed in; sums over many terms never run in half precision.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from alocc_ros.network.alocc import Alocc
-from alocc_ros.network.cameras import CameraGeometry, depth_bins
-from alocc_ros.network.depth import Lifted
+from alocc_ros.network.cameras import CameraGeometry
 from alocc_ros.network.heads import FLOW_SLICES
-from alocc_ros.network.lifting import lift
-from alocc_ros.ops.cost_volume import cost_volume
-from alocc_ros.ops.flow import few_flow_logits
-from alocc_ros.ops.history import index_motion, warp_twin
-from alocc_ros.training.denoising import mixed_match, occupancy_map, with_true_depth
+from alocc_ros.network.model import Alocc, Measured
+from alocc_ros.network.plan import PlanTensors, frame_plan
+from alocc_ros.network.state import State
+from alocc_ros.ops.flow_head import flow_logits
+from alocc_ros.training.denoising import occupancy_map
 from alocc_ros.training.norms import nothing_remembered
 from alocc_ros.training.samples import TrainingFrame
 from alocc_ros.training.schedule import Phase
 
 
 @dataclass(frozen=True)
-class TrainingMemory:
+class SlotMemory:
     """What a slot remembers of its last frame; no gradients.
 
     Attributes:
@@ -59,16 +53,16 @@ class TrainingMemory:
 
 
 @dataclass(frozen=True)
-class Prediction:
+class TrainingPrediction:
     """What the losses look at, of B samples with N cameras.
 
     Attributes:
         depth: [B * N, D, h, w] probabilities as predicted.
         image_logits: [B, classes, N, h, w].
         logits: [B, classes, Z, Y, X]; None if only images were looked at.
-        voxels: [B, V, Z, Y, X] features, likewise.
+        voxels: [B, V, Y, X, Z] features, likewise.
         flow_cost: [B, 24, Y, X] matches with the frame before; None without flow. With
-            ``voxels`` what ``Walk.flow_logits`` takes.
+            ``voxels`` what ``TrainingForward.flow_logits`` takes.
     """
 
     depth: Tensor
@@ -78,13 +72,11 @@ class Prediction:
     flow_cost: Tensor | None = None
 
 
-class Walk:
-    """A network's forward in training.
+class TrainingForward:
+    """Runs a network in training.
 
     Attributes:
-        network: whose modules are used.
-        mean, std, channel_order: of the network's input.
-        checkpointing: compute activations a second time instead of keeping them.
+        network: whose forward is run; its stages are wrapped for precision and checkpointing.
     """
 
     def __init__(
@@ -95,61 +87,66 @@ class Walk:
         channel_order: str,
         checkpointing: bool = False,
     ) -> None:
-        self.network, self.checkpointing = network, checkpointing
+        """Args are of the network's input; ``checkpointing``: compute activations a second time
+        instead of keeping them.
+        """
+        self.network = network
         self._mean, self._std = torch.tensor(mean), torch.tensor(std)
         self._flip_channels = channel_order == "bgr"
+        keep_full_precision(network)
+        if checkpointing:
+            recompute_activations(network)
 
     def __call__(
         self,
         frames: Sequence[TrainingFrame],
-        memories: Sequence[TrainingMemory | None],
+        memories: Sequence[SlotMemory | None],
         phase: Phase,
-    ) -> tuple[Prediction, list[TrainingMemory | None]]:
+    ) -> tuple[TrainingPrediction, list[SlotMemory | None]]:
         """One step of every sample; a sample whose memory is None begins a sequence."""
-        net, v = self.network, self.network.variant
-        cameras = _together([f.cameras for f in frames])
-        lifted = self._look(frames, cameras)
-        image_logits, feature = self._seen(lifted.context, len(frames)), lifted.context
+        network, device = self.network, frames[0].images.device
+        images = self._normalised([f.images for f in frames])
+        motions = [grid_motion(f, m) for f, m in zip(frames, memories, strict=True)]
+        plan, ages = self._plan(frames, memories, motions, device)
+        state = State(stereo=self._stereo(frames))
         if phase.only_images:
-            return Prediction(lifted.depth, image_logits), [None] * len(frames)
-        bins = torch.cat([f.depth_bins for f in frames])
-        with _full_precision(feature):
-            depth = with_true_depth(lifted.depth, bins, phase.depth_truth)
-            volume = self._lift(lifted._replace(depth=depth), cameras, len(frames))
-        if v.pre_process:
-            volume = self._stage(net.pre_process, self._flat(volume)).reshape(volume.shape)
-        motions = [_motion(f, m) for f, m in zip(frames, memories, strict=True)]
-        histories = [(None, torch.zeros(0))] * len(frames)
-        if v.history:
-            with _full_precision(feature):
-                groups, histories = self._remembered(volume.float(), memories, motions, phase)
-            volume = self._stage(self._fuse, *groups, modules=self._fusion())
-        levels = self._stage(net.img_bev_encoder_backbone, self._flat(volume))
-        voxels = self._stage(
-            self._voxels, *levels, modules=[net.img_bev_encoder_neck, *self._raising()]
-        )
-        embeddings = net.alocc_head.class_embeddings()[1:]
-        logits = torch.bmm(embeddings.expand(len(voxels), -1, -1), voxels.flatten(2))
-        logits = logits.unflatten(2, voxels.shape[2:])
-        flow_cost, maps = None, [(None, None)] * len(frames)
-        if v.flow:
-            with _full_precision(feature):
-                match, maps = self._match(voxels.detach().float(), frames, memories, motions, phase)
-            flow_cost = self._stage(self._flow_cost, match, modules=[net.alocc_head])
+            depth, _ = network.encode_images(images, plan, state)
+            return TrainingPrediction(depth.depth, self._image_logits(depth.context, frames)), [
+                None for _ in frames
+            ]
+        state = self._remembered(state, memories, device)
+        match, truths = self._true_match(frames, memories, plan, phase)
+        bins = torch.cat([f.depth_bins for f in frames]) if phase.depth_truth > 0 else None
+        measured = Measured(bins, phase.depth_truth, match, phase.flow_truth)
+        prediction, new = network.predict(images, plan, state, measured=measured)
         kept = [
-            TrainingMemory(history, ages, bev, truth, f.cameras.augmentation, f.map_T_grid)
-            for f, (history, ages), (bev, truth) in zip(frames, histories, maps, strict=True)
+            SlotMemory(
+                new.history[b] if phase.temporal and new.history is not None else None,
+                age,
+                None if new.flow_bev is None else new.flow_bev[b],
+                truth,
+                frame.cameras.augmentation,
+                frame.map_T_grid,
+            )
+            for b, (frame, age, truth) in enumerate(zip(frames, ages, truths, strict=True))
         ]
-        return Prediction(lifted.depth, image_logits, logits, voxels, flow_cost), kept
+        seen = TrainingPrediction(
+            prediction.depth.depth,
+            self._image_logits(prediction.depth.context, frames),
+            prediction.logits.permute(0, 4, 3, 1, 2),
+            prediction.voxels,
+            prediction.flow_cost,
+        )
+        return seen, kept
 
     def flow_logits(
-        self, prediction: Prediction, known: Tensor
-    ) -> Tensor:  # [B, Z, Y, X] bool -> [M, FLOW_BINS, 2]
-        """The velocity bins of the M voxels that are asked for. Velocities are known of few, and
-        all 640 000 would take longer than the rest of the step.
+        self, prediction: TrainingPrediction, known: Tensor
+    ) -> Tensor:  # [B, Y, X, Z] bool -> [M, FLOW_BINS, 2]
+        """The velocity bins of the M voxels that are asked for, in order of (z, y, x). Velocities
+        are known of few, and all 640 000 would take longer than the rest of the step.
         """
         head = self.network.alocc_head
-        return few_flow_logits(
+        return flow_logits(
             prediction.flow_cost,
             prediction.voxels,
             known,
@@ -157,157 +154,166 @@ class Walk:
             head.flow_predicter,
         )
 
-    # --- parts, in the order of the walk ------------------------------------------------------
-
-    def _look(self, frames: Sequence[TrainingFrame], cameras: CameraGeometry) -> Lifted:
-        """What the image networks make of all cameras of all samples."""
-        net = self.network
-        c2, c4, c5 = self._backbone(self._normalised([f.images for f in frames]))
-        feature = self._stage(net.img_neck, c4, c5)
-        cost = self._stereo(c2, frames, cameras) if net.variant.stereo else None
-        # In single precision whatever the feature's: it holds focal lengths in pixels.
-        vector = cameras.camera_vector().to(feature.device)
-        return self._stage(net.depth_net, feature, vector, cost)
-
-    def _normalised(self, images: Sequence[Tensor]) -> Tensor:  # [N, H, W, 3] each
-        """As stream/images.py does; the channels' quirk is explained there."""
+    def _normalised(self, images: Sequence[Tensor]) -> Tensor:  # [N, H, W, 3] uint8 each
+        """As stream/preprocessing.py does; the channels' quirk is explained there."""
         pixels = torch.cat(list(images))
         if self._flip_channels:
             pixels = pixels.flip(-1)
         mean, std = self._mean.to(pixels.device), self._std.to(pixels.device)
         return ((pixels.float() - mean) * (1 / std)).permute(0, 3, 1, 2).contiguous()
 
-    def _backbone(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Stage by stage, so that checkpointing never holds more than one."""
-        net = self.network.img_backbone
-        c2 = self._stage(net.first_stage, images, modules=[net.bn1, net.layer1])
-        c4 = self._stage(net.layer3, self._stage(net.layer2, c2))
-        return c2, c4, self._stage(net.layer4, c4)
-
-    def _stereo(
-        self, c2: Tensor, frames: Sequence[TrainingFrame], cameras: CameraGeometry
-    ) -> Tensor:  # [B N, D, H/4, W/4]
-        """Matching cost against the key frame before; without one all depths tie."""
-        net, v = self.network.img_backbone, self.network.variant
-        with torch.no_grad(), nothing_remembered([net]):
-            before = net.first_stage(self._normalised([f.previous_images for f in frames])).float()
-        with torch.no_grad(), _full_precision(c2):
-            homography, offset = cameras.stereo_homography(v)
-            cost = cost_volume(c2.detach().float(), before, homography, offset, depth_bins(v))
-            known = torch.tensor([f.has_previous for f in frames], device=cost.device)
-            known = known.repeat_interleave(len(cost) // len(frames))[:, None, None, None]
-            return torch.where(known, cost, 1 / v.depth_bins)
-
-    def _lift(self, lifted: Lifted, cameras: CameraGeometry, samples: int) -> Tensor:
-        """[B, C, Y, X, Z] (Z = 1 for bird's-eye variants)."""
-        net, parts = self.network, [None if t is None else t.float() for t in lifted]
-        return lift(Lifted(*parts), cameras, net.variant, net.inter_index_max, samples=samples)
-
-    def _remembered(
+    def _plan(
         self,
-        volume: Tensor,  # [B, C, Y, X, Z]
-        memories: Sequence[TrainingMemory | None],
+        frames: Sequence[TrainingFrame],
+        memories: Sequence[SlotMemory | None],
         motions: Sequence[Tensor],
-        phase: Phase,
-    ) -> tuple[tuple[Tensor, Tensor], list[tuple[Tensor | None, Tensor]]]:
-        """Present and warped slots [B, T + 1, C, Y, X, Z], their ages [B, T + 1], and what each
-        sample keeps of them.
-        """
+        device: torch.device,
+    ) -> tuple[PlanTensors, list[Tensor]]:
+        """The plan of the batch, and the ages that each slot keeps."""
         v = self.network.variant
-        groups, ages, kept = [], [], []
-        for current, memory, motion in zip(volume, memories, motions, strict=True):
+        ages = []
+        for memory in memories:
             age = torch.zeros(v.history)
-            past = current.detach().expand(v.history, *current.shape)
             if memory is not None:
                 # In the temporal start there is a motion, but no history: copies are displaced.
-                if memory.history is not None:
-                    past, age = memory.history, memory.ages
-                age = age + v.history_interval
-                moved = index_motion(motion, v.grid.lower, v.lift_step, not v.volumetric)
-                with torch.no_grad():
-                    past = warp_twin(past.flatten(0, 1), moved).view(past.shape)
-            groups += [current[None], past]
-            ages.append(torch.cat([torch.zeros(1), age]))
-        together = torch.cat(groups).unflatten(0, (len(volume), -1))
-        for group, age in zip(together.detach(), ages, strict=True):
-            kept.append((group[:-1].clone() if phase.temporal else None, age[:-1]))
-        return (together, torch.stack(ages).to(volume)), kept
+                age = (age if memory.history is None else memory.ages) + v.history_interval
+            ages.append(age)
+        has_history = torch.tensor([m is not None and m.history is not None for m in memories])
+        cameras = _join([f.cameras for f in frames])
+        count = len(cameras.intrinsics) // len(frames)
+        alone = torch.tensor([not f.has_previous for f in frames]).repeat_interleave(count)
+        plan = frame_plan(
+            v,
+            cameras.without_reference(alone),
+            torch.stack(list(motions)),
+            ages=torch.stack(ages),
+            has_history=None if bool(has_history.all()) else has_history,
+            has_reference=torch.tensor([m is not None for m in memories]),
+            samples=len(frames),
+        )
+        kept = [torch.cat([torch.zeros(1), age])[: v.history] for age in ages]
+        return plan.tensors(device), kept
 
-    def _fusion(self) -> list[nn.Module]:
-        return [self.network.history_keyframe_time_conv, self.network.history_keyframe_cat_conv]
+    def _stereo(self, frames: Sequence[TrainingFrame]) -> Tensor | None:
+        """The feature of the images of the key frames before."""
+        backbone = self.network.img_backbone
+        if not self.network.variant.stereo:
+            return None
+        previous = self._normalised([f.previous_images for f in frames])
+        with torch.no_grad(), nothing_remembered([backbone]):
+            return backbone.first_stage(previous).float()
 
-    def _fuse(self, groups: Tensor, ages: Tensor) -> Tensor:  # -> [B, C, Y, X, Z]
-        """``ops.history.fuse_twin`` from the warped slots on."""
-        time_conv, cat_conv = self._fusion()
-        stamp = ages[:, :, None, None, None, None].expand(-1, -1, 1, *groups.shape[3:])
-        x = self._flat(torch.cat([groups, stamp], 2))  # [B, T + 1, C + 1, ...]
-        embedded = F.relu(time_conv(x.flatten(0, 1))).unflatten(0, groups.shape[:2])
-        fused = F.relu(cat_conv(embedded.flatten(1, 2)))
-        return fused if self.network.variant.volumetric else fused[..., None]
+    def _remembered(
+        self, state: State, memories: Sequence[SlotMemory | None], device: torch.device
+    ) -> State:
+        """The state with what the slots remember; zeros where a slot remembers nothing."""
+        v, history, flow_bev = self.network.variant, None, None
+        if v.history:
+            shape = self.network.fusion.shape(1)[1:]
+            history = _stack([None if m is None else m.history for m in memories], shape, device)
+        if v.flow:
+            x, y, _ = v.grid.shape
+            maps = [None if m is None else m.flow_bev for m in memories]
+            flow_bev = _stack(maps, (v.voxel_channels, y, x), device)
+        return state._replace(history=history, flow_bev=flow_bev)
 
-    def _raising(self) -> list[nn.Module]:
-        return [] if self.network.variant.volumetric else [self.network.final_conv]
-
-    def _voxels(self, *levels: Tensor) -> Tensor:  # -> [B, V, Z, Y, X]
-        """Heights first, as the bird's-eye variants have them: putting them last, as inference
-        does, would cost a copy here and another one of the gradient.
-        """
-        net = self.network
-        merged = net.img_bev_encoder_neck(list(levels))
-        if net.variant.volumetric:
-            return merged.permute(0, 1, 4, 2, 3).contiguous()
-        return net.final_conv(merged).unflatten(1, (-1, net.variant.grid.shape[2]))
-
-    def _match(
+    def _true_match(
         self,
-        voxels: Tensor,  # [B, V, Z, Y, X]
         frames: Sequence[TrainingFrame],
-        memories: Sequence[TrainingMemory | None],
-        motions: Sequence[Tensor],
+        memories: Sequence[SlotMemory | None],
+        plan: PlanTensors,
         phase: Phase,
-    ) -> tuple[Tensor, list[tuple[Tensor, Tensor | None]]]:
-        """The flow head's match with the frame before [B, taps, Y/2, X/2], and its maps."""
-        v, head = self.network.variant, self.network.alocc_head
-        matches, maps = [], []
-        for voxel, frame, memory, motion in zip(voxels, frames, memories, motions, strict=True):
-            bev, truth = voxel[:, FLOW_SLICES].mean(1), None
-            before = bev if memory is None else memory.flow_bev
-            match = head.correlate(bev[None], before[None], motion, v)[0]
-            if phase.flow_truth > 0:
-                truth = occupancy_map(frame.labels, v.queries - 1, FLOW_SLICES)
-                was = truth if memory is None or memory.truth is None else memory.truth
-                true = head.correlate(truth[None], was[None], motion, v)[0]
-                match = mixed_match(match, true, phase.flow_truth)
-            matches.append(match)
-            maps.append((bev, truth))
-        return torch.stack(matches), maps
+    ) -> tuple[Tensor | None, Sequence[Tensor | None]]:
+        """The flow head's match as the true occupancy has it [B, taps, Y/2, X/2], and the maps that
+        it is made of.
+        """
+        v = self.network.variant
+        if not v.flow or phase.flow_truth == 0:
+            return None, [None] * len(frames)
+        truths = [occupancy_map(f.labels, v.queries - 1, FLOW_SLICES) for f in frames]
+        before = [
+            t if m is None or m.truth is None else m.truth
+            for t, m in zip(truths, memories, strict=True)
+        ]
+        match = self.network.flow_match(torch.stack(truths), torch.stack(before), plan.flow_motion)
+        return match, truths
 
-    def _flow_cost(self, match: Tensor) -> Tensor:  # [B, taps, Y/2, X/2] -> [B, 24, Y, X]
-        cost = self.network.alocc_head.cost_volum_net(match)
-        size = self.network.variant.grid.shape[1::-1]
-        return F.interpolate(cost, size=size, mode="bilinear", align_corners=True)
-
-    def _seen(self, context: Tensor, samples: int) -> Tensor:  # [B N, C, h, w] -> [B, Q, N, h, w]
+    def _image_logits(self, context: Tensor, frames: Sequence[TrainingFrame]) -> Tensor:
         """Classes of pixels: the context that is lifted against image-plane embeddings."""
-        head = self.network.alocc_head
-        embeddings = head.mask_embed2(head.post_norm(head.query_feat.weight))[1:]
-        return torch.einsum("qc,bnchw->bqnhw", embeddings, context.unflatten(0, (samples, -1)))
-
-    def _flat(self, volume: Tensor) -> Tensor:
-        return volume if self.network.variant.volumetric else volume[..., 0]
-
-    def _stage(
-        self, function: Callable, *inputs: Tensor | None, modules: Sequence[nn.Module] | None = None
-    ) -> Tensor:
-        """``function`` of the inputs, kept or computed again for the gradient."""
-        if not (self.checkpointing and torch.is_grad_enabled()):
-            return function(*inputs)
-        norms = [function] if modules is None else modules
-        again = partial(lambda n: (nullcontext(), nothing_remembered(n)), norms)
-        return checkpoint(function, *inputs, use_reentrant=False, context_fn=again)
+        embeddings = self.network.alocc_head.image_embeddings()
+        return torch.einsum("qc,bnchw->bqnhw", embeddings, context.unflatten(0, (len(frames), -1)))
 
 
-def _together(cameras: Sequence[CameraGeometry]) -> CameraGeometry:
+def keep_full_precision(network: Alocc) -> None:
+    """Geometry, sums over many terms and what is remembered never run in half precision."""
+    for name in ("stereo", "lift", "fusion.warp", "flow_map", "flow_match"):
+        module: Any = network
+        for part in name.split("."):
+            module = getattr(module, part, None)
+        if module is not None:
+            module.forward = partial(_full_precision, type(module).forward, module)
+
+
+def recompute_activations(network: Alocc) -> None:
+    """Computes activations a second time for the gradient instead of keeping them, stage by stage."""
+    backbone, norms = network.img_backbone, nn.ModuleList
+    stages: list[tuple[Any, str, Iterable[nn.Module]]] = [
+        (backbone, "first_stage", norms([backbone.bn1, backbone.layer1])),
+        *((getattr(backbone, f"layer{i}"), "forward", [getattr(backbone, f"layer{i}")])
+          for i in (2, 3, 4)),
+    ]  # fmt: skip
+    for name in ("img_neck", "depth_net", "pre_process", "img_bev_encoder_backbone",
+                 "img_bev_encoder_neck"):  # fmt: skip
+        module = getattr(network, name)
+        stages.append((module, "forward", [module]))
+    if network.variant.history:
+        fusion = [network.history_keyframe_time_conv, network.history_keyframe_cat_conv]
+        stages.append((network.fusion, "merge", fusion))
+    if network.variant.flow:
+        stages.append((network.flow_cost, "forward", [network.alocc_head.cost_volum_net]))
+    for owner, method, modules in stages:
+        setattr(owner, method, partial(_recomputed, getattr(owner, method), list(modules)))
+
+
+def _full_precision(function: Callable, module: nn.Module, *args: Any) -> Any:
+    def single(value: Any) -> Any:
+        if isinstance(value, Tensor) and value.dtype in (torch.bfloat16, torch.float16):
+            return value.float()
+        if isinstance(value, tuple) and hasattr(value, "_fields"):
+            return type(value)(*map(single, value))
+        return value
+
+    device = next(a.device for a in _tensors(args))
+    with torch.autocast(device.type, enabled=False):
+        return function(module, *map(single, args))
+
+
+def _tensors(values: Iterable[Any]) -> Iterable[Tensor]:
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, tuple):
+            yield from _tensors(value)
+
+
+def _recomputed(function: Callable, norms: Sequence[nn.Module], *args: Any) -> Any:
+    if not torch.is_grad_enabled():
+        return function(*args)
+    # The second time BatchNorm must not count.
+    contexts = partial(lambda n: (nullcontext(), nothing_remembered(n)), norms)
+    return checkpoint(function, *args, use_reentrant=False, context_fn=contexts)
+
+
+def _stack(
+    values: Sequence[Tensor | None], shape: tuple[int, ...], device: torch.device
+) -> Tensor:  # [B, *shape]
+    zeros = None
+    if any(v is None for v in values):
+        zeros = torch.zeros(shape, device=device)
+    return torch.stack([zeros if v is None else v for v in values])
+
+
+def _join(cameras: Sequence[CameraGeometry]) -> CameraGeometry:
     """The cameras of all samples in one row."""
     names = (
         "grid_T_camera",
@@ -321,22 +327,19 @@ def _together(cameras: Sequence[CameraGeometry]) -> CameraGeometry:
     return CameraGeometry(**joined, augmentation=torch.cat(each))
 
 
-def _motion(frame: TrainingFrame, memory: TrainingMemory | None) -> Tensor:  # [4, 4] float64
+def grid_motion(frame: TrainingFrame, memory: SlotMemory | None) -> Tensor:  # [4, 4] float64
     """Mirrored grid now -> mirrored grid of the frame before."""
     if memory is None:
         return torch.eye(4, dtype=torch.float64)
     moved = torch.linalg.solve(memory.map_T_grid, frame.map_T_grid)
     return (
-        _whole(memory.augmentation) @ moved @ torch.linalg.inv(_whole(frame.cameras.augmentation))
+        _homogeneous(memory.augmentation)
+        @ moved
+        @ torch.linalg.inv(_homogeneous(frame.cameras.augmentation))
     )
 
 
-def _whole(linear: Tensor) -> Tensor:  # [3, 3] -> [4, 4]
-    whole = torch.eye(4, dtype=linear.dtype)
-    whole[:3, :3] = linear
-    return whole
-
-
-def _full_precision(like: Tensor) -> torch.autocast:
-    """Geometry, sums over many terms and what is remembered never run in half precision."""
-    return torch.autocast(like.device.type, enabled=False)
+def _homogeneous(linear: Tensor) -> Tensor:  # [3, 3] -> [4, 4]
+    matrix = torch.eye(4, dtype=linear.dtype)
+    matrix[:3, :3] = linear
+    return matrix

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from alocc_ros.errors import CheckpointError
-from alocc_ros.network.alocc import Alocc
+from alocc_ros.network.model import Alocc
 
 _BACKBONE = "img_backbone."
 

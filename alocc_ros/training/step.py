@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from alocc_ros.network.alocc import Alocc
+from alocc_ros.network.model import Alocc
 from alocc_ros.records import ModelRecord
 from alocc_ros.training.config import TrainingConfig
-from alocc_ros.training.forward import Prediction, TrainingMemory, Walk
+from alocc_ros.training.forward import SlotMemory, TrainingForward, TrainingPrediction
 from alocc_ros.training.losses import (
     ClassBalance,
     Draw,
@@ -40,23 +40,23 @@ class TrainingStep(nn.Module):
         super().__init__()
         self.network = network
         self._config, self._balance = config, balance
-        self._walk = Walk(
+        self._forward = TrainingForward(
             network, record.mean, record.std, record.channel_order, config.checkpointing
         )
 
     def forward(
         self,
         frames: Sequence[TrainingFrame],
-        memories: Sequence[TrainingMemory | None],
+        memories: Sequence[SlotMemory | None],
         phase: Phase,
-    ) -> tuple[dict[str, Tensor], list[TrainingMemory | None]]:
+    ) -> tuple[dict[str, Tensor], list[SlotMemory | None]]:
         """Weighted losses by name; their sum is what is minimised."""
         device = frames[0].images.device
         precision = torch.autocast(
             device.type, torch.bfloat16, enabled=self._config.precision == "bf16"
         )
         with precision:
-            prediction, memories = self._walk(frames, memories, phase)
+            prediction, memories = self._forward(frames, memories, phase)
             velocities = self._velocities(prediction, frames)
         with torch.autocast(device.type, enabled=False):
             losses = self._losses(prediction, frames)
@@ -67,7 +67,7 @@ class TrainingStep(nn.Module):
                 losses["flow_angle"] = self._config.flow_angle_weight * angle
         return losses, memories
 
-    def _losses(self, prediction: Prediction, frames: Sequence[TrainingFrame]) -> dict[str, Tensor]:
+    def _losses(self, prediction: TrainingPrediction, frames: Sequence[TrainingFrame]) -> dict[str, Tensor]:
         c, random = self._config, self._random
         losses: dict[str, Tensor] = {}
         if prediction.logits is not None:
@@ -102,14 +102,16 @@ class TrainingStep(nn.Module):
         }
 
     def _velocities(
-        self, prediction: Prediction, frames: Sequence[TrainingFrame]
+        self, prediction: TrainingPrediction, frames: Sequence[TrainingFrame]
     ) -> tuple[Tensor, Tensor] | None:  # [M, bins, 2], [M, 2] m/s
         """Velocity bins and true velocities of all voxels whose velocity is known."""
         if prediction.flow_cost is None:
             return None
-        flow = torch.stack([f.flow for f in frames]).permute(0, 3, 1, 2, 4)  # [B, Z, Y, X, 2]
+        flow = torch.stack([f.flow for f in frames])  # [B, Y, X, Z, 2]
         known = flow.isfinite().all(-1)
-        return self._walk.flow_logits(prediction, known), flow[known]
+        # In the order of the logits, heights first.
+        rising = flow.permute(0, 3, 1, 2, 4)
+        return self._forward.flow_logits(prediction, known), rising[known.permute(0, 3, 1, 2)]
 
     def _random(self, frame: TrainingFrame, purpose: int) -> torch.Generator:
         visit = frame.visit

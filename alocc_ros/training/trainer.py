@@ -20,16 +20,16 @@ from torch.utils.data import DataLoader, Dataset
 
 from alocc_ros.datasets.sequences import halves
 from alocc_ros.errors import AloccError, OutputError, ParameterError, TrainingError
-from alocc_ros.network.alocc import Alocc
 from alocc_ros.network.checkpoint import save_safetensors
 from alocc_ros.network.lifting import RELEASED_INTER_INDEX_MAX
+from alocc_ros.network.model import Alocc
 from alocc_ros.network.variants import Variant
 from alocc_ros.records import ModelRecord
 from alocc_ros.training import checkpoint
 from alocc_ros.training.augmentation import ImageAugmentation
 from alocc_ros.training.config import TrainingConfig
 from alocc_ros.training.ema import EmaRate, average_of, follow
-from alocc_ros.training.forward import TrainingMemory
+from alocc_ros.training.forward import SlotMemory
 from alocc_ros.training.log import RunLog
 from alocc_ros.training.losses import IGNORED, VOXELS, ClassBalance
 from alocc_ros.training.norms import synchronised
@@ -128,7 +128,7 @@ class Trainer:
             weight_decay=config.weight_decay,
             fused=device.type == "cuda",
         )
-        self._memories: dict[int, TrainingMemory | None] = {}
+        self._memories: dict[int, SlotMemory | None] = {}
         variant = network.variant
         self._streams = Streams(_sequences(source, variant, config), self.slots, config.seed)
         self._preparation = Preparation(

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from small_networks import drive, small  # noqa: E402
 
 from alocc_ros.bench import scene  # noqa: E402
-from alocc_ros.network.alocc import Alocc  # noqa: E402
+from alocc_ros.network.model import Alocc  # noqa: E402
 
 FILE = Path(__file__).with_name("own_vectors.npz")
 NAMES = ("alocc_2d_mini", "alocc_2d", "alocc_3d", "alocc_flow_2d", "alocc_flow_3d")

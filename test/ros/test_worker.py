@@ -14,7 +14,7 @@ import torch
 
 from alocc_ros.bags.sample import START, draw, ego_pose, jpeg, rig, street
 from alocc_ros.errors import PoseError
-from alocc_ros.network.alocc import Alocc
+from alocc_ros.network.model import Alocc
 from alocc_ros.pipeline import Pipeline
 from alocc_ros.ros.worker import STAGES, Worker
 from alocc_ros.types import CAMERAS, CameraImage, CameraSet, FrameSet, Occupancy

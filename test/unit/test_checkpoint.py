@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from alocc_ros.errors import CheckpointError
-from alocc_ros.network.alocc import Alocc
+from alocc_ros.network.model import Alocc
 from alocc_ros.network.checkpoint import (
     likely_variant,
     load_weights,

@@ -14,7 +14,7 @@ from alocc_ros.bench.flops import count_twin, parameters
 from alocc_ros.bench.scene import example_frame
 from alocc_ros.engine import resolve_device, running
 from alocc_ros.errors import DeviceError, ModelError, TemporalMemoryError
-from alocc_ros.network.alocc import Alocc
+from alocc_ros.network.model import Alocc
 from alocc_ros.network.cameras import depth_bins
 from alocc_ros.network.lifting import lidar_bins
 from alocc_ros.network.memory import Memory

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from alocc_ros.labels import OCC3D, OPENOCC
-from alocc_ros.ops.flow import FLOW_BINS
+from alocc_ros.ops.flow_head import FLOW_BINS
 from alocc_ros.training import losses
 from alocc_ros.training.denoising import mixed_match, occupancy_map, with_true_depth
 from alocc_ros.training.losses import (

@@ -21,10 +21,10 @@ def load(parameters: NodeParameters) -> Model:
     """The model, whatever ``parameters.model`` says."""
     import torch
 
-    from alocc_ros.engine import keep_freed_memory, resolve_device
-    from alocc_ros.network.alocc import Alocc
+    from alocc_ros.network.model import Alocc
     from alocc_ros.network.variants import ALOCC_2D_MINI
     from alocc_ros.records import find
+    from alocc_ros.runtime.device import keep_freed_memory, resolve_device
 
     variant = replace(
         ALOCC_2D_MINI,

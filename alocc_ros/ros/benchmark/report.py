@@ -49,7 +49,7 @@ def environment(way: Transport, device: str = "cpu") -> dict[str, str]:
     from rclpy.utilities import get_rmw_implementation_identifier
 
     from alocc_ros.bench import timing
-    from alocc_ros.engine import resolve_device
+    from alocc_ros.runtime.device import resolve_device
 
     found = timing.environment(resolve_device(device))
     for package in ("rclpy", "Pillow", "numpy"):

@@ -1,0 +1,17 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""Class scores to labels (docs/network.md sections 10 and 12)."""
+
+from __future__ import annotations
+
+from alocc_ros.ops.argmax import cpu
+from alocc_ros.ops.argmax.reference import occupancy_argmax_reference
+from alocc_ros.ops.library import operator
+
+__all__ = ["occupancy_argmax", "occupancy_argmax_reference"]
+
+# logits [..., classes], number of the first class -> [...] uint8; see occupancy_argmax_reference.
+occupancy_argmax = operator(
+    "occupancy_argmax(Tensor logits, int first) -> Tensor",
+    occupancy_argmax_reference,
+    cpu.occupancy_argmax,
+)

@@ -1,0 +1,19 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""Class scores to labels by their definition."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def occupancy_argmax_reference(
+    logits: Tensor,  # [..., classes]
+    first: int,  # number of the first class
+) -> Tensor:  # [...] uint8
+    """The class with the highest sigmoid, the first one among equals, counted from ``first``.
+
+    BUG-COMPAT: of the sigmoid, not of the logit. In float32 it saturates at 1 from a logit of
+    about 16.6 on, and ties then go to the lowest class; the published scores were made so.
+    """
+    return (torch.sigmoid(logits).argmax(-1) + first).to(torch.uint8)

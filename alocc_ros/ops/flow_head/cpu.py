@@ -1,0 +1,75 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""Velocities on a CPU: a few thousand voxels at a time stay in the cache."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from alocc_ros.ops.flow_head.neighbourhood import gather_neighbourhoods
+from alocc_ros.ops.flow_head.reference import FLOW_BINS, bin_values
+
+_VOXELS = 4096
+
+
+def dense_flow(
+    deep: Tensor,
+    shared: Tensor,
+    matrix1: Tensor,
+    offset1: Tensor,
+    matrix2: Tensor,
+    offset2: Tensor,
+) -> Tensor:
+    """See ``dense_flow`` in ``flow_head``."""
+    batch, y_size, x_size, z_size, _ = deep.shape
+    values = bin_values(deep)
+    flow = deep.new_empty(batch, y_size, x_size * z_size, 2)
+    rows = max(1, _VOXELS // (x_size * z_size))
+    hidden_all = deep.new_empty(rows * x_size * z_size, len(offset1))
+    logits_all = deep.new_empty(rows * x_size * z_size, len(offset2))
+    for b in range(batch):
+        inside, bottom, top = shared[b].chunk(3, -1)  # each [Y, X, V]
+        for y in range(0, y_size, rows):
+            block = deep[b, y : y + rows].clone()
+            block[:, :, 1:-1] += inside[y : y + rows, :, None]
+            block[:, :, 0] += bottom[y : y + rows]
+            block[:, :, -1] += top[y : y + rows]
+            features = block.relu_().flatten(0, 2)
+            hidden, logits = hidden_all[: len(features)], logits_all[: len(features)]
+            torch.addmm(offset1, features, matrix1, out=hidden).relu_()
+            torch.addmm(offset2, hidden, matrix2, out=logits)
+            share = torch.softmax(logits.view(-1, FLOW_BINS), -1)
+            flow[b, y : y + rows] = (share @ values).view(-1, x_size * z_size, 2)
+    return flow.view(batch, y_size, x_size, z_size, 2)
+
+
+def sparse_flow(
+    cost: Tensor,
+    voxels: Tensor,
+    where: Tensor,
+    post_weight: Tensor,
+    post_bias: Tensor,
+    matrix1: Tensor,
+    offset1: Tensor,
+    matrix2: Tensor,
+    offset2: Tensor,
+    capacity: int,
+) -> tuple[Tensor, Tensor]:
+    """See ``sparse_flow`` in ``flow_head``. Only the voxels that are there are worked on, a few
+    thousand at a time.
+    """
+    batch, y_size, x_size, z_size = where.shape
+    values = bin_values(cost)
+    flow = cost.new_zeros(batch, z_size * y_size * x_size, 2)
+    overflow = torch.zeros(batch, dtype=torch.int64)
+    for b in range(batch):
+        found = where[b].permute(2, 0, 1).flatten().nonzero()[:, 0]
+        overflow[b] = max(0, len(found) - capacity)
+        for some in found[:capacity].split(_VOXELS):
+            patches = gather_neighbourhoods(cost[b], voxels[b].permute(0, 3, 1, 2), some)
+            features = torch.addmm(post_bias, patches, post_weight).relu_()
+            hidden = torch.addmm(offset1, features, matrix1).relu_()
+            logits = torch.addmm(offset2, hidden, matrix2).view(-1, 2, FLOW_BINS)
+            flow[b, some] = torch.softmax(logits, -1) @ values
+    flow = flow.view(batch, z_size, y_size, x_size, 2)
+    return flow.permute(0, 2, 3, 1, 4).contiguous(), overflow

@@ -1,0 +1,92 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""Encoder necks: upsample every level to full size, concatenate, convolve (docs/network.md
+section 9).
+
+A convolution of a concatenation is a sum over its parts, and a pointwise multiplication commutes
+with interpolation, so the low levels are multiplied by their weights BEFORE they are upsampled,
+where they have 4 to 512 times fewer cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from alocc_ros.ops.conv import FoldedConv, conv_bn
+from alocc_ros.ops.library import operator
+from alocc_ros.ops.upsample import cpu
+from alocc_ros.ops.upsample.reference import (
+    concatenate_levels,
+    upsample_add_reference,
+    upsample_taps_reference,
+)
+
+__all__ = [
+    "SplitConv",
+    "merge_levels",
+    "upsample_add_",
+    "upsample_add_reference",
+    "upsample_taps_",
+    "upsample_taps_reference",
+]
+
+
+def _add(total: Tensor, levels: Sequence[Tensor]) -> None:
+    total.copy_(upsample_add_reference(total, levels))
+
+
+def _taps(total: Tensor, level: Tensor) -> None:
+    total.copy_(upsample_taps_reference(total, level))
+
+
+# total [B, Y, X, Z, C] becomes relu(total + upsampled levels); see upsample_add_reference.
+upsample_add_ = operator(
+    "upsample_add_(Tensor(a!) total, Tensor[] levels) -> ()", _add, cpu.upsample_add_
+)
+# total [B, Y, X, C] becomes total + shifted upsampled taps; see upsample_taps_reference.
+upsample_taps_ = operator(
+    "upsample_taps_(Tensor(a!) total, Tensor level) -> ()", _taps, cpu.upsample_taps_
+)
+
+
+def merge_levels(
+    levels: Sequence[Tensor],  # fine to coarse, [B, C_l, Y_l, X_l(, Z_l)]
+    conv: nn.Module,  # 1x1x1 on voxels, 3x3 on bird's-eye maps
+    bn: nn.Module,
+) -> Tensor:  # [B, C, Y, X(, Z)]
+    """relu(bn(conv(cat(upsampled levels))))."""
+    if isinstance(conv, SplitConv):
+        return conv(levels)
+    return conv_bn(concatenate_levels(levels), conv, bn, relu=True)
+
+
+class SplitConv(nn.Module):
+    """``merge_levels`` with the multiplications done at each level's own resolution.
+
+    Attributes:
+        fine: the part of the finest level, with the bias.
+    """
+
+    def __init__(self, folded: FoldedConv, widths: Sequence[int]) -> None:
+        super().__init__()
+        fine, *coarse = folded.weight.split(list(widths), dim=1)
+        self.fine = folded.like(fine, folded.bias)
+        self._pointwise = fine.shape[2:].numel() == 1
+        for i, w in enumerate(coarse):  # [C_l, taps * C]
+            matrix = w.flatten(2).permute(1, 2, 0).flatten(1).contiguous()
+            self.register_buffer(f"coarse{i}", matrix, persistent=False)
+
+    def forward(self, levels: Sequence[Tensor]) -> Tensor:  # -> [B, C, Y, X(, Z)]
+        total = self.fine(levels[0]).movedim(1, -1)  # channels last in memory too
+        lows = [
+            level.movedim(1, -1) @ getattr(self, f"coarse{i}") for i, level in enumerate(levels[1:])
+        ]
+        if self._pointwise:
+            upsample_add_(total, lows)
+        else:
+            for low in lows:
+                upsample_taps_(total, low)
+            torch.relu_(total)
+        return total.movedim(-1, 1)

@@ -1,0 +1,135 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""Weights made ready once: folded, merged, split, packed; constants worked out.
+
+``prepare`` returns another network that computes the same. It belongs to no device: it can be moved,
+exported and compiled. ``pack_for_cpu`` then puts the weights into the order that this processor's
+kernels want. Neither changes the network that it was given, and what needs no change is shared.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from alocc_ros.network.encoder import BEVNeck, VoxelNeck
+from alocc_ros.network.heads import PreparedClassifier, PreparedFlowHead
+from alocc_ros.network.model import Alocc
+from alocc_ros.network.plan import empty_plan
+from alocc_ros.network.temporal import EmbeddedHistoryFusion
+from alocc_ros.ops import native
+from alocc_ros.ops.conv import FoldedConv, cpu
+from alocc_ros.ops.upsample import SplitConv
+
+
+@torch.no_grad()
+def prepare(network: Alocc) -> Alocc:
+    """The network for inference: BatchNorm is part of the convolutions, class embeddings are
+    constants, temporal fusion works on embedded features, voxel levels are multiplied before they
+    are upsampled.
+    """
+    ready, v = shallow_copy(network).eval(), network.variant
+    _fold(ready)
+    if v.history:
+        time_conv = ready.history_keyframe_time_conv[0]
+        ready.fusion = EmbeddedHistoryFusion(v, time_conv, ready.history_keyframe_cat_conv[0])
+        # The embedded form has their weights; nothing calls these any more.
+        del ready.history_keyframe_time_conv, ready.history_keyframe_cat_conv
+    head = ready.alocc_head
+    embeddings = head.class_embeddings().detach()
+    ready.classify = PreparedClassifier(v, getattr(ready, "final_conv", None), embeddings)
+    if not v.volumetric:
+        del ready.final_conv
+    if v.flow:
+        ready.flow_head = PreparedFlowHead(v, head.flow_post_conv[0], head.flow_predicter)
+        ready.flow_head.to(embeddings.device)
+    if v.volumetric:
+        _split_neck(ready)
+    return ready.requires_grad_(False)
+
+
+@torch.no_grad()
+def pack_for_cpu(prepared: Alocc, cameras: int = 6) -> Alocc:
+    """The same with every convolution in the form that is fastest on this processor.
+
+    Which one that is depends on the input of each convolution; so the shapes are found by running
+    the network once without numbers.
+    """
+    packed = shallow_copy(prepared)
+    if not packed.variant.volumetric and native.library() is not None:
+        _split_neck(packed)
+    shapes = input_shapes(packed, cameras)
+    replaced: dict[FoldedConv, FoldedConv] = {}
+    for parent, name, conv, path in _convolutions(packed):
+        if conv not in replaced and path in shapes:
+            replaced[conv] = cpu.pack(conv, shapes[path])
+        setattr(parent, name, replaced.get(conv, conv))
+    return packed
+
+
+def shallow_copy(network: Alocc) -> Alocc:
+    """Modules of its own, tensors shared."""
+    tensors = [*network.parameters(), *network.buffers()]
+    return copy.deepcopy(network, {id(t): t for t in tensors})
+
+
+def on_meta(network: Alocc) -> Alocc:
+    """Modules of its own, tensors without numbers."""
+    tensors = [*network.parameters(), *network.buffers()]
+    return copy.deepcopy(network, {id(t): t.detach().to("meta") for t in tensors})
+
+
+@torch.no_grad()
+def input_shapes(prepared: Alocc, cameras: int) -> dict[str, torch.Size]:
+    """The shape of the input of every convolution, by the module's path."""
+    network, shapes = on_meta(prepared), {}
+
+    def remember(path: str) -> None:
+        def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            shapes.setdefault(path, inputs[0].shape)
+
+        network.get_submodule(path).register_forward_pre_hook(hook)
+
+    for *_, path in _convolutions(network):
+        remember(path)
+    v = network.variant
+    images = torch.empty(cameras, 3, *v.input_size, device="meta")
+    network(images, empty_plan(cameras, 1, v.history, "meta"))
+    return shapes
+
+
+def _fold(network: Alocc) -> None:
+    """Every convolution becomes a folded one, and what it swallowed an identity."""
+    folded: dict[nn.Module, FoldedConv] = {}
+    for parent in list(network.modules()):
+        children = list(parent.named_children())
+        for i, (name, child) in enumerate(children):
+            if not isinstance(child, (nn.Conv2d, nn.Conv3d)):
+                continue
+            after = children[i + 1][1] if i + 1 < len(children) else None
+            norm = after if isinstance(after, _BatchNorm) else None
+            if child not in folded:
+                folded[child] = FoldedConv.of(child, norm)
+            setattr(parent, name, folded[child])
+            if norm is not None:
+                setattr(parent, children[i + 1][0], nn.Identity())
+
+
+def _split_neck(network: Alocc) -> None:
+    neck, widths = network.img_bev_encoder_neck, network.variant.encoder_channels
+    if isinstance(neck, VoxelNeck):
+        neck.conv.conv = SplitConv(neck.conv.conv, widths)
+    elif isinstance(neck, BEVNeck):
+        neck.conv[0] = SplitConv(neck.conv[0], widths)
+
+
+def _convolutions(network: nn.Module) -> list[tuple[nn.Module, str, FoldedConv, str]]:
+    """Parent, name, module and path of every folded convolution; shared ones more than once."""
+    found = []
+    for prefix, parent in network.named_modules(remove_duplicate=False):
+        for name, child in parent.named_children():
+            if isinstance(child, FoldedConv):
+                found.append((parent, name, child, f"{prefix}.{name}" if prefix else name))
+    return found

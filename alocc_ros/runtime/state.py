@@ -1,0 +1,151 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""What one stream remembers, in buffers that stay where they are.
+
+The history has two buffers: each key frame reads one and writes the other. Features of reference frames
+lie in numbered slots (``stream/keyframes.py`` hands out the numbers), which are made when a number is
+used for the first time and then used again and again.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from alocc_ros.errors import TemporalMemoryError
+from alocc_ros.network.model import Alocc, RigConstants
+from alocc_ros.network.plan import FramePlan
+from alocc_ros.network.state import State
+
+_KIND = "alocc_stream_state"
+
+
+class StreamState:
+    """State of one stream through one (prepared) network.
+
+    Attributes:
+        ages: [B, T] float32 seconds, of the remembered slots; on the host.
+        rig: what follows from the rig alone, of the last frame; see ``Alocc.calibrate``.
+    """
+
+    def __init__(self, network: Alocc, samples: int = 1, cameras: int = 6) -> None:
+        self._network, self._samples, self._cameras = network, samples, cameras
+        self._front: Tensor | None = None
+        self._back: Tensor | None = None
+        self._features: dict[int, tuple[Tensor | None, Tensor | None]] = {}
+        self.rig: tuple[Tensor, RigConstants] | None = None
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget; the buffers stay. The next frame's plan must be a first one."""
+        self.ages = torch.zeros(self._samples, self._network.variant.history)
+
+    def reading(self, plan: FramePlan) -> State | None:
+        """What the frame looks at; None if it begins a sequence.
+
+        Raises:
+            TemporalMemoryError: there is nothing where the plan looks.
+        """
+        if plan.first:
+            return None
+        if plan.reference not in self._features or (
+            self._front is None and self._network.variant.history
+        ):
+            raise TemporalMemoryError(
+                f"slot {plan.reference} of the state holds nothing; the first frame of a stream "
+                "must be planned as such"
+            )
+        return State(self._front, *self._features[plan.reference])
+
+    def writing(self, plan: FramePlan) -> State:
+        """Where the new state goes; never where ``reading`` looks."""
+        if plan.slot == plan.reference and not plan.first:
+            raise TemporalMemoryError(f"slot {plan.slot} is to be read and written by one frame")
+        if self._back is None:
+            self._back = self._network.empty_state(self._samples, self._cameras).history
+        if plan.slot not in self._features:
+            self._features[plan.slot] = self._network.empty_features(self._samples, self._cameras)
+        return State(self._back if plan.keyframe else None, *self._features[plan.slot])
+
+    def advance(self, plan: FramePlan) -> None:
+        """What was written becomes what is read."""
+        if not plan.keyframe:
+            return
+        self._front, self._back = self._back, self._front
+        self.ages = torch.cat([torch.zeros(self._samples, 1), plan.ages[:, :-1]], 1)
+        if not self._network.variant.history:
+            self.ages = plan.ages
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that are carried from frame to frame: history and reference features."""
+        return sum(t.numel() * t.element_size() for t in self._tensors().values())
+
+    def to(self, network: Alocc) -> StreamState:
+        """The same for the same network on another device."""
+        moved = StreamState(network, self._samples, self._cameras)
+        device = next(network.parameters()).device
+        moved._fill({n: t.to(device, copy=True) for n, t in self._tensors().items()})
+        return moved
+
+    def save(self, path: str | Path) -> None:
+        """Write as safetensors; the file appears only when it is whole."""
+        scratch = Path(f"{path}.partial")
+        tensors = {n: t.contiguous() for n, t in self._tensors().items()}
+        form = type(self._network.fusion).__name__
+        save_file(tensors, scratch, metadata={_KIND: form})
+        os.replace(scratch, path)
+
+    def load(self, path: str | Path) -> None:
+        """Read what ``save`` wrote of a stream through the same network.
+
+        Raises:
+            TemporalMemoryError: not such a file, or of another network or form.
+        """
+        try:
+            with safe_open(path, framework="pt") as file:
+                form = (file.metadata() or {}).get(_KIND)
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError) as error:
+            raise TemporalMemoryError(f"{path} is not a saved state: {error}") from error
+        if form is None or "ages" not in tensors:
+            raise TemporalMemoryError(f"{path} is not a saved state (tensors: {sorted(tensors)})")
+        if form != (own := type(self._network.fusion).__name__):
+            raise TemporalMemoryError(f"{path} was made by {form}, {own} is running")
+        device = next(self._network.parameters()).device
+        ages = tensors["ages"]
+        if ages.shape != self.ages.shape:
+            raise TemporalMemoryError(
+                f"{path} has ages {list(ages.shape)}, this stream {list(self.ages.shape)}"
+            )
+        self._fill({n: t.to(device) for n, t in tensors.items()}, str(path))
+
+    def _fill(self, tensors: dict[str, Tensor], where: str = "the state") -> None:
+        expected = self._network.empty_state(self._samples, self._cameras)
+        features: dict[int, list[Tensor | None]] = {}
+        for name, tensor in tensors.items():
+            kind, _, slot = name.partition(".")
+            like = getattr(expected, kind, self.ages if kind == "ages" else None)
+            if like is None or like.shape != tensor.shape:
+                shape = "no such tensor" if like is None else list(like.shape)
+                raise TemporalMemoryError(
+                    f"{where}: {name} is {list(tensor.shape)}, this network remembers {shape}"
+                )
+            if slot:
+                pair = features.setdefault(int(slot), [None, None])
+                pair[kind == "flow_bev"] = tensor.contiguous(memory_format=torch.channels_last)
+        self.ages = tensors["ages"].cpu()
+        self._front = tensors.get("history")
+        self._features = {slot: (pair[0], pair[1]) for slot, pair in features.items()}
+        if not features:
+            self._features = {0: (None, None)}
+
+    def _tensors(self) -> dict[str, Tensor]:
+        named: dict[str, Tensor | None] = {"ages": self.ages, "history": self._front}
+        for slot, (stereo, flow_bev) in self._features.items():
+            named |= {f"stereo.{slot}": stereo, f"flow_bev.{slot}": flow_bev}
+        return {n: t for n, t in named.items() if t is not None}
