@@ -62,6 +62,10 @@ class Stream:
         self.state = self.runner.new_state()
         self._slot = None
 
+    def reset(self) -> None:
+        self.state.reset()
+        self._slot = None
+
     def step(
         self,
         frame: ExampleFrame | None = None,

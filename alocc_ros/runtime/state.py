@@ -52,14 +52,14 @@ class StreamState:
         """
         if plan.first:
             return None
-        if plan.reference not in self._features or (
-            self._front is None and self._network.variant.history
-        ):
+        v = self._network.variant
+        features = self._features.get(plan.reference, (None, None))
+        if (v.history and self._front is None) or (v.stereo and features[0] is None):
             raise TemporalMemoryError(
                 f"slot {plan.reference} of the state holds nothing; the first frame of a stream "
                 "must be planned as such"
             )
-        return State(self._front, *self._features[plan.reference])
+        return State(self._front, *features)
 
     def writing(self, plan: FramePlan) -> State:
         """Where the new state goes; never where ``reading`` looks."""
@@ -141,8 +141,6 @@ class StreamState:
         self.ages = tensors["ages"].cpu()
         self._front = tensors.get("history")
         self._features = {slot: (pair[0], pair[1]) for slot, pair in features.items()}
-        if not features:
-            self._features = {0: (None, None)}
 
     def _tensors(self) -> dict[str, Tensor]:
         named: dict[str, Tensor | None] = {"ages": self.ages, "history": self._front}

@@ -68,7 +68,7 @@ def outputs(name: str, backend: str) -> dict[str, np.ndarray]:
         last = drive(named_network(name), FRAMES, backend)[-1]
     finally:
         scene._images = before
-    found = {"logits": last.logits.reshape(-1)[::37].numpy(), "labels": last.labels.numpy()}
+    found = {"logits": last.logits.reshape(-1)[::37].numpy(), "labels": last.labels[0].numpy()}
     if last.flow is not None:
         found["flow"] = last.flow.reshape(-1)[::37].numpy()
     return found
@@ -77,7 +77,7 @@ def outputs(name: str, backend: str) -> dict[str, np.ndarray]:
 if __name__ == "__main__":
     arrays = {}
     for name in NAMES:
-        for key, value in outputs(name, "twin").items():
+        for key, value in outputs(name, "reference").items():
             arrays[f"{name}/{key}"] = value[::8] if value.dtype == np.float32 else value
     np.savez_compressed(FILE, **arrays)
     print(f"{FILE.name}: {FILE.stat().st_size / 1e3:.0f} kB")

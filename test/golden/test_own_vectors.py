@@ -10,7 +10,7 @@ from small_networks import NETWORK_TOLERANCE
 
 
 @pytest.mark.golden
-@pytest.mark.parametrize("backend", ["eager", "twin"])
+@pytest.mark.parametrize("backend", ["eager", "reference"])
 @pytest.mark.parametrize("name", NAMES)
 def test_small_networks_are_unchanged(name, backend):
     found = outputs(name, backend)
