@@ -255,7 +255,9 @@ def keep_full_precision(network: Alocc) -> None:
 
 
 def recompute_activations(network: Alocc) -> None:
-    """Computes activations a second time for the gradient instead of keeping them, stage by stage."""
+    """Computes activations a second time for the gradient instead of keeping them, stage by
+    stage.
+    """
     backbone, norms = network.img_backbone, nn.ModuleList
     stages: list[tuple[Any, str, Iterable[nn.Module]]] = [
         (backbone, "first_stage", norms([backbone.bn1, backbone.layer1])),

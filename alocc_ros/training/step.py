@@ -67,7 +67,9 @@ class TrainingStep(nn.Module):
                 losses["flow_angle"] = self._config.flow_angle_weight * angle
         return losses, memories
 
-    def _losses(self, prediction: TrainingPrediction, frames: Sequence[TrainingFrame]) -> dict[str, Tensor]:
+    def _losses(
+        self, prediction: TrainingPrediction, frames: Sequence[TrainingFrame]
+    ) -> dict[str, Tensor]:
         c, random = self._config, self._random
         losses: dict[str, Tensor] = {}
         if prediction.logits is not None:

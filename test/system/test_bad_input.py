@@ -27,8 +27,8 @@ from alocc_ros.bench import parity
 from alocc_ros.cli import models as _models  # noqa: F401, bound before the records change
 from alocc_ros.cli.main import main
 from alocc_ros.errors import AloccError
-from alocc_ros.network.model import Alocc
 from alocc_ros.network.checkpoint import save_safetensors
+from alocc_ros.network.model import Alocc
 from alocc_ros.resources import cache_folder
 
 pytestmark = pytest.mark.system

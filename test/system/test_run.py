@@ -23,8 +23,8 @@ from alocc_ros.bags.reader import Bag
 from alocc_ros.bags.sample import rig, write_sample
 from alocc_ros.bags.writer import Recorder, whole_frames
 from alocc_ros.cli.main import main
-from alocc_ros.network.model import Alocc
 from alocc_ros.network.checkpoint import save_safetensors
+from alocc_ros.network.model import Alocc
 from alocc_ros.records import sha256
 from alocc_ros.types import CAMERAS
 

@@ -197,8 +197,8 @@ def test_weights_that_were_never_published_have_no_place(tmp_path):
 
 
 def test_the_weights_of_the_small_network_are_here_and_small():
-    from alocc_ros.network.model import Alocc
     from alocc_ros.network.checkpoint import load_weights, read_state_dict
+    from alocc_ros.network.model import Alocc
     from alocc_ros.network.variants import find_variant
 
     record, path = resolve("alocc_tiny")

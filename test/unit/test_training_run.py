@@ -24,8 +24,8 @@ from torch import nn
 from training_source import RECORD, VARIANT, DrawnSource, trainer
 
 from alocc_ros.errors import CheckpointError, DataError, OutputError, ParameterError, TrainingError
-from alocc_ros.network.model import Alocc
 from alocc_ros.network.checkpoint import load_weights, read_state_dict
+from alocc_ros.network.model import Alocc
 from alocc_ros.pipeline import Pipeline
 from alocc_ros.training import checkpoint
 from alocc_ros.training.config import TrainingConfig
