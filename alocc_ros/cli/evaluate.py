@@ -23,7 +23,7 @@ from alocc_ros.datasets.truth import check_present, missing_files
 from alocc_ros.errors import OutputError, ParameterError
 from alocc_ros.evaluation.evaluate import Predictor, Report, Task, evaluate, write_report
 from alocc_ros.evaluation.processes import Processes, started
-from alocc_ros.evaluation.scoring import SCORINGS, Scoring, find_scoring
+from alocc_ros.evaluation.scoring import SCORINGS, Scoring, find_scoring, scoring_of
 from alocc_ros.evaluation.store import Folder
 from alocc_ros.evaluation.submission import check_about, write_submission
 from alocc_ros.metrics.sums import text_table
@@ -367,7 +367,7 @@ def _print(
         print()
     if args.random_weights:
         print("the weights are random: the scores mean nothing")
-    for warning in _warnings(args, record):
+    for warning in _warnings(find_scoring(args.benchmark), record):
         print(f"alocc: warning: {warning}", file=sys.stderr)
     if scored:
         print(f"results  {folder.path / 'scores.json'}")
@@ -388,11 +388,12 @@ def _totals(reports: Mapping[str, Report]) -> dict[str, dict[str, float]]:
     }
 
 
-def _warnings(args: argparse.Namespace, record: ModelRecord) -> Iterator[str]:
-    if record.supervision == "camera_visible" and args.benchmark == "occ3d":
+def _warnings(scoring: Scoring, record: ModelRecord) -> Iterator[str]:
+    own = scoring_of(record)
+    if record.supervision == "camera_visible" and own.masked and not scoring.masked:
         yield (
             f"{record.name} was trained on what cameras see; it guesses elsewhere, so this is far "
-            "below what it is published with (--benchmark occ3d-mask)"
+            f"below what it is published with (--benchmark {own.name})"
         )
-    if record.supervision == "all" and args.benchmark == "occ3d-mask":
-        yield f"{record.name} was trained without the camera mask (--benchmark occ3d)"
+    if record.supervision == "all" and scoring.masked and not own.masked:
+        yield f"{record.name} was trained without the camera mask (--benchmark {own.name})"

@@ -21,8 +21,9 @@ from alocc_ros.bags.reader import Bag
 from alocc_ros.bags.results import recorded_grids
 from alocc_ros.cli.main import main
 from alocc_ros.datasets.convert import convert_scene
+from alocc_ros.datasets.formats import FORMATS
 from alocc_ros.datasets.nuscenes import CameraSample, NuScenes, OtherSample, frame_set
-from alocc_ros.datasets.truth import BENCHMARKS, truth_files
+from alocc_ros.datasets.truth import truth_files
 from alocc_ros.geometry import pose_matrix
 from alocc_ros.stream.preset import load_preset
 from alocc_ros.types import CAMERAS
@@ -192,7 +193,7 @@ def test_key_frames_only_leaves_the_sweeps_out(root, tmp_path, capsys):
 
 def label_all(root, benchmark):
     """Random labels for every key frame, as that benchmark stores them; the arrays [X, Y, Z]."""
-    random, kind, made = np.random.default_rng(5), BENCHMARKS[benchmark], []
+    random, kind, made = np.random.default_rng(5), FORMATS[benchmark], []
     for sample in NuScenes(root).scene("scene-0001").samples:
         path = truth_files(root, sample, benchmark)[0]
         path.parent.mkdir(parents=True, exist_ok=True)

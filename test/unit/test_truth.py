@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from nuscenes_tables import small_nuscenes
 
+from alocc_ros.datasets.formats import FORMATS
 from alocc_ros.datasets.nuscenes import NuScenes
 from alocc_ros.datasets.truth import (
-    BENCHMARKS,
     check_present,
     missing_files,
     missing_images,
@@ -58,7 +58,7 @@ def openocc(**changes):
 def test_the_files_are_where_the_benchmarks_put_them(root, sample):
     relative = {
         name: [str(p.relative_to(root)) for p in truth_files(root, sample, name, ray_mask=True)]
-        for name in BENCHMARKS
+        for name in FORMATS
     }
     token, lidar = sample.token, sample.lidar.path.name
     assert relative == {
@@ -107,7 +107,7 @@ def test_rows_of_occupied_voxels_become_a_grid(tmp_path, sample, benchmark, rows
     path.parent.mkdir(parents=True)
     np.save(path, np.array(rows, np.int32))
     truth = read_truth(tmp_path, sample, benchmark)
-    assert truth.labels.shape == BENCHMARKS[benchmark].grid.shape
+    assert truth.labels.shape == FORMATS[benchmark].grid.shape
     assert truth.labels[3, 5, 7] == 4 and truth.labels[199, 0, 15] == 16
     assert truth.labels[1, 1, 1] == truth.classes.free == 17
     assert (truth.labels != 17).sum() == 2
