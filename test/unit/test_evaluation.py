@@ -20,7 +20,7 @@ from alocc_ros.errors import DataError, ModelError, OutputError, ParameterError
 from alocc_ros.evaluation.baselines import class_prior
 from alocc_ros.evaluation.evaluate import Task, evaluate, write_report
 from alocc_ros.evaluation.processes import started
-from alocc_ros.evaluation.scoring import SCORINGS, find_scoring, ray_origins
+from alocc_ros.evaluation.scoring import SCORINGS, find_scoring, ray_origins, scoring_of
 from alocc_ros.evaluation.store import Folder
 from alocc_ros.evaluation.submission import write_submission
 from alocc_ros.grid import OCC3D_GRID
@@ -393,6 +393,16 @@ def test_options_that_make_no_sense_are_refused(options, message, capsys):
     common = ["--model", "alocc_2d", "--random-weights", "--data", "nowhere"]
     assert main(["evaluate", *common, *options]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_model_has_the_scores_that_it_is_published_with():
+    records = load_records()
+    own = {name: scoring_of(record).name for name, record in records.items()}
+    assert own["alocc_3d"] == "occ3d-mask" and own["alocc_flow_2d"] == "openocc"
+    assert own["alocc_3d_surroundocc"] == "surroundocc" and own["alocc_tiny"] == "openocc-mask"
+    assert {s for name, s in own.items() if name.endswith("wo_mask")} == {"occ3d"}
+    for name, record in records.items():
+        find_scoring(own[name]).check_model(record)
 
 
 def test_processes_that_cannot_find_each_other_are_told_how(monkeypatch):
