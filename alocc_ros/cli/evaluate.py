@@ -18,7 +18,7 @@ import numpy as np
 
 from alocc_ros.cli._models import add_model_arguments, find_model, load_network
 from alocc_ros.datasets.infos import open_dataset
-from alocc_ros.datasets.nuscenes import Dataset, Scene
+from alocc_ros.datasets.samples import Dataset, Scene
 from alocc_ros.datasets.truth import check_present, missing_files
 from alocc_ros.errors import OutputError, ParameterError
 from alocc_ros.evaluation.evaluate import Predictor, Report, Task, evaluate, write_report

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from alocc_ros.cli._progress import bars
 
 if TYPE_CHECKING:
-    from alocc_ros.datasets.nuscenes import Dataset, Scene
+    from alocc_ros.datasets.samples import Dataset, Scene
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

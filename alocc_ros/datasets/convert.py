@@ -31,12 +31,12 @@ from alocc_ros.bags.outputs import Provenance, grid_info
 from alocc_ros.bags.writer import Recorder
 from alocc_ros.datasets.boxes import Box, box_lines, read_boxes
 from alocc_ros.datasets.formats import find_format
-from alocc_ros.datasets.nuscenes import (
+from alocc_ros.datasets.nuscenes import NuScenes
+from alocc_ros.datasets.samples import (
     ANCHOR,
     LIDAR,
     CameraSample,
     LidarSample,
-    NuScenes,
     OtherSample,
     Reading,
     Sample,

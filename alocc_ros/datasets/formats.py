@@ -23,7 +23,7 @@ from alocc_ros.datasets.label_files import (
     read_rows_xyz,
     read_rows_zyx,
 )
-from alocc_ros.datasets.nuscenes import Sample
+from alocc_ros.datasets.samples import Sample
 from alocc_ros.errors import DataError
 from alocc_ros.grid import OCC3D_GRID, OPENOCCUPANCY_GRID, SURROUNDOCC_GRID, VoxelGrid
 from alocc_ros.labels import OCC3D, OPENOCC, ClassList

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from alocc_ros.datasets.nuscenes import Sample
+from alocc_ros.datasets.samples import Sample
 from alocc_ros.geometry import inverse
 
 

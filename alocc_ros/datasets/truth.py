@@ -9,7 +9,7 @@ from pathlib import Path
 
 from alocc_ros.datasets.formats import LabelFormat, MaskFile, find_format
 from alocc_ros.datasets.label_files import UNKNOWN, Truth, read_mask
-from alocc_ros.datasets.nuscenes import Sample
+from alocc_ros.datasets.samples import Sample
 from alocc_ros.errors import DataError
 
 __all__ = [

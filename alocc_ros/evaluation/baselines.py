@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from alocc_ros.datasets.nuscenes import Sample, Scene
+from alocc_ros.datasets.samples import Sample, Scene
 from alocc_ros.datasets.truth import Truth, read_truth
 from alocc_ros.errors import DataError
 from alocc_ros.evaluation.evaluate import Predictor

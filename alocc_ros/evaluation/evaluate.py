@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from alocc_ros.datasets.nuscenes import Sample, Scene
+from alocc_ros.datasets.samples import Sample, Scene
 from alocc_ros.datasets.truth import check_present, missing_files, missing_images, read_truth
 from alocc_ros.errors import AloccError, ModelError
 from alocc_ros.evaluation.processes import Processes

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from alocc_ros.datasets.nuscenes import Sample, lidar_points
+from alocc_ros.datasets.samples import Sample, lidar_points
 from alocc_ros.geometry import inverse, project
 from alocc_ros.stream.images import Crop
 from alocc_ros.types import CAMERAS

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from alocc_ros.datasets.formats import FORMATS, LabelFormat, VoxelAccumulator, format_of
-from alocc_ros.datasets.nuscenes import Scene
+from alocc_ros.datasets.samples import Scene
 from alocc_ros.datasets.truth import Truth
 from alocc_ros.errors import DataError, ModelError, ParameterError
 from alocc_ros.grid import VoxelGrid

@@ -15,7 +15,7 @@ from urllib.parse import quote
 import numpy as np
 
 from alocc_ros.datasets.files import read_npz
-from alocc_ros.datasets.nuscenes import Scene
+from alocc_ros.datasets.samples import Scene
 from alocc_ros.errors import DataError, OutputError
 from alocc_ros.files import whole_file
 
