@@ -210,11 +210,12 @@ def label_all(root, benchmark):
             np.savez_compressed(path, semantics=labels, flow=flow)
         else:
             cells = np.argwhere(labels != kind.classes.free)
-            np.save(path, np.c_[cells, labels[tuple(cells.T)]].astype(np.int32))
+            order = [2, 1, 0] if benchmark == "openoccupancy" else [0, 1, 2]
+            np.save(path, np.c_[cells[:, order], labels[tuple(cells.T)]].astype(np.int32))
     return made
 
 
-@pytest.mark.parametrize("benchmark", ["occ3d", "openocc", "surroundocc"])
+@pytest.mark.parametrize("benchmark", FORMATS)
 def test_labels_go_into_the_bag_and_come_out_again(tmp_path, benchmark):
     root = small_nuscenes(tmp_path / "nuscenes", ("scene-0001",))
     labels = label_all(root, benchmark)
@@ -227,7 +228,7 @@ def test_labels_go_into_the_bag_and_come_out_again(tmp_path, benchmark):
     assert len(found) == len(labels) == 3
     for (stamp, occupancy), expected, sample in zip(found, labels, samples, strict=True):
         np.testing.assert_array_equal(occupancy.labels, expected)
-        in_lidar = benchmark == "surroundocc"
+        in_lidar = FORMATS[benchmark].in_lidar_frame
         assert occupancy.frame_id == ("LIDAR_TOP" if in_lidar else "base_link")
         anchor = sample.lidar if in_lidar else sample.cameras["cam_front"]
         assert stamp == anchor.stamp
