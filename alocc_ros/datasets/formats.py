@@ -110,7 +110,7 @@ def _of_lidar_token(sample: Sample) -> Path:
     return Path("nuScenes-Occupancy-v0.1", scene, "occupancy", f"{sample.lidar.token}.npy")
 
 
-# In the order of Occ3D's classes (docs/network.md, training 5.1); OpenOcc's are the same voxels
+# In the order of Occ3D's classes (docs/network.md section T5.1); OpenOcc's are the same voxels
 # without "others", in its own order.
 _OCC3D_VOXELS = (
     944004, 1897170, 152386, 2391677, 16957802, 724139, 189027, 2074468, 413451, 2384460,

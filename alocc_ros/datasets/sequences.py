@@ -1,7 +1,7 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
 """Key frames as sequences: what came before each, and where a temporal memory begins.
 
-As the reference counts them (spec data_and_metrics.md section 1, training.md section 2), except
+As the reference counts them (docs/network.md section T2), except
 that a scene stays together when another one was recorded at the same time.
 """
 
