@@ -91,7 +91,7 @@ class LabelFormat:
         return self.frame == "lidar"
 
     def voxel_scores(self, reference_exact: bool = False) -> VoxelAccumulator:
-        """An accumulator of which nothing is counted yet."""
+        """An empty accumulator."""
         if reference_exact:
             return self.reference_scores()
         return VoxelScores(self.classes, self.scored)

@@ -64,9 +64,9 @@ def steps(samples: Sequence[Sample], sequences: Sequence[Sequence[int]]) -> list
         for scene in whole_scenes(samples)
         for previous, index in zip(scene, scene[1:], strict=False)
     }
-    walked = []
+    found = []
     for sequence in sequences:
-        walk = []
+        of_sequence = []
         for place, index in enumerate(sequence):
             previous = sequence[place - 1] if place else index
             moved = (
@@ -75,6 +75,6 @@ def steps(samples: Sequence[Sample], sequences: Sequence[Sequence[int]]) -> list
                 else np.eye(4)
             )
             adjacent = before.get(index, index)
-            walk.append(Step(index, place == 0, adjacent, moved.astype(np.float32)))
-        walked.append(walk)
-    return walked
+            of_sequence.append(Step(index, place == 0, adjacent, moved.astype(np.float32)))
+        found.append(of_sequence)
+    return found

@@ -53,7 +53,7 @@ class Scoring:
         return self.labels.classes
 
     def scores(self, reference_exact: bool = False) -> Scores:
-        """Accumulators of which nothing is counted yet."""
+        """Empty accumulators."""
         scores: dict[str, Any] = {}
         if self.voxels:
             scores["voxels"] = self.labels.voxel_scores(reference_exact)

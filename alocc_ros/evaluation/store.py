@@ -55,7 +55,7 @@ def unpack(content: bytes) -> State:
     return state
 
 
-class Folder:
+class ResultStore:
     """The folder of one evaluation; ``scenes/`` holds a file for each scene that is done.
 
     Attributes:
