@@ -30,12 +30,13 @@ from alocc_ros.bags import messages
 from alocc_ros.bags.outputs import Provenance, grid_info
 from alocc_ros.bags.writer import Recorder
 from alocc_ros.datasets.boxes import Box, box_lines, read_boxes
-from alocc_ros.datasets.nuscenes import (
+from alocc_ros.datasets.formats import find_format
+from alocc_ros.datasets.nuscenes import NuScenes
+from alocc_ros.datasets.samples import (
     ANCHOR,
     LIDAR,
     CameraSample,
     LidarSample,
-    NuScenes,
     OtherSample,
     Reading,
     Sample,
@@ -47,7 +48,6 @@ from alocc_ros.datasets.tables import OnProgress, nothing
 from alocc_ros.datasets.truth import (
     UNKNOWN,
     check_present,
-    find_benchmark,
     missing_files,
     read_truth,
 )
@@ -229,7 +229,7 @@ class _Labels:
         self._samples: dict[str, Sample] = {}  # by token of the reading, as below
         self._boxes: dict[str, list[Box]] = {}
         if benchmark is not None:
-            self._in_lidar_frame = find_benchmark(benchmark).in_lidar_frame
+            self._in_lidar_frame = find_format(benchmark).in_lidar_frame
             for sample in scene.samples:
                 anchor = sample.lidar if self._in_lidar_frame else sample.cameras[ANCHOR]
                 self._samples[anchor.token] = sample

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from alocc_ros.datasets.nuscenes import Sample, Scene
+from alocc_ros.datasets.samples import Sample, Scene
 from alocc_ros.datasets.truth import check_present, missing_files, missing_images, read_truth
 from alocc_ros.errors import AloccError, ModelError
 from alocc_ros.evaluation.processes import Processes
@@ -28,9 +28,9 @@ from alocc_ros.evaluation.scoring import (
     check_prediction,
     ray_origins,
 )
-from alocc_ros.evaluation.store import Folder, Rays, pack, unpack
+from alocc_ros.evaluation.store import Rays, ResultStore, pack, unpack
 from alocc_ros.files import whole_file
-from alocc_ros.metrics.rays import Hits, cast, ray_directions
+from alocc_ros.metrics.rays import Hits, ray_directions, raycast
 from alocc_ros.types import Occupancy
 
 # Called with a scene, it forgets what came before and gives what predicts the scene's samples,
@@ -64,7 +64,7 @@ class Task:
     lidar: bool = False
 
     def scores(self) -> Scores:
-        """Accumulators of which nothing is counted yet."""
+        """Empty accumulators."""
         return self.scoring.scores(self.reference_exact) if self.scored else {}
 
 
@@ -106,7 +106,7 @@ def evaluate(
     predictor: Predictor,
     *,
     processes: Processes | None = None,
-    folder: Folder | None = None,
+    folder: ResultStore | None = None,
     restart: bool = False,
     on_todo: OnTodo = lambda todo: None,
     on_frame: OnFrame = lambda scene, frames: None,
@@ -128,7 +128,7 @@ def evaluate(
             read, or the predictions do not fit the benchmark. Scenes that are done are kept.
     """
     processes = processes or Processes()
-    todo = _todo(task, processes, folder, restart)
+    todo = _pending(task, processes, folder, restart)
     mine = todo[processes.rank :: processes.count]
     on_todo(mine)
     packed: dict[str, bytes] = {}
@@ -140,7 +140,9 @@ def evaluate(
     return _report(task, _all_packed(task, packed, todo, processes, folder))
 
 
-def _todo(task: Task, processes: Processes, folder: Folder | None, restart: bool) -> list[Scene]:
+def _pending(
+    task: Task, processes: Processes, folder: ResultStore | None, restart: bool
+) -> list[Scene]:
     """Scenes that are not done; all processes agree on them, or fail together."""
     plan: dict[str, Any] = {}
     if processes.rank == 0:
@@ -172,7 +174,7 @@ def _check_files(task: Task) -> None:
     check_present(missing, f"{task.root}, which this evaluation reads,")
 
 
-def _is_done(task: Task, scene: Scene, folder: Folder | None) -> bool:
+def _is_done(task: Task, scene: Scene, folder: ResultStore | None) -> bool:
     if folder is None or folder.done(scene) is None:
         return False
     return not task.keep_rays or folder.has_rays(scene)
@@ -197,7 +199,7 @@ def _scene(
     if before is not None:
         before.result()
     state = {kind: accumulator.state() for kind, accumulator in scores.items()}
-    return pack(state), _together(ends) if task.keep_rays else None
+    return pack(state), _concatenated(ends) if task.keep_rays else None
 
 
 def _score(
@@ -216,23 +218,25 @@ def _score(
             )
             hits = add_frame(scores, task.scoring, prediction, truth, origins)
         if task.keep_rays:
-            ends.append(_ends(prediction, hits, origins))
+            ends.append(_ray_ends(prediction, hits, origins))
     except AloccError as error:
         raise type(error)(f"{sample.name}: {error}") from error
 
 
-def _ends(prediction: Occupancy, hits: Hits | None, origins: np.ndarray) -> tuple[np.ndarray, ...]:
+def _ray_ends(
+    prediction: Occupancy, hits: Hits | None, origins: np.ndarray
+) -> tuple[np.ndarray, ...]:
     """Class, distance and flow at the end of every ray, in the challenge's precision."""
     if prediction.flow is None:
         raise ModelError("the prediction has no flow, which the challenge wants")
     if hits is None:
         free, grid = prediction.classes.free, prediction.grid
-        hits = cast(prediction.labels, origins, ray_directions(), free, grid)
+        hits = raycast(prediction.labels, origins, ray_directions(), free, grid)
     labels, flow = hits.take(prediction.labels), hits.take(prediction.flow)
     return labels, hits.distance.astype(np.float16), flow.astype(np.float16)
 
 
-def _together(ends: Sequence[tuple[np.ndarray, ...]]) -> Rays:
+def _concatenated(ends: Sequence[tuple[np.ndarray, ...]]) -> Rays:
     counts = np.array([len(labels) for labels, _, _ in ends])
     return Rays(counts, *(np.concatenate(part) for part in zip(*ends, strict=True)))
 
@@ -242,7 +246,7 @@ def _all_packed(
     packed: dict[str, bytes],
     todo: list[Scene],
     processes: Processes,
-    folder: Folder | None,
+    folder: ResultStore | None,
 ) -> dict[str, bytes]:
     """The counts of every scene, to every process: those of before are with rank 0."""
     if processes.rank == 0 and folder is not None:

@@ -11,12 +11,14 @@ For training on endless data::
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from alocc_ros.datasets.truth import Truth, find_benchmark
+from alocc_ros.datasets.formats import find_format
+from alocc_ros.datasets.truth import Truth
+from alocc_ros.labels import OCC3D, label_map
 from alocc_ros.metrics.rays import lidar_origins
 from alocc_ros.synthetic import rig
 from alocc_ros.synthetic.render import View, cast_shadows, render_camera
@@ -24,7 +26,6 @@ from alocc_ros.synthetic.truth import (
     camera_mask,
     fill,
     lidar_mask,
-    openocc_labels,
     ray_mask,
 )
 from alocc_ros.synthetic.world import Scene
@@ -134,29 +135,20 @@ def truth_of(
             the cameras is of the turn whose LiDAR time ``time`` is.
         device: where to compute.
     """
-    kind = find_benchmark(benchmark)
+    kind = find_format(benchmark)
     map_T_grid = scene.ego_pose(time)
     if kind.in_lidar_frame:
         map_T_grid = map_T_grid @ rig.lidar().base_T_lidar
     voxels = fill(scene, time, map_T_grid, kind.grid, device=device)
-    turn = time - rig.LIDAR_PHASE / 1e9
-    if benchmark == "openocc":
-        labels = openocc_labels(voxels.labels)
-        truth = Truth(labels, kind.classes, kind.grid, flow=voxels.flow)
-        if not masks:
-            return truth
+    labels = label_map(OCC3D, kind.classes, kind.classes.free)[voxels.labels]
+    seen: dict[str, np.ndarray] = {}
+    if masks and kind.camera_mask:
+        turn = time - rig.LIDAR_PHASE / 1e9
+        seen["mask_camera"] = camera_mask(scene, voxels.labels, turn, time, device=device)
+    if masks and kind.lidar_mask:
+        seen["mask_lidar"] = lidar_mask(voxels.labels, device=device)
+    if masks and kind.ray_mask:
         origins = ray_origins(scene, time)
-        return replace(
-            truth,
-            mask_camera=camera_mask(scene, voxels.labels, turn, time, device=device),
-            ray_mask=ray_mask(labels, origins, free=kind.classes.free, device=device),
-        )
-    if benchmark != "occ3d" or not masks:
-        return Truth(voxels.labels, kind.classes, kind.grid)
-    return Truth(
-        voxels.labels,
-        kind.classes,
-        kind.grid,
-        mask_camera=camera_mask(scene, voxels.labels, turn, time, device=device),
-        mask_lidar=lidar_mask(voxels.labels, device=device),
-    )
+        seen["ray_mask"] = ray_mask(labels, origins, free=kind.classes.free, device=device)
+    flow = voxels.flow if kind.flow else None
+    return Truth(labels, kind.classes, kind.grid, flow=flow, **seen)

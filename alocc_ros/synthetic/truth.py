@@ -16,7 +16,7 @@ from torch import Tensor
 
 from alocc_ros.geometry import inverse
 from alocc_ros.grid import OCC3D_GRID, VoxelGrid
-from alocc_ros.labels import OCC3D, OPENOCC
+from alocc_ros.labels import OCC3D, OPENOCC, label_map
 from alocc_ros.metrics import rays as evaluation_rays
 from alocc_ros.ops import native
 from alocc_ros.synthetic import rig
@@ -57,10 +57,7 @@ _GENERAL = {
 }
 _LIDARSEG = np.array([_GENERAL[name] for name in OCC3D.names], dtype=np.uint8)
 # Occ3D label to OpenOcc label; OpenOcc knows no "others", such voxels are free.
-_OPENOCC = np.array(
-    [OPENOCC.names.index(n) if n in OPENOCC.names else OPENOCC.free for n in OCC3D.names],
-    dtype=np.uint8,
-)
+_OPENOCC = label_map(OCC3D, OPENOCC, missing=OPENOCC.free)
 
 
 @dataclass(frozen=True)

@@ -22,15 +22,6 @@ from alocc_ros.training.parallel import mean_over_ranks
 
 IGNORED = 255
 
-# Voxels of each class in the nuScenes training scenes, in the order of Occ3D's classes
-# (training.md 5.1); OpenOcc's are the same voxels without "others", in its own order.
-OCC3D_VOXELS = (
-    944004, 1897170, 152386, 2391677, 16957802, 724139, 189027, 2074468, 413451, 2384460,
-    5916653, 175883646, 4275424, 51393615, 61411620, 105975596, 116424404, 1892500630,
-)  # fmt: skip
-_OPENOCC_OF_OCC3D = (4, 10, 9, 3, 5, 2, 6, 7, 8, 1, 11, 12, 13, 14, 15, 16, 17)
-OPENOCC_VOXELS = tuple(OCC3D_VOXELS[i] for i in _OPENOCC_OF_OCC3D)
-VOXELS = {"occ3d": OCC3D_VOXELS, "openocc": OPENOCC_VOXELS}
 # Fewer voxels than this tell nothing of how frequent a class is.
 _LEAST_VOXELS = 1000
 

@@ -12,19 +12,10 @@ from alocc_ros.datasets.infos import open_dataset
 from alocc_ros.evaluation.evaluate import Task, evaluate
 from alocc_ros.evaluation.network import AS_IN_TRAINING, network_predictor
 from alocc_ros.evaluation.processes import started
-from alocc_ros.evaluation.scoring import SCORINGS, Scoring
-from alocc_ros.network.model import Alocc
+from alocc_ros.evaluation.scoring import scoring_of
+from alocc_ros.network.alocc import Alocc
 from alocc_ros.pipeline import Pipeline
 from alocc_ros.records import ModelRecord
-
-
-def scoring_of(record: ModelRecord) -> Scoring:
-    """The benchmark that a model is trained for."""
-    if record.frame == "lidar":
-        return SCORINGS["surroundocc"]
-    if record.classes.name == "occ3d":
-        return SCORINGS["occ3d-mask" if record.supervision == "camera_visible" else "occ3d"]
-    return SCORINGS["openocc-mask" if record.supervision == "visible" else record.classes.name]
 
 
 def evaluator(

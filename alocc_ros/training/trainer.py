@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
 
+from alocc_ros.datasets.formats import format_of
 from alocc_ros.datasets.sequences import halves
 from alocc_ros.errors import AloccError, OutputError, ParameterError, TrainingError
 from alocc_ros.network.checkpoint import save_safetensors
@@ -31,7 +32,7 @@ from alocc_ros.training.config import TrainingConfig
 from alocc_ros.training.ema import EmaRate, average_of, follow
 from alocc_ros.training.forward import SlotMemory
 from alocc_ros.training.log import RunLog
-from alocc_ros.training.losses import IGNORED, VOXELS, ClassBalance
+from alocc_ros.training.losses import IGNORED, ClassBalance
 from alocc_ros.training.norms import synchronised
 from alocc_ros.training.parallel import ALONE, World, any_rank, mean_over_ranks, wait_for_all
 from alocc_ros.training.randomness import seed_everything
@@ -429,7 +430,7 @@ def _voxel_counts(
 ) -> Sequence[int]:
     """Voxels of each class, as published for nuScenes or counted in some frames."""
     if not config.count_voxels:
-        return VOXELS[record.classes.name]
+        return format_of(record).voxel_counts
     frames = [index for scene in source.scenes for index in scene]
     chosen = torch.linspace(0, len(frames) - 1, min(config.count_voxels, len(frames)))
     counts = torch.zeros(256, dtype=torch.int64)

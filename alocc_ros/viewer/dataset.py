@@ -9,13 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
+from alocc_ros.datasets.formats import FORMATS, find_format
 from alocc_ros.datasets.nuscenes import ANCHOR, NuScenes, Sample, frame_set
 from alocc_ros.datasets.tables import OnProgress, nothing
 from alocc_ros.datasets.truth import (
-    BENCHMARKS,
     UNKNOWN,
     check_present,
-    find_benchmark,
     missing_files,
     read_truth,
 )
@@ -39,7 +38,7 @@ def dataset_sources(root: Path, wishes: Wishes, on_progress: OnProgress = nothin
     benchmark = _benchmark(root, samples, wishes)
     if benchmark:
         truth = partial(_truths, root, samples, benchmark)
-        classes = BENCHMARKS[benchmark].classes.name
+        classes = FORMATS[benchmark].classes.name
         sources.append(Source(root, TRUTH, truth, classes=classes))
     return sources
 
@@ -47,10 +46,10 @@ def dataset_sources(root: Path, wishes: Wishes, on_progress: OnProgress = nothin
 def _benchmark(root: Path, samples: Sequence[Sample], wishes: Wishes) -> str:
     """The one that was asked for, else the first that is there and has the wanted classes."""
     if wishes.benchmark:
-        find_benchmark(wishes.benchmark)
+        find_format(wishes.benchmark)
         check_present(missing_files(root, samples, wishes.benchmark), wishes.benchmark)
         return wishes.benchmark
-    for name, benchmark in BENCHMARKS.items():
+    for name, benchmark in FORMATS.items():
         fits = wishes.classes in ("", benchmark.classes.name)
         if fits and not missing_files(root, samples[:1], name):
             check_present(missing_files(root, samples, name), name)
@@ -76,7 +75,7 @@ def _truths(root: Path, samples: Sequence[Sample], benchmark: str) -> Iterator[M
 
 def _view_of_truth(root: Path, sample: Sample, benchmark: str) -> View:
     truth = read_truth(root, sample, benchmark)
-    in_lidar_frame = BENCHMARKS[benchmark].in_lidar_frame
+    in_lidar_frame = FORMATS[benchmark].in_lidar_frame
     stamp = sample.cameras[ANCHOR].stamp
     occupancy = Occupancy(
         # What nobody labelled cannot be shown.

@@ -8,14 +8,13 @@ import math
 import pytest
 import torch
 
+from alocc_ros.datasets.formats import FORMATS
 from alocc_ros.labels import OCC3D, OPENOCC
 from alocc_ros.ops.flow_head import FLOW_BINS
 from alocc_ros.training import losses
 from alocc_ros.training.denoising import mixed_match, occupancy_map, with_true_depth
 from alocc_ros.training.losses import (
     IGNORED,
-    OCC3D_VOXELS,
-    OPENOCC_VOXELS,
     ClassBalance,
     Draw,
     class_entropy,
@@ -26,6 +25,7 @@ from alocc_ros.training.losses import (
     present_classes,
 )
 
+OCC3D_VOXELS, OPENOCC_VOXELS = (FORMATS[n].voxel_counts for n in ("occ3d", "openocc"))
 BALANCE = ClassBalance.of(OCC3D_VOXELS)
 
 
