@@ -3,18 +3,19 @@
 
 Rays come in tiles of neighbours. A part is tried on a tile only if its bounding sphere meets
 the tile's cone and the cone's axis passes its (widened) bounding block; candidates of a tile
-are tried from near to far, and those behind what was already hit are skipped. ``nearest_slow``
-is the same without any of this.
+are tried from near to far, and those behind what was already hit are skipped.
+``first_hit_reference`` is the same without any of this.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
-from alocc_ros.synthetic.shapes import Kind
+from alocc_ros.synthetic.primitives import SolidKind
 
 NEAR = 0.05  # m along the ray; a hit nearer than this does not count
 _CHUNK = 1 << 24  # sphere tests at a time
@@ -57,7 +58,7 @@ class Solids:
         return Solids(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
 
 
-def turned(vectors: Tensor, rotation: Tensor) -> Tensor:  # [..., 3], [3, 3] -> [..., 3]
+def rotated(vectors: Tensor, rotation: Tensor) -> Tensor:  # [..., 3], [3, 3] -> [..., 3]
     """``rotation`` applied to each vector.
 
     No matrix product: where training allows TF32 or bfloat16 for those, geometry would be off
@@ -76,22 +77,32 @@ def tile_image(height: int, width: int, side: int, device: torch.device) -> Tens
     return pixel.permute(0, 2, 1, 3).reshape(-1, side * side)
 
 
-def nearest(
+# (solids, eye, rays, limit, then of each candidate its tile, its solid and a lower bound of its
+# distance along the rays) -> (distance, index), as ``first_hit`` returns them.
+Search = Callable[["Solids", Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def first_hit(
     solids: Solids,
     eye: Tensor,  # [3] m, map
     rays: Tensor,  # [T, R, 3] map; any length; the distance is measured in it
     limit: Tensor,  # [T, R] distance beyond which nothing counts, e.g. the ground's
+    search: Search | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The first part along each ray: (distance [T, R], index into ``solids`` [T, R] or -1)."""
-    pairs = _candidates(solids, eye, rays)
+    """The first part along each ray: (distance [T, R], index into ``solids`` [T, R] or -1).
+
+    ``search`` tries the candidates: ``front_to_back`` saves work (the default on a CPU),
+    ``all_pairs`` saves steps (on a GPU).
+    """
+    pairs = _candidate_pairs(solids, eye, rays)
     if not len(pairs[0]):
         return limit.clone(), torch.full(limit.shape, -1, device=limit.device)
-    # A CPU saves work, a GPU saves steps.
-    search = _near_to_far if rays.device.type == "cpu" else _all_at_once
+    if search is None:
+        search = front_to_back if rays.device.type == "cpu" else all_pairs
     return search(solids, eye, rays, limit, *pairs)
 
 
-def _near_to_far(
+def front_to_back(
     solids: Solids,
     eye: Tensor,
     rays: Tensor,
@@ -100,7 +111,7 @@ def _near_to_far(
     solid: Tensor,
     entry: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """The candidates of each tile one after the other, without those behind what was hit."""
+    """Tries the candidates of each tile one after the other, without those behind a hit."""
     distance = limit.clone()
     winner = torch.full(limit.shape, -1, dtype=torch.int32, device=limit.device)
     # Near to far within each tile; the n-th candidates of all tiles are one round.
@@ -123,7 +134,7 @@ def _near_to_far(
         t, s = t[keep], s[keep]
         if not len(t):
             continue
-        for kind in Kind:
+        for kind in SolidKind:
             mine = solids.kind[s] == int(kind)
             tk, sk = t[mine], s[mine]
             if not len(tk):
@@ -137,7 +148,7 @@ def _near_to_far(
     return distance, winner.long()
 
 
-def _all_at_once(
+def all_pairs(
     solids: Solids,
     eye: Tensor,
     rays: Tensor,
@@ -146,9 +157,9 @@ def _all_at_once(
     solid: Tensor,
     entry: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """All candidates of all tiles together."""
+    """Tries all candidates of all tiles together."""
     distance, hits = limit.clone(), []
-    for kind in Kind:
+    for kind in SolidKind:
         mine = solids.kind[solid] == int(kind)
         t, s = tile[mine], solid[mine]
         hit = intersect(solids, kind, s, eye, rays[t])
@@ -161,18 +172,20 @@ def _all_at_once(
     return distance, winner
 
 
-def nearest_slow(solids: Solids, eye: Tensor, rays: Tensor, limit: Tensor) -> tuple[Tensor, Tensor]:
-    """``nearest``, every ray against every part."""
+def first_hit_reference(
+    solids: Solids, eye: Tensor, rays: Tensor, limit: Tensor
+) -> tuple[Tensor, Tensor]:
+    """``first_hit``, every ray against every part."""
     distance, winner = limit.clone(), torch.full(limit.shape, -1, device=limit.device)
     for i in range(len(solids)):
         one = torch.full((len(rays),), i, device=rays.device)
-        hit = intersect(solids, Kind(int(solids.kind[i])), one, eye, rays)
+        hit = intersect(solids, SolidKind(int(solids.kind[i])), one, eye, rays)
         winner = torch.where(hit < distance, i, winner)
         distance = torch.minimum(hit, distance)
     return distance, winner
 
 
-def _candidates(solids: Solids, eye: Tensor, rays: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _candidate_pairs(solids: Solids, eye: Tensor, rays: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Pairs of (tile, part) that may meet, and a lower bound of their distance along the rays."""
     length = rays.norm(dim=-1, keepdim=True)
     unit = rays / length
@@ -242,7 +255,7 @@ def _into(solids: Solids, part: Tensor, eye: Tensor, rays: Tensor) -> tuple[Tens
 
 def intersect(
     solids: Solids,
-    kind: Kind,
+    kind: SolidKind,
     part: Tensor,  # [n]
     eye: Tensor,  # [3]
     rays: Tensor,  # [n, R, 3]
@@ -251,9 +264,9 @@ def intersect(
     o, d = _into(solids, part, eye, rays)
     o = o[:, :, None]
     low, high = solids.low[part, :, None], solids.high[part, :, None]
-    if kind == Kind.BLOCK:
+    if kind == SolidKind.BLOCK:
         enter, leave = _through_planes(solids, part, o, d, low, high)
-    elif kind == Kind.ELLIPSOID:
+    elif kind == SolidKind.ELLIPSOID:
         centre, half = (low + high) / 2, (high - low) / 2
         p, q = (o - centre) / half, d / half
         enter, leave = _quadratic((q * q).sum(1), (p * q).sum(1), (p * p).sum(1) - 1)
