@@ -9,7 +9,7 @@ are tried from near to far, and those behind what was already hit are skipped.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 
 import torch
@@ -19,6 +19,7 @@ from alocc_ros.synthetic.primitives import SolidKind
 
 NEAR = 0.05  # m along the ray; a hit nearer than this does not count
 _CHUNK = 1 << 24  # sphere tests at a time
+_BATCH = 2048  # pairs of tile and part that are at least intersected at a time
 
 
 @dataclass(frozen=True)
@@ -119,33 +120,60 @@ def front_to_back(
     order = order[torch.argsort(tile[order], stable=True)]
     tile, solid, entry = tile[order], solid[order], entry[order]
     number = torch.arange(len(tile), device=tile.device)
-    fresh = torch.ones(len(tile), dtype=torch.bool, device=tile.device)
-    fresh[1:] = tile[1:] != tile[:-1]
-    first = torch.cummax(torch.where(fresh, number, 0), dim=0).values
-    turn = number - first
-    by_turn = torch.argsort(turn, stable=True)
-    tile, solid, entry = tile[by_turn], solid[by_turn], entry[by_turn]
+    starts = torch.ones(len(tile), dtype=torch.bool, device=tile.device)
+    starts[1:] = tile[1:] != tile[:-1]
+    first = torch.cummax(torch.where(starts, number, 0), dim=0).values
+    rounds = number - first
+    by_round = torch.argsort(rounds, stable=True)
+    tile, solid, entry = tile[by_round], solid[by_round], entry[by_round]
     start = 0
     far = distance.amax(dim=1)
-    for count in torch.bincount(turn).tolist():
+    for count in _batches(torch.bincount(rounds).tolist()):
         t, s = tile[start : start + count], solid[start : start + count]
         keep = entry[start : start + count] < far[t]
         start += count
         t, s = t[keep], s[keep]
         if not len(t):
             continue
-        for kind in SolidKind:
-            mine = solids.kind[s] == int(kind)
-            tk, sk = t[mine], s[mine]
-            if not len(tk):
-                continue
-            hit = intersect(solids, kind, sk, eye, rays[tk])
-            old = distance[tk]
-            better = hit < old
-            distance[tk] = torch.minimum(hit, old)
-            winner[tk] = torch.where(better, sk[:, None].int(), winner[tk])
-            far[tk] = distance[tk].amax(dim=1)
+        hit = _intersect_each(solids, s, eye, rays[t])
+        old = distance[t]
+        # A tile may be there several times; of equal hits the one tried first counts.
+        where = t[:, None].expand_as(hit)
+        distance.scatter_reduce_(0, where, hit, "amin")
+        place = torch.arange(len(t), dtype=torch.int32, device=t.device)[:, None]
+        place = torch.where((hit == distance[t]) & (hit < old), place, len(t))
+        first = torch.full(limit.shape, len(t), dtype=torch.int32, device=t.device)
+        first.scatter_reduce_(0, where, place, "amin")
+        parts = torch.cat([s.int(), s.new_zeros(1).int()])[first.long()]
+        winner = torch.where(first < len(t), parts, winner)
+        far[t] = distance[t].amax(dim=1)
     return distance, winner.long()
+
+
+def _batches(rounds: list[int]) -> Iterator[int]:
+    """Numbers of pairs: those of successive rounds, put together until they are enough.
+
+    Rounds of few pairs cost more to start than to compute.
+    """
+    pairs = 0
+    for count in rounds:
+        pairs += count
+        if pairs >= _BATCH:
+            yield pairs
+            pairs = 0
+    if pairs:
+        yield pairs
+
+
+def _intersect_each(solids: Solids, part: Tensor, eye: Tensor, rays: Tensor) -> Tensor:
+    """``intersect`` for parts [n] of any kinds and rays [n, R, 3] -> [n, R]."""
+    hit = rays.new_empty(rays.shape[:2])
+    kinds = solids.kind[part]
+    for kind in SolidKind:
+        mine = torch.nonzero(kinds == int(kind))[:, 0]
+        if len(mine):
+            hit[mine] = intersect(solids, kind, part[mine], eye, rays[mine])
+    return hit
 
 
 def all_pairs(
