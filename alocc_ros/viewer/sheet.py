@@ -32,11 +32,11 @@ LAYOUT = (
 
 # px
 WIDTH = 1600
-MARGIN, GAP = 24, 12
-HEADER, LEGEND_ROW = 58, 27
-SQUARE = 400  # views from above, and how high their row is; whole pixels for 200 cells
+_MARGIN, _GAP = 24, 12
+_HEADER, _LEGEND_ROW = 58, 27
+_SQUARE = 400  # views from above, and how high their row is; whole pixels for 200 cells
 _ROUND = 7  # radius of corners
-INNER = WIDTH - 2 * MARGIN
+_INNER = WIDTH - 2 * _MARGIN
 
 _BACKGROUND, _PANEL = (13, 16, 21), (21, 25, 32)
 _TEXT, _FAINT, _RING = (232, 235, 240), (139, 148, 160), (255, 255, 255)
@@ -71,13 +71,13 @@ def sheet(view: View, *, plain_images: bool = False) -> Image.Image:
     lists = {layer.occupancy.classes.name: layer.occupancy.classes for layer in layers}
     rows += [_legend(classes) for classes in lists.values()]
 
-    height = HEADER + sum(row.height + GAP for row in rows) - GAP + MARGIN
+    height = _HEADER + sum(row.height + _GAP for row in rows) - _GAP + _MARGIN
     page = Image.new("RGB", (WIDTH, height), _BACKGROUND)
     _write_header(page, view)
-    top = HEADER
+    top = _HEADER
     for row in rows:
-        page.paste(row, (MARGIN, top))
-        top += row.height + GAP
+        page.paste(row, (_MARGIN, top))
+        top += row.height + _GAP
     return page
 
 
@@ -86,11 +86,11 @@ def sheet(view: View, *, plain_images: bool = False) -> Image.Image:
 
 def _write_header(page: Image.Image, view: View) -> None:
     painter = ImageDraw.Draw(page)
-    baseline = HEADER - 22
+    baseline = _HEADER - 22
     when = _time_of_day(view.stamp)
-    painter.text((WIDTH - MARGIN, baseline), when, _FAINT, _font(16), "rs")
-    end = WIDTH - MARGIN - painter.textlength(when, _font(16)) - 24
-    left: float = MARGIN
+    painter.text((WIDTH - _MARGIN, baseline), when, _FAINT, _font(16), "rs")
+    end = WIDTH - _MARGIN - painter.textlength(when, _font(16)) - 24
+    left: float = _MARGIN
     title = [f"{layer.name}   {layer.detail}" for layer in view.layers[:1]] or ["cameras"]
     for text, colour, size in [(title[0], _TEXT, 24), *_remarks(view)]:
         text = _fitting(text, _font(size), end - left)
@@ -125,17 +125,17 @@ def _legend(classes: ClassList) -> Image.Image:
     """Every class with its colour, in columns of equal width."""
     names = [(label, n) for label, n in enumerate(classes.names) if label != classes.free]
     columns = -(-len(names) // 2)
-    picture = Image.new("RGB", (INNER, 2 * LEGEND_ROW), _BACKGROUND)
+    picture = Image.new("RGB", (_INNER, 2 * _LEGEND_ROW), _BACKGROUND)
     painter = ImageDraw.Draw(picture)
     texts = [name.replace("_", " ") for _, name in names]
     widths = [
         max(painter.textlength(t, _font(14)) for t in texts[c::columns]) for c in range(columns)
     ]
-    space = (INNER - sum(widths)) / columns
+    space = (_INNER - sum(widths)) / columns
     left = 0.0
     for column, width in enumerate(widths):
         for row, place in enumerate(range(column, len(names), columns)):
-            top = row * LEGEND_ROW + 6
+            top = row * _LEGEND_ROW + 6
             colour = tuple(classes.colours[names[place][0]].tolist())
             painter.rounded_rectangle((left, top, left + 16, top + 16), 4, colour, (70, 76, 86))
             painter.text((left + 24, top + 8), texts[place], _TEXT, _font(14), "lm")
@@ -148,14 +148,14 @@ def _legend(classes: ClassList) -> Image.Image:
 
 def _cameras(frame: FrameSet, layer: Layer | None) -> Image.Image:
     faces = None if layer is None else voxels.faces(_with_room(frame, layer))
-    width = (INNER - 2 * GAP) // 3
+    width = (_INNER - 2 * _GAP) // 3
     shape = next(iter(frame.calibration.values()))
     height = round(width * shape.height / shape.width)
-    picture = Image.new("RGB", (INNER, 2 * height + GAP), _BACKGROUND)
+    picture = Image.new("RGB", (_INNER, 2 * height + _GAP), _BACKGROUND)
     for row, cameras in enumerate(LAYOUT):
         for column, camera in enumerate(cameras):
             tile = _camera(frame, camera, (width, height), layer, faces)
-            _paste_round(picture, tile, (column * (width + GAP), row * (height + GAP)))
+            _paste_round(picture, tile, (column * (width + _GAP), row * (height + _GAP)))
     return picture
 
 
@@ -232,14 +232,14 @@ def _panels(layer: Layer, *, captioned: bool) -> Image.Image:
     squares = [_seen_from_above(layer)]
     if occupancy.flow is not None:
         squares.append(_flow(layer, moving))
-    rest = INNER - len(squares) * (SQUARE + GAP)
+    rest = _INNER - len(squares) * (_SQUARE + _GAP)
     caption = f"{layer.name}   {layer.detail}".rstrip() if captioned else "voxels"
-    panels = [_overview(layer, moving, (rest, SQUARE), caption), *squares]
-    picture = Image.new("RGB", (INNER, SQUARE), _BACKGROUND)
+    panels = [_overview(layer, moving, (rest, _SQUARE), caption), *squares]
+    picture = Image.new("RGB", (_INNER, _SQUARE), _BACKGROUND)
     left = 0
     for panel in panels:
         _paste_round(picture, panel, (left, 0))
-        left += panel.width + GAP
+        left += panel.width + _GAP
     return picture
 
 
@@ -276,9 +276,9 @@ def _with_vehicle(layer: Layer) -> voxels.Faces:
 
 def _seen_from_above(layer: Layer) -> Image.Image:
     occupancy, background = layer.occupancy, np.array(_PANEL)
-    place = above.Map(occupancy.grid, SQUARE)
+    place = above.Map(occupancy.grid, _SQUARE)
     cells = above.class_colours(occupancy, background)
-    picture = Image.fromarray(place.drawn(cells, SQUARE, background))
+    picture = Image.fromarray(place.drawn(cells, _SQUARE, background))
     _draw_vehicle_and_rings(picture, place, layer)
     _write_chip(picture, "from above")
     return picture
@@ -286,9 +286,9 @@ def _seen_from_above(layer: Layer) -> Image.Image:
 
 def _flow(layer: Layer, moving: list[Motion]) -> Image.Image:
     occupancy, background = layer.occupancy, np.array(_PANEL)
-    place = above.Map(occupancy.grid, SQUARE)
+    place = above.Map(occupancy.grid, _SQUARE)
     cells = above.flow_colours(occupancy, background)
-    picture = Image.fromarray(place.drawn(cells, SQUARE, background))
+    picture = Image.fromarray(place.drawn(cells, _SQUARE, background))
     _draw_vehicle_and_rings(picture, place, layer)
     ends = [[place.pixel(*m.start[:2]), place.pixel(*m.end[:2])] for m in moving]
     _draw_arrows(picture, np.array(ends).reshape(-1, 2, 2), [_RING] * len(moving))

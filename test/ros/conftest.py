@@ -74,3 +74,13 @@ def executor(context, node) -> Iterator:
     executor.add_node(node)
     yield executor
     executor.shutdown()
+
+
+@pytest.fixture
+def stage() -> Iterator:
+    """A listener to the voxels of a node that the test starts."""
+    from live import Stage
+
+    made = Stage("voxels")
+    yield made
+    made.close()

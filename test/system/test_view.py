@@ -159,7 +159,7 @@ def test_a_scene_looks_the_same_in_a_bag_as_in_its_folder(dataset, tmp_path):
     for number, where in enumerate([tmp_path / "scene.mcap", (dataset, "--scene", "scene-0001")]):
         path = tmp_path / f"{number}.png"
         assert view(*(where if isinstance(where, tuple) else [where]), "--png", path) == 0
-        pages.append(np.asarray(Image.open(path))[sheet.HEADER :])
+        pages.append(np.asarray(Image.open(path))[sheet._HEADER :])
     np.testing.assert_array_equal(*pages)
 
 

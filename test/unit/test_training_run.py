@@ -141,7 +141,7 @@ def test_the_end_leaves_weights_that_the_network_takes(tmp_path):
 
 
 def test_a_few_steps_learn(tmp_path):
-    settings = {"grid_flip": 0.0, "augment_images": False, "learning_rate": 3e-3, "steps": 40}
+    settings = {"grid_flip": 0.0, "augment_images": False, "learning_rate": 3e-3, "steps": 24}
     reports = losses_of(trainer(tmp_path, save_every=100, **settings))
     first, last = reports[:5], reports[-5:]
     for name in ("mask", "dice", "depth", "flow_bin"):

@@ -191,9 +191,9 @@ def test_the_arrow_points_where_the_thing_goes_in_the_colour_of_that_direction(v
     block = {(x, y, 2): CAR for x in range(9, 11) for y in range(29, 31)}
     what = occupancy(block, grid, velocity)
     page = np.asarray(sheet.sheet(View(what.stamp, None, (Layer("prediction", "", what),))))
-    right = sheet.WIDTH - sheet.MARGIN
-    panel = page[sheet.HEADER :][: sheet.SQUARE, right - sheet.SQUARE : right].astype(int)
-    place = above.Map(grid, sheet.SQUARE)
+    right = sheet.WIDTH - sheet._MARGIN
+    panel = page[sheet._HEADER :][: sheet._SQUARE, right - sheet._SQUARE : right].astype(int)
+    place = above.Map(grid, sheet._SQUARE)
     white = np.abs(panel - 255).sum(axis=-1) < 30
     for along, there in ((0.8, True), (-0.8, False)):
         u, v = place.pixel(-4.0 + along * velocity[0], 4.0 + along * velocity[1])
@@ -218,11 +218,11 @@ def test_a_voxel_is_drawn_into_the_image_at_its_pixel(camera):
         np.asarray(sheet.sheet(View(frame.stamp, frame, (Layer("", "", what),)))).astype(int)
         for what in (occupancy({}, grid), occupancy({cell: CAR}, grid))
     ]
-    width = (sheet.INNER - 2 * sheet.GAP) // 3
+    width = (sheet._INNER - 2 * sheet._GAP) // 3
     height = round(width * 180 / 320)
     row = next(i for i, cameras in enumerate(sheet.LAYOUT) if camera in cameras)
-    left = sheet.MARGIN + sheet.LAYOUT[row].index(camera) * (width + sheet.GAP)
-    top = sheet.HEADER + row * (height + sheet.GAP)
+    left = sheet._MARGIN + sheet.LAYOUT[row].index(camera) * (width + sheet._GAP)
+    top = sheet._HEADER + row * (height + sheet._GAP)
     tiles = [page[top : top + height, left : left + width] for page in pages]
     changed = np.abs(tiles[1] - tiles[0]).sum(axis=-1) > 20
     scale = np.diag([width / 320, height / 180, 1.0])
@@ -262,9 +262,9 @@ def test_rows_without_anything_to_show_are_left_out():
         number: sheet.sheet(View(frame.stamp, f, layers[:n])).height
         for number, (f, n) in enumerate([(frame, 0), (None, 1), (frame, 1), (frame, 2)])
     }
-    panels = sheet.SQUARE + sheet.GAP
+    panels = sheet._SQUARE + sheet._GAP
     assert height[3] - height[2] == panels
-    assert height[2] - height[0] == panels + 2 * sheet.LEGEND_ROW + sheet.GAP
+    assert height[2] - height[0] == panels + 2 * sheet._LEGEND_ROW + sheet._GAP
     with pytest.raises(ImageError, match="nothing to see at 5 ns"):
         sheet.sheet(View(5))
 
@@ -320,7 +320,7 @@ def test_names_of_any_length_and_kind_stay_on_their_side_of_the_page():
         np.asarray(sheet.sheet(View(1, None, (Layer(name, "", what), Layer(name, "", what)))))
         for name in ("short", words)
     )
-    header = slice(0, sheet.HEADER), slice(sheet.WIDTH - 340, sheet.WIDTH)
+    header = slice(0, sheet._HEADER), slice(sheet.WIDTH - 340, sheet.WIDTH)
     np.testing.assert_array_equal(odd[header], usual[header])
     assert (odd != usual).any()
 
@@ -329,7 +329,7 @@ def test_random_weights_are_said_in_red():
     def reds(random_weights: bool) -> int:
         what = dataclasses.replace(occupancy({}), random_weights=random_weights)
         page = np.asarray(sheet.sheet(View(1, None, (Layer("prediction", "tiny", what),))))
-        header = page[: sheet.HEADER].astype(int)
+        header = page[: sheet._HEADER].astype(int)
         return int((header[..., 0] - header[..., 1] > 90).sum())
 
     assert reds(True) > 100 > reds(False) == 0
