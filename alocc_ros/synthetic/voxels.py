@@ -75,7 +75,7 @@ def fill_voxels(
     labels = torch.where(here & ~over, ground[..., None], labels)
 
     velocity = torch.as_tensor(scene.actor_velocities(time), dtype=torch.float32, device=device)
-    velocity = torch.cat([velocity, velocity.new_zeros(1, 2)])  # the last one: the town
+    velocity = torch.cat([velocity, velocity.new_zeros(1, 2)])  # the last one: static surroundings
     velocity = (velocity[:, :, None] * pose[:2, :2]).sum(dim=1)  # the rotation, transposed
     owner = torch.as_tensor(scene.owner, device=device)[part].view(grid.shape)
     actor = torch.where((labels != FREE) & ~(here & ~over), owner, -1)
