@@ -65,7 +65,7 @@ test-ros: $(ROS_STAMP)  ## the tests of the node (ROS=jazzy VENV=.venv-jazzy: ov
 	$(BIN)/python -m pytest -q test/ros
 
 test-fast: $(STAMP)  ## the tests that need neither ROS nor data, in two minutes
-	$(BIN)/python -m pytest -q test/unit -m "not slow and not ros"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile test/unit -m "not slow and not ros"
 
 # `alocc demo` itself says what is missing where ROS could not be set up (ROS=0, no C++ compiler).
 demo: $(STAMP) $(ROS_STAMP)  ## a synthetic street into the node; scores, MCAP, picture (VIEW=1: show it)
