@@ -3,7 +3,7 @@
 
 RayIoU is defined by the numbers that the benchmark's code gives, and those depend on where it
 rounds. ``in_voxels`` does all of the rounding; ``raycast_reference`` is the obvious form, one step
-of all rays at a time, and the kernel of ``ops/csrc/rays.c`` gives the same bits.
+of all rays at a time, and the kernel of ``ops/raycast`` gives the same bits.
 """
 
 from __future__ import annotations

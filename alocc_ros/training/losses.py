@@ -142,19 +142,21 @@ def mask_losses(
         at = rows.gather(1, index).float()  # [K, n]
         target = (truth[index] == present[:, None]).to(at)
         weight = balance.weight.to(at)[present]
-        entropy = entropy + (weight * _entropies(at, target)).sum()
-        dice = dice + (weight * _dices(at, target)).sum()
+        entropy = entropy + (weight * binary_entropies(at, target)).sum()
+        dice = dice + (weight * dice_losses(at, target)).sum()
         points = points + weight.sum() * index.shape[1]
         classes = classes + weight.sum()
     tiny = torch.finfo(torch.float32).eps
     return entropy / (mean_over_ranks(points) + tiny), dice / (mean_over_ranks(classes) + tiny)
 
 
-def _entropies(logits: Tensor, target: Tensor) -> Tensor:  # [K, n] x 2 -> [K]
+def binary_entropies(logits: Tensor, target: Tensor) -> Tensor:  # [K, n] x 2 -> [K]
+    """Binary cross entropy of each mask, summed over its points."""
     return F.binary_cross_entropy_with_logits(logits, target, reduction="none").sum(1)
 
 
-def _dices(logits: Tensor, target: Tensor) -> Tensor:  # [K, n] x 2 -> [K]
+def dice_losses(logits: Tensor, target: Tensor) -> Tensor:  # [K, n] x 2 -> [K]
+    """Dice loss of each mask, smoothed by 1."""
     share = torch.sigmoid(logits)
     return 1 - (2 * (share * target).sum(1) + 1) / (share.sum(1) + target.sum(1) + 1)
 

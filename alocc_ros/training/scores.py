@@ -13,7 +13,7 @@ from alocc_ros.evaluation.evaluate import Task, evaluate
 from alocc_ros.evaluation.network import AS_IN_TRAINING, network_predictor
 from alocc_ros.evaluation.processes import started
 from alocc_ros.evaluation.scoring import scoring_of
-from alocc_ros.network.alocc import Alocc
+from alocc_ros.network.model import Alocc
 from alocc_ros.pipeline import Pipeline
 from alocc_ros.records import ModelRecord
 

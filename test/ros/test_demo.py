@@ -107,7 +107,7 @@ def test_a_street_goes_through_the_node_and_comes_back_scored(street, domain):
 
     found = json.loads((out / "demo.json").read_text())
     assert found["random weights"] is True and found["results"] == len(grids)
-    assert found["camera sets"] == sum(found["fates"].values()) == street.recipe.turns
+    assert found["camera sets"] == sum(found["fates"].values()) == street.spec.cycles
     voxels, rays = found["scores"]["voxels"], found["scores"]["rays"]
     for value in (voxels["mIoU"], voxels["IoU"], rays["RayIoU"], rays["Occ score"]):
         assert math.isfinite(value) and 0.0 <= value <= 100.0

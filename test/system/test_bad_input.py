@@ -13,7 +13,7 @@ import pickle
 import resource
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -31,14 +31,8 @@ from alocc_ros.network.checkpoint import save_safetensors
 from alocc_ros.network.model import Alocc
 from alocc_ros.resources import cache_folder
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("tiny")]
 TINY = ("--model", "tiny", "--random-weights")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def tiny() -> Iterator[None]:
-    with tiny_model.known():
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -4,12 +4,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_model
 from PIL import Image
 from rosbags.highlevel import AnyReader
 from scipy.spatial.transform import Rotation
@@ -29,15 +27,10 @@ NUSCENES, DDAD = DATA / "nuscenes_scene0061_bag", DATA / "ddad_scene02_bag"
 SAMPLE = DATA / "nuscenes_scene0061_sample"
 
 pytestmark = [
+    pytest.mark.usefixtures("tiny"),
     pytest.mark.system,
     pytest.mark.skipif(not DATA.is_dir(), reason="real recordings are not here (../shared/data)"),
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def tiny() -> Iterator[None]:
-    with tiny_model.known():
-        yield
 
 
 @pytest.mark.parametrize(

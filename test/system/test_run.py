@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -32,13 +32,7 @@ FRAMES = 12
 TINY = ("--model", "tiny", "--random-weights")
 REPOSITORY = Path(__file__).parents[2]
 
-pytestmark = pytest.mark.system
-
-
-@pytest.fixture(scope="module", autouse=True)
-def tiny() -> Iterator[None]:
-    with tiny_model.known():
-        yield
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("tiny")]
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 
 from alocc_ros.errors import CalibrationError, ParameterError, PoseError, TemporalMemoryError
 from alocc_ros.stream import memory as rules
-from alocc_ros.stream.memory import MemoryPolicy, TemporalMemory
+from alocc_ros.stream.keyframes import MemoryPolicy, TemporalMemory
 from alocc_ros.types import CAMERAS, Calibration, CameraImage, FrameSet
 
 MS = 1_000_000

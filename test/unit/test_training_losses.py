@@ -170,8 +170,8 @@ def test_mask_and_dice_are_the_slow_ones(absent):
 def test_gradients_of_entropy_and_dice_are_those_of_differences():
     target = (torch.rand(2, 9, generator=generator(1)) < 0.5).double()
     x = torch.randn(2, 9, dtype=torch.float64, generator=generator(2), requires_grad=True)
-    assert torch.autograd.gradcheck(lambda v: losses._entropies(v, target), x)
-    assert torch.autograd.gradcheck(lambda v: losses._dices(v, target), x)
+    assert torch.autograd.gradcheck(lambda v: losses.binary_entropies(v, target), x)
+    assert torch.autograd.gradcheck(lambda v: losses.dice_losses(v, target), x)
 
 
 def test_perfect_masks_cost_nothing_and_wrong_ones_much():

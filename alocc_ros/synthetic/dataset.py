@@ -1,5 +1,8 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
-"""All scenes of a recipe, by one or several processes; goes on where it was stopped."""
+"""Data sets and bags of synthetic scenes, written by one or several processes.
+
+A run that was stopped goes on where it was.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,10 @@ from alocc_ros.datasets.convert import convert_scene
 from alocc_ros.datasets.nuscenes import NuScenes
 from alocc_ros.datasets.tables import nothing
 from alocc_ros.errors import OutputError
-from alocc_ros.synthetic.nuscenes import Recipe, is_written, prepare, write_scene, write_tables
+from alocc_ros.synthetic.nuscenes.folder import is_written, prepare_folder
+from alocc_ros.synthetic.nuscenes.scene_writer import write_scene
+from alocc_ros.synthetic.nuscenes.spec import DatasetSpec
+from alocc_ros.synthetic.nuscenes.tables import write_tables
 
 # (what is being written, how much of it is done, of how much)
 OnProgress = Callable[[str, int, int], None]
@@ -32,7 +38,7 @@ OnProgress = Callable[[str, int, int], None]
 
 def write_dataset(
     root: Path,
-    recipe: Recipe,
+    spec: DatasetSpec,
     device: str = "cpu",
     jobs: int = 1,
     on_progress: OnProgress = nothing,
@@ -42,28 +48,28 @@ def write_dataset(
     Raises:
         OutputError: the folder holds something else, or cannot be written.
     """
-    prepare(root, recipe)
-    missing = [n for n in range(recipe.scenes) if not is_written(root, n)]
-    total, done = recipe.scenes * recipe.turns, (recipe.scenes - len(missing)) * recipe.turns
+    prepare_folder(root, spec)
+    missing = [n for n in range(spec.scenes) if not is_written(root, n)]
+    total, done = spec.scenes * spec.cycles, (spec.scenes - len(missing)) * spec.cycles
 
-    def on_turns(turns: int) -> None:
-        on_progress("images", done + turns, total)
+    def on_cycles(count: int) -> None:
+        on_progress("images", done + count, total)
 
-    on_turns(0)
+    on_cycles(0)
     if jobs > 1 and len(missing) > 1:
-        _share(root, recipe, missing, device, jobs, on_turns)
+        _write_in_parallel(root, spec, missing, device, jobs, on_cycles)
     else:
         count = itertools.count(1)
-        with _one_thread():
+        with _single_thread():
             for number in missing:
-                on_turn = partial(_next, count, on_turns)
-                write_scene(root, recipe, number, device=device, on_turn=on_turn)
-    write_tables(root, recipe)
+                on_cycle = partial(_count, count, on_cycles)
+                write_scene(root, spec, number, device=device, on_cycle=on_cycle)
+    write_tables(root, spec)
 
 
 def write_bags(
     out: Path,
-    recipe: Recipe,
+    spec: DatasetSpec,
     device: str = "cpu",
     jobs: int = 1,
     on_progress: OnProgress = nothing,
@@ -73,18 +79,18 @@ def write_bags(
     Raises:
         OutputError: the folder holds something else, or cannot be written.
     """
-    prepare(out, recipe)
-    if all(bag_file(out, name).exists() for name in recipe.names()):
+    prepare_folder(out, spec)
+    if all(bag_file(out, name).exists() for name in spec.names()):
         return
     root = out / ".nuscenes"
-    write_dataset(root, recipe, device, jobs, on_progress)
+    write_dataset(root, spec, device, jobs, on_progress)
     _convert(root, out, on_progress)
     shutil.rmtree(root)
 
 
 def write_both(
     out: Path,
-    recipe: Recipe,
+    spec: DatasetSpec,
     device: str = "cpu",
     jobs: int = 1,
     on_progress: OnProgress = nothing,
@@ -94,7 +100,7 @@ def write_both(
     Raises:
         OutputError: the folder holds something else, or cannot be written.
     """
-    write_dataset(out / "nuscenes", recipe, device, jobs, on_progress)
+    write_dataset(out / "nuscenes", spec, device, jobs, on_progress)
     _convert(out / "nuscenes", out / "bags", on_progress)
 
 
@@ -112,7 +118,7 @@ def _convert(root: Path, folder: Path, on_progress: OnProgress) -> None:
 
 
 @contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
+def _single_thread() -> Iterator[None]:
     """Many small operations: more threads only wait for each other, at several times the cost."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -122,27 +128,27 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _next(count: Iterator[int], on_turns: Callable[[int], None]) -> None:
-    on_turns(next(count))
+def _count(count: Iterator[int], on_cycles: Callable[[int], None]) -> None:
+    on_cycles(next(count))
 
 
-def _share(
+def _write_in_parallel(
     root: Path,
-    recipe: Recipe,
+    spec: DatasetSpec,
     numbers: list[int],
     device: str,
     jobs: int,
-    on_turns: Callable[[int], None],
+    on_cycles: Callable[[int], None],
 ) -> None:
     """Deals the scenes out to processes."""
     context = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads
-    turns, stop = context.Value("q", 0), context.Event()
-    pool = ProcessPoolExecutor(jobs, context, _begin, (turns, stop))
+    cycles, stop = context.Value("q", 0), context.Event()
+    pool = ProcessPoolExecutor(jobs, context, _start_worker, (cycles, stop))
     try:
-        running = {pool.submit(_one, root, recipe, n, device) for n in numbers}
+        running = {pool.submit(_write_one, root, spec, n, device) for n in numbers}
         while running:
             finished, running = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
-            on_turns(turns.value)
+            on_cycles(cycles.value)
             for future in finished:
                 future.result()
     except BrokenProcessPool as error:
@@ -155,16 +161,16 @@ def _share(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-_turns: Synchronized
+_cycles: Synchronized
 _stop: Event
 
 
-def _begin(turns: Synchronized, stop: Event) -> None:
-    global _turns, _stop
-    _turns, _stop = turns, stop
+def _start_worker(cycles: Synchronized, stop: Event) -> None:
+    global _cycles, _stop
+    _cycles, _stop = cycles, stop
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says when to stop
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    torch.set_num_threads(1)  # see _one_thread
+    torch.set_num_threads(1)  # see _single_thread
 
 
 def _end_with_parent() -> None:
@@ -177,11 +183,11 @@ class _StoppedError(Exception):
     """The parent wants no more."""
 
 
-def _one(root: Path, recipe: Recipe, number: int, device: str) -> None:
-    def on_turn() -> None:
+def _write_one(root: Path, spec: DatasetSpec, number: int, device: str) -> None:
+    def on_cycle() -> None:
         if _stop.is_set():
             raise _StoppedError
-        with _turns.get_lock():
-            _turns.value += 1
+        with _cycles.get_lock():
+            _cycles.value += 1
 
-    write_scene(root, recipe, number, device=device, on_turn=on_turn)
+    write_scene(root, spec, number, device=device, on_cycle=on_cycle)

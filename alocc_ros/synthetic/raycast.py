@@ -3,21 +3,23 @@
 
 Rays come in tiles of neighbours. A part is tried on a tile only if its bounding sphere meets
 the tile's cone and the cone's axis passes its (widened) bounding block; candidates of a tile
-are tried from near to far, and those behind what was already hit are skipped. ``nearest_slow``
-is the same without any of this.
+are tried from near to far, and those behind what was already hit are skipped.
+``first_hit_reference`` is the same without any of this.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
-from alocc_ros.synthetic.shapes import Kind
+from alocc_ros.synthetic.primitives import SolidKind
 
 NEAR = 0.05  # m along the ray; a hit nearer than this does not count
 _CHUNK = 1 << 24  # sphere tests at a time
+_BATCH = 2048  # pairs of tile and part that are at least intersected at a time
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Solids:
         return Solids(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
 
 
-def turned(vectors: Tensor, rotation: Tensor) -> Tensor:  # [..., 3], [3, 3] -> [..., 3]
+def rotated(vectors: Tensor, rotation: Tensor) -> Tensor:  # [..., 3], [3, 3] -> [..., 3]
     """``rotation`` applied to each vector.
 
     No matrix product: where training allows TF32 or bfloat16 for those, geometry would be off
@@ -76,22 +78,32 @@ def tile_image(height: int, width: int, side: int, device: torch.device) -> Tens
     return pixel.permute(0, 2, 1, 3).reshape(-1, side * side)
 
 
-def nearest(
+# (solids, eye, rays, limit, then of each candidate its tile, its solid and a lower bound of its
+# distance along the rays) -> (distance, index), as ``first_hit`` returns them.
+Search = Callable[["Solids", Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def first_hit(
     solids: Solids,
     eye: Tensor,  # [3] m, map
     rays: Tensor,  # [T, R, 3] map; any length; the distance is measured in it
     limit: Tensor,  # [T, R] distance beyond which nothing counts, e.g. the ground's
+    search: Search | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The first part along each ray: (distance [T, R], index into ``solids`` [T, R] or -1)."""
-    pairs = _candidates(solids, eye, rays)
+    """The first part along each ray: (distance [T, R], index into ``solids`` [T, R] or -1).
+
+    ``search`` tries the candidates: ``front_to_back`` saves work (the default on a CPU),
+    ``all_pairs`` saves steps (on a GPU).
+    """
+    pairs = _candidate_pairs(solids, eye, rays)
     if not len(pairs[0]):
         return limit.clone(), torch.full(limit.shape, -1, device=limit.device)
-    # A CPU saves work, a GPU saves steps.
-    search = _near_to_far if rays.device.type == "cpu" else _all_at_once
+    if search is None:
+        search = front_to_back if rays.device.type == "cpu" else all_pairs
     return search(solids, eye, rays, limit, *pairs)
 
 
-def _near_to_far(
+def front_to_back(
     solids: Solids,
     eye: Tensor,
     rays: Tensor,
@@ -100,7 +112,7 @@ def _near_to_far(
     solid: Tensor,
     entry: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """The candidates of each tile one after the other, without those behind what was hit."""
+    """Tries the candidates of each tile one after the other, without those behind a hit."""
     distance = limit.clone()
     winner = torch.full(limit.shape, -1, dtype=torch.int32, device=limit.device)
     # Near to far within each tile; the n-th candidates of all tiles are one round.
@@ -108,36 +120,63 @@ def _near_to_far(
     order = order[torch.argsort(tile[order], stable=True)]
     tile, solid, entry = tile[order], solid[order], entry[order]
     number = torch.arange(len(tile), device=tile.device)
-    fresh = torch.ones(len(tile), dtype=torch.bool, device=tile.device)
-    fresh[1:] = tile[1:] != tile[:-1]
-    first = torch.cummax(torch.where(fresh, number, 0), dim=0).values
-    turn = number - first
-    by_turn = torch.argsort(turn, stable=True)
-    tile, solid, entry = tile[by_turn], solid[by_turn], entry[by_turn]
+    starts = torch.ones(len(tile), dtype=torch.bool, device=tile.device)
+    starts[1:] = tile[1:] != tile[:-1]
+    first = torch.cummax(torch.where(starts, number, 0), dim=0).values
+    rounds = number - first
+    by_round = torch.argsort(rounds, stable=True)
+    tile, solid, entry = tile[by_round], solid[by_round], entry[by_round]
     start = 0
     far = distance.amax(dim=1)
-    for count in torch.bincount(turn).tolist():
+    for count in _batches(torch.bincount(rounds).tolist()):
         t, s = tile[start : start + count], solid[start : start + count]
         keep = entry[start : start + count] < far[t]
         start += count
         t, s = t[keep], s[keep]
         if not len(t):
             continue
-        for kind in Kind:
-            mine = solids.kind[s] == int(kind)
-            tk, sk = t[mine], s[mine]
-            if not len(tk):
-                continue
-            hit = intersect(solids, kind, sk, eye, rays[tk])
-            old = distance[tk]
-            better = hit < old
-            distance[tk] = torch.minimum(hit, old)
-            winner[tk] = torch.where(better, sk[:, None].int(), winner[tk])
-            far[tk] = distance[tk].amax(dim=1)
+        hit = _intersect_each(solids, s, eye, rays[t])
+        old = distance[t]
+        # A tile may be there several times; of equal hits the one tried first counts.
+        where = t[:, None].expand_as(hit)
+        distance.scatter_reduce_(0, where, hit, "amin")
+        place = torch.arange(len(t), dtype=torch.int32, device=t.device)[:, None]
+        place = torch.where((hit == distance[t]) & (hit < old), place, len(t))
+        first = torch.full(limit.shape, len(t), dtype=torch.int32, device=t.device)
+        first.scatter_reduce_(0, where, place, "amin")
+        parts = torch.cat([s.int(), s.new_zeros(1).int()])[first.long()]
+        winner = torch.where(first < len(t), parts, winner)
+        far[t] = distance[t].amax(dim=1)
     return distance, winner.long()
 
 
-def _all_at_once(
+def _batches(rounds: list[int]) -> Iterator[int]:
+    """Numbers of pairs: those of successive rounds, put together until they are enough.
+
+    Rounds of few pairs cost more to start than to compute.
+    """
+    pairs = 0
+    for count in rounds:
+        pairs += count
+        if pairs >= _BATCH:
+            yield pairs
+            pairs = 0
+    if pairs:
+        yield pairs
+
+
+def _intersect_each(solids: Solids, part: Tensor, eye: Tensor, rays: Tensor) -> Tensor:
+    """``intersect`` for parts [n] of any kinds and rays [n, R, 3] -> [n, R]."""
+    hit = rays.new_empty(rays.shape[:2])
+    kinds = solids.kind[part]
+    for kind in SolidKind:
+        mine = torch.nonzero(kinds == int(kind))[:, 0]
+        if len(mine):
+            hit[mine] = intersect(solids, kind, part[mine], eye, rays[mine])
+    return hit
+
+
+def all_pairs(
     solids: Solids,
     eye: Tensor,
     rays: Tensor,
@@ -146,9 +185,9 @@ def _all_at_once(
     solid: Tensor,
     entry: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """All candidates of all tiles together."""
+    """Tries all candidates of all tiles together."""
     distance, hits = limit.clone(), []
-    for kind in Kind:
+    for kind in SolidKind:
         mine = solids.kind[solid] == int(kind)
         t, s = tile[mine], solid[mine]
         hit = intersect(solids, kind, s, eye, rays[t])
@@ -161,18 +200,20 @@ def _all_at_once(
     return distance, winner
 
 
-def nearest_slow(solids: Solids, eye: Tensor, rays: Tensor, limit: Tensor) -> tuple[Tensor, Tensor]:
-    """``nearest``, every ray against every part."""
+def first_hit_reference(
+    solids: Solids, eye: Tensor, rays: Tensor, limit: Tensor
+) -> tuple[Tensor, Tensor]:
+    """``first_hit``, every ray against every part."""
     distance, winner = limit.clone(), torch.full(limit.shape, -1, device=limit.device)
     for i in range(len(solids)):
         one = torch.full((len(rays),), i, device=rays.device)
-        hit = intersect(solids, Kind(int(solids.kind[i])), one, eye, rays)
+        hit = intersect(solids, SolidKind(int(solids.kind[i])), one, eye, rays)
         winner = torch.where(hit < distance, i, winner)
         distance = torch.minimum(hit, distance)
     return distance, winner
 
 
-def _candidates(solids: Solids, eye: Tensor, rays: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _candidate_pairs(solids: Solids, eye: Tensor, rays: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Pairs of (tile, part) that may meet, and a lower bound of their distance along the rays."""
     length = rays.norm(dim=-1, keepdim=True)
     unit = rays / length
@@ -242,7 +283,7 @@ def _into(solids: Solids, part: Tensor, eye: Tensor, rays: Tensor) -> tuple[Tens
 
 def intersect(
     solids: Solids,
-    kind: Kind,
+    kind: SolidKind,
     part: Tensor,  # [n]
     eye: Tensor,  # [3]
     rays: Tensor,  # [n, R, 3]
@@ -251,9 +292,9 @@ def intersect(
     o, d = _into(solids, part, eye, rays)
     o = o[:, :, None]
     low, high = solids.low[part, :, None], solids.high[part, :, None]
-    if kind == Kind.BLOCK:
+    if kind == SolidKind.BLOCK:
         enter, leave = _through_planes(solids, part, o, d, low, high)
-    elif kind == Kind.ELLIPSOID:
+    elif kind == SolidKind.ELLIPSOID:
         centre, half = (low + high) / 2, (high - low) / 2
         p, q = (o - centre) / half, d / half
         enter, leave = _quadratic((q * q).sum(1), (p * q).sum(1), (p * p).sum(1) - 1)

@@ -1,8 +1,8 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
 """A scene: a street with everything that stands and moves on it, for some seconds.
 
-``Scene.generate(seed)`` is all that is random; what is seen at a time follows from the scene.
-Times are seconds from the scene's start; the map is the frame of ``streets.py``, metres.
+Everything random is decided by ``generation.generate_scene``; what is seen at a time follows from
+the scene. Times are seconds from the scene's start; the map is the frame of ``streets.py``, metres.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
-from alocc_ros.synthetic.cast import Solids
-from alocc_ros.synthetic.shapes import Kind, Part
+from alocc_ros.synthetic.primitives import Part, SolidKind
+from alocc_ros.synthetic.raycast import Solids
 from alocc_ros.synthetic.streets import Streets
 
 TICK = 0.05  # s between the stored poses of what moves
@@ -52,11 +52,12 @@ class Weather:
 
 
 @dataclass(frozen=True)
-class Thing:
-    """Something that has a box, stands or moves, and is one class.
+class Actor:
+    """An object with a bounding box and one class; it stands or moves.
 
     Attributes:
-        kind: name as in ``shapes.py``'s builders; with ``detail`` it gives the category.
+        kind: car, truck, bus, trailer, construction, motorcycle, bicycle, pedestrian, barrier,
+            cone or bin; with ``detail`` it gives the category.
         label: class, Occ3D.
         size: m, length, width, height.
         detail: what tells subclasses apart, e.g. ``rider``, ``worker``.
@@ -83,8 +84,8 @@ class Scene:
         seed: what it was generated from.
         duration: s.
         streets, weather: ground and light.
-        things: with boxes, in a fixed order.
-        parts: all solids; ``owner`` tells the thing of each, -1 for what is part of the town.
+        actors: everything that has a box, in a fixed order.
+        parts: all solids; ``owner`` tells the actor of each, -1 for static surroundings.
         labels: [N] uint8 class of each part, Occ3D.
         ego: [K, 3] x, y, heading of the vehicle at every TICK from -LEAD_IN.
         sway: amplitudes and phases of the vehicle's roll and pitch.
@@ -94,23 +95,16 @@ class Scene:
     duration: float
     streets: Streets
     weather: Weather
-    things: tuple[Thing, ...]
+    actors: tuple[Actor, ...]
     parts: tuple[Part, ...]
     owner: np.ndarray
     labels: np.ndarray
     ego: np.ndarray
     sway: np.ndarray
 
-    @staticmethod
-    def generate(seed: int, duration: float = 20.0) -> Scene:
-        """The scene of a seed; the same one every time."""
-        from alocc_ros.synthetic.builder import Builder  # which is made of what is in here
-
-        return Builder(np.random.default_rng([seed, 0xA10CC]), duration).build(seed)
-
     def ego_pose(self, time: float) -> np.ndarray:  # [4, 4] map_T_base
         """Where the vehicle is: on the ground, with a little roll and pitch."""
-        x, y, heading = _at(self.ego, time)
+        x, y, heading = _pose_at(self.ego, time)
         wave = np.sin(self.sway[:, 1] * time + self.sway[:, 2]) * self.sway[:, 0]
         push = (self.ego_speed(time + 0.2) - self.ego_speed(time - 0.2)) / 0.4
         pose = np.eye(4)
@@ -120,25 +114,25 @@ class Scene:
         return pose
 
     def ego_speed(self, time: float) -> float:
-        """m/s."""
+        """Speed of the vehicle over ground, m/s."""
         return float(np.linalg.norm(_velocity(self.ego, time)))
 
-    def thing_poses(self, time: float) -> np.ndarray:
-        """[things, 3] x, y, heading."""
-        return np.array([_at(t.poses, time) for t in self.things]).reshape(-1, 3)
+    def actor_poses(self, time: float) -> np.ndarray:
+        """[actors, 3] x, y (m), heading (rad) of each actor, map."""
+        return np.array([_pose_at(a.poses, time) for a in self.actors]).reshape(-1, 3)
 
-    def thing_velocities(self, time: float) -> np.ndarray:
-        """[things, 2] m/s, map axes."""
-        return np.array([_velocity(t.poses, time) for t in self.things]).reshape(-1, 2)
+    def actor_velocities(self, time: float) -> np.ndarray:
+        """[actors, 2] m/s, map axes, over ground."""
+        return np.array([_velocity(a.poses, time) for a in self.actors]).reshape(-1, 2)
 
     @cached_property
-    def _table(self) -> dict[str, np.ndarray]:
-        return _table(self.parts)
+    def _part_table(self) -> dict[str, np.ndarray]:
+        return _part_arrays(self.parts)
 
     def solids(self, time: float, device: torch.device | str = "cpu") -> Solids:
         """Every part where it is at ``time``."""
-        table = self._table
-        poses = np.concatenate([self.thing_poses(time), np.zeros((1, 3))])[self.owner]
+        table = self._part_table
+        poses = np.concatenate([self.actor_poses(time), np.zeros((1, 3))])[self.owner]
         c, s = np.cos(poses[:, 2]), np.sin(poses[:, 2])
         x, y = table["origin"].T
         origin = poses[:, :2] + np.stack([c * x - s * y, s * x + c * y], axis=1)
@@ -171,7 +165,7 @@ class Scene:
         )
 
 
-def _table(parts: Sequence[Part]) -> dict[str, np.ndarray]:
+def _part_arrays(parts: Sequence[Part]) -> dict[str, np.ndarray]:
     """The parts as arrays; bounding blocks include what slopes add."""
     low = np.array([(p.x[0], p.y[0], p.z[0]) for p in parts])
     high = np.array([(p.x[1], p.y[1], p.z[1]) for p in parts])
@@ -180,7 +174,7 @@ def _table(parts: Sequence[Part]) -> dict[str, np.ndarray]:
     kind = np.array([int(p.kind) for p in parts])
     rise = (high[:, 2] - low[:, 2])[:, None]
     box_low, box_high = low.copy(), high.copy()
-    is_cone = (kind == Kind.CONE)[:, None]
+    is_cone = (kind == SolidKind.CONE)[:, None]
     swell = np.maximum(1.0, 1.0 + slope_high[:, :1] * rise)
     box_low[:, :2] = np.where(
         is_cone, low[:, :2] * swell, low[:, :2] + np.minimum(0, slope_low * rise)
@@ -202,7 +196,7 @@ def _table(parts: Sequence[Part]) -> dict[str, np.ndarray]:
     }
 
 
-def _at(poses: np.ndarray, time: float) -> np.ndarray:  # [K, 3] -> [3]
+def _pose_at(poses: np.ndarray, time: float) -> np.ndarray:  # [K, 3] -> [3]
     if len(poses) == 1:
         return poses[0]
     at = np.clip((time + LEAD_IN) / TICK, 0.0, len(poses) - 1.001)
@@ -213,4 +207,4 @@ def _at(poses: np.ndarray, time: float) -> np.ndarray:  # [K, 3] -> [3]
 def _velocity(poses: np.ndarray, time: float) -> np.ndarray:  # [K, 3] -> [2] m/s
     if len(poses) == 1:
         return np.zeros(2)
-    return (_at(poses, time + TICK)[:2] - _at(poses, time - TICK)[:2]) / (2 * TICK)
+    return (_pose_at(poses, time + TICK)[:2] - _pose_at(poses, time - TICK)[:2]) / (2 * TICK)
