@@ -19,11 +19,11 @@ from torch import nn
 
 import alocc_ros.records
 from alocc_ros.bench.scene import _RIG, _intrinsics, _mount  # the rig of a real vehicle
+from alocc_ros.distributed import process_group
 from alocc_ros.network.alocc import Alocc
 from alocc_ros.network.variants import VARIANTS
 from alocc_ros.records import ModelRecord
 from alocc_ros.training.config import TrainingConfig
-from alocc_ros.training.parallel import joined
 from alocc_ros.training.samples import KeyFrameSample
 from alocc_ros.training.start import randomise
 from alocc_ros.training.trainer import Trainer
@@ -117,7 +117,7 @@ def trainer(output: Path, world=None, source=None, **settings) -> Trainer:
 
 def _main() -> None:
     output, settings = Path(sys.argv[2]), dict(s.split("=") for s in sys.argv[3:])
-    with joined("cpu") as world:
+    with process_group("cpu") as world:
         torch.set_num_threads(1)
         run = trainer(output, world, **{n: json.loads(v) for n, v in settings.items()})
         for module in run.network.modules():

@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from alocc_ros.distributed import mean_over_ranks
 from alocc_ros.ops.flow import FLOW_BINS, FLOW_START, FLOW_STEP, bin_values
-from alocc_ros.training.parallel import mean_over_ranks
 
 IGNORED = 255
 

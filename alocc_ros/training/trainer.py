@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
 
 from alocc_ros.datasets.sequences import halves
+from alocc_ros.distributed import SINGLE_PROCESS, World, any_rank, barrier, mean_over_ranks
 from alocc_ros.errors import AloccError, OutputError, ParameterError, TrainingError
 from alocc_ros.network.alocc import Alocc
 from alocc_ros.network.checkpoint import save_safetensors
@@ -33,7 +34,6 @@ from alocc_ros.training.forward import TrainingMemory
 from alocc_ros.training.log import RunLog
 from alocc_ros.training.losses import IGNORED, VOXELS, ClassBalance
 from alocc_ros.training.norms import synchronised
-from alocc_ros.training.parallel import ALONE, World, any_rank, mean_over_ranks, wait_for_all
 from alocc_ros.training.randomness import seed_everything
 from alocc_ros.training.samples import Preparation, SampleSource, TrainingFrame
 from alocc_ros.training.schedule import LearningRate, Phases
@@ -94,7 +94,7 @@ class Trainer:
         config: TrainingConfig,
         output: Path,
         device: torch.device,
-        world: World = ALONE,
+        world: World = SINGLE_PROCESS,
         evaluate: Callable[[Alocc], Mapping[str, float]] | None = None,
     ) -> None:
         self._config, self._output, self._device, self._world = config, output, device, world
@@ -326,7 +326,7 @@ class Trainer:
             words = {"model": self._config.model, "step": str(self.step)}
             words |= {n: f"{v:.4f}" for n, v in scores.items()}
             save_safetensors(self._output / "weights.safetensors", self.average.state_dict(), words)
-        wait_for_all()
+        barrier()
 
 
 def _frozen(network: nn.Module, names: Sequence[str]) -> list[nn.Module]:

@@ -23,6 +23,7 @@ from small_networks import network_of, small
 from torch import nn
 from training_source import RECORD, VARIANT, DrawnSource, trainer
 
+from alocc_ros.distributed import SINGLE_PROCESS
 from alocc_ros.errors import CheckpointError, DataError, OutputError, ParameterError, TrainingError
 from alocc_ros.network.alocc import Alocc
 from alocc_ros.network.checkpoint import load_weights, read_state_dict
@@ -32,7 +33,6 @@ from alocc_ros.training.config import TrainingConfig
 from alocc_ros.training.ema import EmaRate, average_of, follow
 from alocc_ros.training.forward import TrainingMemory
 from alocc_ros.training.norms import CpuSyncBatchNorm
-from alocc_ros.training.parallel import ALONE
 from alocc_ros.training.samples import Preparation
 from alocc_ros.training.schedule import LearningRate, Phases
 from alocc_ros.training.start import spread_classes, take_over
@@ -247,7 +247,7 @@ def test_every_slot_is_served_once_however_they_are_dealt_out(tmp_path, size, ba
     parts = []
     for rank in range(size):
         run = trainer(tmp_path, batch=batch, accumulate=accumulate)
-        run._world = replace(ALONE, rank=rank, size=size)
+        run._world = replace(SINGLE_PROCESS, rank=rank, size=size)
         parts.append(run._my_slots())
     served = [slot for part in range(accumulate) for r in range(size) for slot in parts[r][part]]
     assert served == [0, 1, 2, 3]
@@ -342,13 +342,13 @@ WRITER = """
 import sys, torch
 from pathlib import Path
 from alocc_ros.training import checkpoint
-from alocc_ros.training.parallel import ALONE
+from alocc_ros.distributed import SINGLE_PROCESS
 state = {"step": 0, "weights": torch.zeros(3_000_000)}
 print("ready", flush=True)
 for step in range(1, 100_000):
     state["step"] = step
     state["weights"].fill_(step)
-    checkpoint.save(Path(sys.argv[1]), step, state, {0: None}, ALONE, keep=2)
+    checkpoint.save(Path(sys.argv[1]), step, state, {0: None}, SINGLE_PROCESS, keep=2)
     print(step, flush=True)
 """
 
@@ -410,7 +410,7 @@ def test_old_checkpoints_go_and_memories_come_back_alone(tmp_path):
     big = torch.zeros(100, 4, 4)
     memory = TrainingMemory(big[:2], torch.ones(2), None, None, torch.eye(3), torch.eye(4))
     for step in (1, 2, 3):
-        checkpoint.save(tmp_path, step, {"step": step}, {5: memory}, ALONE, keep=2)
+        checkpoint.save(tmp_path, step, {"step": step}, {5: memory}, SINGLE_PROCESS, keep=2)
     assert [p.name for p in sorted(tmp_path.iterdir())] == ["step-00000002", "step-00000003"]
     newest = checkpoint.latest(tmp_path)
     assert (newest / "slot-00005.pt").stat().st_size < big.nbytes  # not what it is a view of
