@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, Dataset
 
 from alocc_ros.datasets.sequences import halves
@@ -29,14 +30,14 @@ from alocc_ros.records import ModelRecord
 from alocc_ros.training import checkpoint
 from alocc_ros.training.augmentation import ImageAugmentation
 from alocc_ros.training.config import TrainingConfig
-from alocc_ros.training.ema import EmaRate, average_of, follow
+from alocc_ros.training.ema import moving_average
 from alocc_ros.training.forward import TrainingMemory
 from alocc_ros.training.log import RunLog
 from alocc_ros.training.losses import IGNORED, VOXELS, ClassBalance
 from alocc_ros.training.norms import synchronised
 from alocc_ros.training.randomness import seed_everything
 from alocc_ros.training.samples import Preparation, SampleSource, TrainingFrame
-from alocc_ros.training.schedule import LearningRate, Phases
+from alocc_ros.training.schedule import Phases, learning_rate_schedule
 from alocc_ros.training.step import TrainingStep
 from alocc_ros.training.streams import Streams, Visit
 
@@ -81,7 +82,6 @@ class Trainer:
 
     Attributes:
         network: what is trained.
-        average: what is evaluated and published: the network's slowly following copy.
         step: the next one.
         slots: streams of the global batch.
     """
@@ -102,7 +102,9 @@ class Trainer:
         self.slots = world.size * config.batch * config.accumulate
         self.step = 0
         self.network = network.to(device)
-        self.average = average_of(network)
+        self._average = moving_average(
+            network, config.ema_limit, config.ema_warmup, config.ema_offset
+        )
         if world.size > 1:
             self.network = synchronised(self.network, device.type)
         if config.compile:
@@ -141,13 +143,7 @@ class Trainer:
             else None,
             config.grid_flip,
         )
-        self._rates = LearningRate(
-            config.learning_rate,
-            config.warmup_steps,
-            config.warmup_ratio,
-            config.cosine,
-            config.steps,
-        )
+        self._schedule = self._learning_rates()
         epoch = config.epoch_steps or _epoch_steps(source, self.slots)
         start, end = (round(e * epoch) for e in config.flow_denoising)
         self._phases = Phases(
@@ -157,7 +153,11 @@ class Trainer:
             end,
             config.image_steps,
         )
-        self._ema = EmaRate(config.ema_limit, config.ema_warmup, config.ema_offset)
+
+    @property
+    def average(self) -> Alocc:
+        """What is evaluated and published: the moving average of the network."""
+        return self._average.module
 
     def resume(self) -> None:
         """Go on from the newest checkpoint.
@@ -176,6 +176,8 @@ class Trainer:
         self.average.load_state_dict(state["average"])
         self._optimiser.load_state_dict(state["optimiser"])
         self.step = state["step"]
+        self._average.n_averaged.fill_(self.step + 1)
+        self._schedule = self._learning_rates()
         if before.save_memories:
             mine = [s for batch in self._my_slots() for s in batch]
             self._memories = checkpoint.load_memories(newest, mine, self._device)
@@ -228,11 +230,9 @@ class Trainer:
 
     def _one_step(self, batches: Iterator[list[TrainingFrame]]) -> Report:
         config, begin = self._config, time.perf_counter()
-        rate, phase = self._rates.at(self.step), self._phases.at(self.step)
+        rate, phase = self._schedule.get_last_lr()[0], self._phases.at(self.step)
         if self._record.lidar_depth:
             phase = replace(phase, depth_truth=1.0)  # it will be given the measured depth for ever
-        for group in self._optimiser.param_groups:
-            group["lr"] = rate
         seed_everything(config.seed, _DROPOUT, self.step, self._world.rank)
         self._optimiser.zero_grad(set_to_none=True)
         sums: dict[str, Tensor] = {}
@@ -249,7 +249,8 @@ class Trainer:
         if not bool(norm.isfinite()):  # the same in every process
             raise TrainingError(f"step {self.step}: the gradient is {float(norm)}")
         self._optimiser.step()
-        follow(self.average, self.network, self._ema.at(self.step))
+        self._schedule.step()
+        self._average.update_parameters(self.network)
         means = mean_over_ranks(torch.stack(list(sums.values()))).tolist()
         report = Report(
             self.step,
@@ -275,6 +276,18 @@ class Trainer:
         for frame, memory in zip(frames, kept, strict=True):
             self._memories[frame.visit.slot] = memory
         return losses
+
+    def _learning_rates(self) -> LambdaLR:
+        config = self._config
+        return learning_rate_schedule(
+            self._optimiser,
+            config.learning_rate,
+            config.warmup_steps,
+            config.warmup_ratio,
+            config.cosine,
+            config.steps,
+            self.step,
+        )
 
     # --- around it ----------------------------------------------------------------------------
 

@@ -30,11 +30,11 @@ from alocc_ros.network.checkpoint import load_weights, read_state_dict
 from alocc_ros.pipeline import Pipeline
 from alocc_ros.training import checkpoint
 from alocc_ros.training.config import TrainingConfig
-from alocc_ros.training.ema import EmaRate, average_of, follow
+from alocc_ros.training.ema import moving_average
 from alocc_ros.training.forward import TrainingMemory
 from alocc_ros.training.norms import CpuSyncBatchNorm
 from alocc_ros.training.samples import Preparation
-from alocc_ros.training.schedule import LearningRate, Phases
+from alocc_ros.training.schedule import Phases, learning_rate_schedule
 from alocc_ros.training.start import spread_classes, take_over
 from alocc_ros.training.streams import Visit
 from alocc_ros.training.trainer import Report
@@ -59,14 +59,18 @@ def as_numbers(reports: list[Report]) -> np.ndarray:
 def test_half_a_run_and_the_rest_of_it_are_a_whole_run(tmp_path, steps):
     half = steps // 2
     settings = {"steps": steps, "save_every": half, "batch": 2}
-    whole = losses_of(trainer(tmp_path / "whole", **settings))
+    run = trainer(tmp_path / "whole", **settings)
+    complete = losses_of(run)
     first = losses_of(trainer(tmp_path / "parts", **{**settings, "steps": half}))
     again = trainer(tmp_path / "parts", **settings)
     again.resume()
     assert again.step == half
     rest = losses_of(again)
-    found, expected = as_numbers(first + rest), as_numbers(whole)
+    assert [r.learning_rate for r in rest] == [r.learning_rate for r in complete[half:]]
+    found, expected = as_numbers(first + rest), as_numbers(complete)
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+    for name, value in run.average.state_dict().items():
+        torch.testing.assert_close(again.average.state_dict()[name], value, rtol=1e-6, atol=1e-6)
     lines = (tmp_path / "parts" / "log.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == list(range(steps))
 
@@ -461,14 +465,36 @@ def test_labels_of_another_benchmark_are_refused():
 # --- schedules, average, settings, first weights -----------------------------------------------
 
 
-def test_the_learning_rate_warms_up_and_stays_or_falls():
-    constant = LearningRate(2e-4, 200, 1e-3, False, 1000)
-    assert constant.at(0) == pytest.approx(2e-7)
-    assert constant.at(100) == pytest.approx(2e-4 * 0.5005)
-    assert constant.at(200) == constant.at(999) == 2e-4
-    falling = replace(constant, cosine=True)
-    assert falling.at(200) == 2e-4 and falling.at(600) == pytest.approx(1e-4)
-    assert falling.at(1000) == 0
+def rates(first: int, until: int, base=2e-4, warmup=20, ratio=1e-3, cosine=False, total=100):
+    """The learning rates that AdamW is given from step ``first`` on."""
+    optimiser = torch.optim.AdamW([nn.Parameter(torch.zeros(1))], 1.0)
+    schedule = learning_rate_schedule(optimiser, base, warmup, ratio, cosine, total, first)
+    found = []
+    for _ in range(first, until):
+        found.append(optimiser.param_groups[0]["lr"])
+        optimiser.step()
+        schedule.step()
+    return found
+
+
+@pytest.mark.parametrize("cosine", [False, True])
+@pytest.mark.parametrize("warmup", [0, 1, 20])
+def test_the_learning_rate_warms_up_and_stays_or_falls(cosine, warmup):
+    def expected(step: int) -> float:
+        if step < warmup:
+            return 2e-4 * (1e-3 + (1 - 1e-3) * (step / warmup))
+        if not cosine or step <= warmup:
+            return 2e-4
+        if step >= 100:
+            return 0.0
+        return 2e-4 * ((1 + math.cos(math.pi * (step - warmup) / (100 - warmup))) / 2)
+
+    found = rates(0, 120, warmup=warmup, cosine=cosine)
+    assert found == [expected(step) for step in range(120)]
+    # Whoever begins later has the same, also where the run got longer meanwhile.
+    assert rates(30, 120, warmup=warmup, cosine=cosine) == found[30:]
+    longer = rates(30, 60, warmup=warmup, cosine=cosine, total=150)
+    assert longer == rates(0, 60, warmup=warmup, cosine=cosine, total=150)[30:]
 
 
 def test_phases_are_the_references():
@@ -533,21 +559,39 @@ def test_steps_with_images_alone_teach_the_image_networks_alone(tmp_path):
 
 
 def test_the_average_follows_weights_and_statistics():
-    assert EmaRate().at(0) == pytest.approx(0.999 * (1 - math.exp(-10561 / 2000)))
     network = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
-    average = average_of(network)
-    before = {n: v.clone() for n, v in average.state_dict().items()}
-    with torch.no_grad():
-        network[0].weight += 1
-    network(torch.randn(8, 2))
-    follow(average, network, 0.9)
-    now = network.state_dict()
-    for name, value in average.state_dict().items():
-        if value.is_floating_point():
-            torch.testing.assert_close(value, 0.9 * before[name] + 0.1 * now[name])
-        else:
-            assert torch.equal(value, now[name])
-    assert not any(p.requires_grad for p in average.parameters())
+    average = moving_average(network)
+    for step in range(3):
+        before = {n: v.clone() for n, v in average.module.state_dict().items()}
+        with torch.no_grad():
+            network[0].weight += 1
+        network(torch.randn(8, 2))
+        average.update_parameters(network)
+        stays = 0.999 * (1 - math.exp(-(10560 + step + 1) / 2000))
+        now = network.state_dict()
+        for name, value in average.module.state_dict().items():
+            if value.is_floating_point():
+                expected = torch.lerp(before[name], now[name], 1 - stays)
+                torch.testing.assert_close(value, expected, rtol=0, atol=0)
+            else:
+                assert torch.equal(value, now[name])
+    assert not torch.equal(average.module[0].weight, network[0].weight)
+    assert not average.training and not any(p.requires_grad for p in average.parameters())
+
+
+def test_a_checkpoint_of_before_the_schedulers_of_torch_goes_on_the_same(tmp_path):
+    settings = {"steps": 6, "warmup_steps": 4, "cosine": True}
+    whole = losses_of(trainer(tmp_path / "whole", **settings))
+    losses_of(trainer(tmp_path / "parts", **{**settings, "steps": 3}))
+    state = checkpoint.latest(tmp_path / "parts" / "checkpoints") / "state.pt"
+    values = torch.load(state, weights_only=True)
+    for group in values["optimiser"]["param_groups"]:
+        group["lr"] = group.pop("initial_lr")
+    torch.save(values, state)
+    again = trainer(tmp_path / "parts", **settings)
+    again.resume()
+    rest = losses_of(again)
+    assert [r.learning_rate for r in rest] == [r.learning_rate for r in whole[3:]]
 
 
 def test_settings_change_by_name_and_survive_a_file(tmp_path):
