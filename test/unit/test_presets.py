@@ -86,10 +86,19 @@ def cameras(**entries: object) -> dict:
     ("entries", "says"),
     [
         (changed(base_frmae="x"), "did you mean 'base_frame'"),
-        (changed(max_spread_s="0.05"), "max_spread_s must be a number, got '0.05'"),
-        (changed(max_spread_s=55.0), "max_spread_s is 55.0; it must be 0.001 to 10.0"),
-        (changed(max_spread_s=float("nan")), "finite"),
-        (changed(min_cameras=True), "min_cameras must be a whole number, got True"),
+        (
+            changed(max_spread_s="0.05"),
+            "max_spread_s must be a number from 0.001 to 10.0, got '",
+        ),
+        (changed(max_spread_s=55.0), "max_spread_s must be a number from 0.001 to 10.0, got 55.0"),
+        (changed(max_spread_s=float("nan")), "from 0.001 to 10.0, got nan"),
+        (
+            cameras(cam_back={"image": "/x", "offset_s": float("inf")}),
+            "a finite number, got inf",
+        ),
+        (changed(name="x"), "unknown entry 'name'"),
+        (changed() | {3: 4}, "unknown entry 3"),
+        (changed(min_cameras=True), "min_cameras must be a whole number from 1 to 6, got True"),
         (changed(rectified="yes"), "rectified must be true or false"),
         (changed(stamp_source="headr"), "did you mean 'header'"),
         (changed(ego_pose_source="odometry"), "needs odometry_topic"),
