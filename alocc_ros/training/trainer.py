@@ -316,7 +316,7 @@ class Trainer:
 
     def _check_same(self, state: Mapping[str, Any], where: Path) -> TrainingConfig:
         """The settings that a checkpoint was made with."""
-        before = TrainingConfig(self._config.model).with_values(state["config"])
+        before = TrainingConfig(self._config.model).with_values(state["config"], str(where))
         other = [n for n in self._config.differences(before) if n not in _FREE]
         if other:
             changes = ", ".join(
