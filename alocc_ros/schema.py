@@ -124,7 +124,7 @@ def parse(kind: type[T], entries: Any, where: str, error: type[AloccError], **gi
         raise error(f"{where}: expected `name: value` entries, got {shown(entries)}")
     for name in given.keys() & entries.keys():
         known = [f.name for f in fields(kind) if f.name not in given]
-        raise error(f"{where}: {_unknown(name, known)}")
+        raise error(f"{where}: {unknown_name('entry', name, known)}")
     try:
         return _adapter(kind).validate_python(({**entries, **given},))[0]
     except ValidationError as failure:
@@ -145,6 +145,11 @@ def nearest(name: Any, known: Collection[str]) -> str:
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 
+def unknown_name(noun: str, name: Any, known: Collection[str]) -> str:
+    """What there is instead, the nearest first."""
+    return f"unknown {noun} {name!r}{nearest(name, known)}; there are {', '.join(known)}"
+
+
 @functools.cache
 def _adapter(kind: type[T]) -> TypeAdapter[tuple[T]]:
     # Around a dataclass itself an adapter takes no configuration.
@@ -159,7 +164,7 @@ def _message(kind: type, error: Any) -> str:
         return f"{place}{name} is missing"
     if error["type"] in ("unexpected_keyword_argument", "invalid_key"):
         known = [f.name for f in fields(_dataclass_at(kind, places))]
-        return place + _unknown(name, known)
+        return place + unknown_name("entry", name, known)
     place = f"{place}[{name}]" if isinstance(name, int) else f"{place}{name}"
     if error["type"] == "dataclass_type":
         return f"{place}: expected `name: value` entries, got {shown(error['input'])}"
@@ -168,10 +173,6 @@ def _message(kind: type, error: Any) -> str:
     context = error.get("ctx", {})
     what, hint = context.get("what", error["msg"]), context.get("hint", "")
     return f"{place} must be {what}, got {shown(error['input'])}{hint}"
-
-
-def _unknown(name: str, known: Collection[str]) -> str:
-    return f"unknown entry {name!r}{nearest(name, known)}; there are {', '.join(known)}"
 
 
 def _dataclass_at(kind: type, places: Collection[str | int]) -> type:

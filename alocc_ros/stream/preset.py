@@ -29,6 +29,7 @@ from alocc_ros.schema import (
     nearest,
     one_of,
     said,
+    unknown_name,
 )
 from alocc_ros.types import CAMERAS
 
@@ -58,10 +59,7 @@ def _cameras(entries: Any) -> dict[str, Any]:
         raise said("must map camera names to their topics")
     for camera in entries:
         if camera not in CAMERAS:
-            raise said(
-                f"unknown camera {camera!r}{nearest(camera, CAMERAS)}; "
-                f"there are {', '.join(CAMERAS)}"
-            )
+            raise said(unknown_name("camera", camera, CAMERAS))
     if missing := [c for c in CAMERAS if c not in entries]:
         raise said(
             f"lacks {', '.join(missing)}; "
