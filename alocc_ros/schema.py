@@ -90,11 +90,9 @@ Flag = Annotated[bool, Strict(), described("true or false")]
 Text = Annotated[str, Strict(), described("text")]
 Number = Annotated[float, Strict(), described("a number"), AfterValidator(_finite)]
 Positive = Annotated[Number, Field(gt=0), described("a number above 0")]
-NotNegative = Annotated[Number, Field(ge=0), described("a number, 0 or more")]
 Whole = Annotated[int, Strict(), described("a whole number")]
 Count = Annotated[Whole, Field(gt=0), described("a whole number above 0")]
 CountOrZero = Annotated[Whole, Field(ge=0), described("a whole number, 0 or more")]
-Numbers2 = Annotated[tuple[Number, Number], described("a list of 2 numbers")]
 Numbers3 = Annotated[tuple[Number, Number, Number], described("a list of 3 numbers")]
 # Of an entry without a value, as in ``frame:``.
 EmptyText = Annotated[Text, BeforeValidator(lambda value: "" if value is None else value)]
@@ -123,14 +121,13 @@ def parse(kind: type[T], entries: Any, where: str, error: type[AloccError], **gi
     if not isinstance(entries, dict):
         raise error(f"{where}: expected `name: value` entries, got {shown(entries)}")
     for name in given.keys() & entries.keys():
-        known = [f.name for f in fields(kind) if f.name not in given]
-        raise error(f"{where}: {unknown_name('entry', name, known)}")
+        raise error(f"{where}: {unknown_name('entry', name, _names(kind, given))}")
     try:
         return _adapter(kind).validate_python(({**entries, **given},))[0]
     except ValidationError as failure:
         # A misspelt entry is unknown, and the right one missing: the former says more.
         first = min(failure.errors(include_url=False), key=lambda e: e["type"] == "missing")
-        raise error(f"{where}: {_message(kind, first)}") from None
+        raise error(f"{where}: {_message(kind, first, given)}") from None
 
 
 def shown(value: Any) -> str:
@@ -156,15 +153,15 @@ def _adapter(kind: type[T]) -> TypeAdapter[tuple[T]]:
     return TypeAdapter(tuple[kind], config=ConfigDict(extra="forbid"))
 
 
-def _message(kind: type, error: Any) -> str:
+def _message(kind: type, error: Any, given: Collection[str]) -> str:
     _, *places, name = error["loc"]
     place = "".join(f"[{p}]" if isinstance(p, int) else f": {p}" for p in places)
     place = f"{place[2:]}: " if place else ""
     if error["type"] == "missing":
         return f"{place}{name} is missing"
     if error["type"] in ("unexpected_keyword_argument", "invalid_key"):
-        known = [f.name for f in fields(_dataclass_at(kind, places))]
-        return place + unknown_name("entry", name, known)
+        inner = _dataclass_at(kind, places)
+        return place + unknown_name("entry", name, _names(inner, () if places else given))
     place = f"{place}[{name}]" if isinstance(name, int) else f"{place}{name}"
     if error["type"] == "dataclass_type":
         return f"{place}: expected `name: value` entries, got {shown(error['input'])}"
@@ -173,6 +170,10 @@ def _message(kind: type, error: Any) -> str:
     context = error.get("ctx", {})
     what, hint = context.get("what", error["msg"]), context.get("hint", "")
     return f"{place} must be {what}, got {shown(error['input'])}{hint}"
+
+
+def _names(kind: type, given: Collection[str]) -> list[str]:
+    return [f.name for f in fields(kind) if f.name not in given]
 
 
 def _dataclass_at(kind: type, places: Collection[str | int]) -> type:
