@@ -25,7 +25,7 @@ from alocc_ros.network.variants import VARIANTS
 from alocc_ros.records import ModelRecord
 from alocc_ros.training.config import TrainingConfig
 from alocc_ros.training.samples import KeyFrameSample
-from alocc_ros.training.start import randomise
+from alocc_ros.training.start import initialise
 from alocc_ros.training.trainer import Trainer
 from alocc_ros.types import CAMERAS, Calibration, CameraImage, FrameSet
 
@@ -107,7 +107,7 @@ def trainer(output: Path, world=None, source=None, **settings) -> Trainer:
     config = TrainingConfig("alocc_flow_2d").with_values({**QUICK, **settings})
     torch.manual_seed(0)
     network = Alocc(VARIANT)
-    randomise(network)
+    initialise(network)
     output.mkdir(parents=True, exist_ok=True)
     options = {} if world is None else {"world": world}
     return Trainer(

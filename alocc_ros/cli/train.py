@@ -105,7 +105,7 @@ def _train(
     from alocc_ros.training.randomness import seed_everything
     from alocc_ros.training.scores import evaluator
     from alocc_ros.training.source import NuScenesSource
-    from alocc_ros.training.start import randomise, spread_classes, take_over
+    from alocc_ros.training.start import initialise, load_matching, spread_classes
     from alocc_ros.training.trainer import Trainer, inter_index_max
 
     console = world.console()
@@ -115,12 +115,12 @@ def _train(
         source = NuScenesSource(args.data, config.split, record, config.benchmark)
     seed_everything(config.seed)
     network = Alocc(variant, inter_index_max(variant, config))
-    randomise(network)
+    initialise(network)
     if config.spread_classes:
         spread_classes(network)
     if args.weights is not None:
         weights = read_state_dict(args.weights)
-        report = take_over(network, weights, record.channel_order, args.fresh)
+        report = load_matching(network, weights, record.channel_order, args.fresh)
         for line in report.lines():
             console.print(line, highlight=False)
     evaluate = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -88,18 +88,18 @@ class TrainingConfig:
             all voxels, without which rare classes die in short runs; 0: none.
         entropy_balance: power of a class's rarity in it; 0: every voxel weighs the same, 1: every
             class.
-        voxel_points, image_points: drawn for a class's mask.
+        voxel_points, image_points: sampled for a class's mask.
         count_voxels: frames in which voxels are counted for the class weights; 0: the counts of
             nuScenes.
         image_scale, image_flip, image_turn, grid_flip: augmentation; see augmentation.py.
         augment_images: False: images are cut as outside training.
-        inter_object_bug: side copies only land in the first depth bins, as the released weights
-            have learned; False: anywhere, as the paper says.
+        inter_object_bug: inter-object copies only land in the first depth bins, as the released
+            weights have learned; False: anywhere, as the paper says.
         precision: ``fp32``, or ``bf16`` where that is safe.
         checkpointing: compute activations twice instead of keeping them.
         compile: torch.compile for the convolutional parts.
         save_every, keep: steps between checkpoints; how many of them stay.
-        save_memories: also what each slot remembers (the 3D networks: 1.3 GB each). Without, a
+        save_memories: also the memory of each slot (the 3D networks: 1.3 GB each). Without, a
             resumed run begins with empty memories, so its losses differ for a while.
         evaluate_every: steps between evaluations; 0: never.
         evaluate_split, evaluate_scenes: on which scenes; 0 scenes: all of the split.
@@ -185,11 +185,14 @@ class TrainingConfig:
         """
         return schema.parse(TrainingConfig, {**vars(self), **values}, where, ParameterError)
 
+    def as_dict(self) -> dict[str, Any]:
+        """In plain values, as YAML and checkpoints hold them."""
+        return {n: list(v) if isinstance(v, tuple) else v for n, v in vars(self).items()}
+
     def write(self, path: Path) -> None:
         """As YAML; the whole file or none."""
-        plain = {n: list(v) if isinstance(v, tuple) else v for n, v in asdict(self).items()}
         scratch = path.with_name(f".{path.name}.part")
-        scratch.write_text(yaml.safe_dump(plain, sort_keys=False), encoding="utf-8")
+        scratch.write_text(yaml.safe_dump(self.as_dict(), sort_keys=False), encoding="utf-8")
         os.replace(scratch, path)
 
     @staticmethod

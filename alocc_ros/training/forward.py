@@ -32,7 +32,7 @@ from alocc_ros.ops.cost_volume import cost_volume
 from alocc_ros.ops.flow import few_flow_logits
 from alocc_ros.ops.history import index_motion, warp_twin
 from alocc_ros.training.denoising import mixed_match, occupancy_map, with_true_depth
-from alocc_ros.training.norms import nothing_remembered
+from alocc_ros.training.norms import frozen_statistics
 from alocc_ros.training.samples import TrainingFrame
 from alocc_ros.training.schedule import Phase
 
@@ -189,7 +189,7 @@ class Walk:
     ) -> Tensor:  # [B N, D, H/4, W/4]
         """Matching cost against the key frame before; without one all depths tie."""
         net, v = self.network.img_backbone, self.network.variant
-        with torch.no_grad(), nothing_remembered([net]):
+        with torch.no_grad(), frozen_statistics([net]):
             before = net.first_stage(self._normalised([f.previous_images for f in frames])).float()
         with torch.no_grad(), _full_precision(c2):
             homography, offset = cameras.stereo_homography(v)
@@ -303,7 +303,7 @@ class Walk:
         if not (self.checkpointing and torch.is_grad_enabled()):
             return function(*inputs)
         norms = [function] if modules is None else modules
-        again = partial(lambda n: (nullcontext(), nothing_remembered(n)), norms)
+        again = partial(lambda n: (nullcontext(), frozen_statistics(n)), norms)
         return checkpoint(function, *inputs, use_reentrant=False, context_fn=again)
 
 

@@ -1,5 +1,5 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
-"""BatchNorm over all processes, and BatchNorm that looks without remembering."""
+"""BatchNorm over all processes, and BatchNorm that leaves its running statistics alone."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ class CpuSyncBatchNorm(_BatchNorm):
         """Like BatchNorm over the concatenation of every process's ``x``."""
         if not self.training or not is_distributed():
             return super().forward(x)
-        y, mean, variance, count = _OverProcesses.apply(x, self.weight, self.bias, self.eps)
-        self._remember(mean, variance * count / (count - 1))
+        y, mean, variance, count = _SyncBatchNorm.apply(x, self.weight, self.bias, self.eps)
+        self._update_statistics(mean, variance * count / (count - 1))
         return y
 
     @torch.no_grad()
-    def _remember(self, mean: Tensor, variance: Tensor) -> None:
+    def _update_statistics(self, mean: Tensor, variance: Tensor) -> None:
         self.num_batches_tracked += 1
         self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
         self.running_var.lerp_(variance.to(self.running_var), self.momentum)
 
 
-class _OverProcesses(torch.autograd.Function):
+class _SyncBatchNorm(torch.autograd.Function):
     """Normalises by what all processes hold: one sum over the processes each way.
 
     The passes over ``x`` are those of torch's own BatchNorm. As a formula that autograd
@@ -104,7 +104,7 @@ def _converted(norm: _BatchNorm) -> CpuSyncBatchNorm:
 
 
 @contextmanager
-def nothing_remembered(modules: Iterable[nn.Module]) -> Iterator[None]:
+def frozen_statistics(modules: Iterable[nn.Module]) -> Iterator[None]:
     """Within this block BatchNorm in training normalises, but its running statistics stand still.
 
     For what is computed twice (activation checkpointing) or only looked at.

@@ -35,7 +35,7 @@ from alocc_ros.training.forward import TrainingMemory
 from alocc_ros.training.norms import CpuSyncBatchNorm
 from alocc_ros.training.samples import Preparation
 from alocc_ros.training.schedule import Phases, learning_rate_schedule
-from alocc_ros.training.start import spread_classes, take_over
+from alocc_ros.training.start import load_matching, spread_classes
 from alocc_ros.training.streams import Visit
 from alocc_ros.training.trainer import Report
 
@@ -498,7 +498,7 @@ def test_the_learning_rate_warms_up_and_stays_or_falls(cosine, warmup):
 
 
 def test_phases_are_the_references():
-    epoch = 8005  # training.md section 1
+    epoch = 8005  # steps of the reference's
     phases = Phases(2 * epoch, 6 * epoch, 2 * epoch, 4 * epoch)
     assert phases.at(0).depth_truth == 1
     assert phases.at(24015).depth_truth == pytest.approx(0.5)
@@ -642,8 +642,8 @@ def test_weights_of_other_networks_are_taken_over_where_they_fit():
     v = small("alocc_2d")
     source, network = Alocc(v).state_dict(), Alocc(replace(v, neck_channels=24))
     random = {n: t.clone() for n, t in network.state_dict().items()}
-    report = take_over(network, {**source, "head.extra": torch.zeros(1)}, "bgr")
-    assert report.unused == ("head.extra",) and not report.turned
+    report = load_matching(network, {**source, "head.extra": torch.zeros(1)}, "bgr")
+    assert report.unused == ("head.extra",) and not report.flipped_channels
     assert "img_bev_encoder_neck.conv.0.weight" in report.other_shape
     here, of = report.matched["img_backbone"]
     assert here == of > 10
@@ -658,13 +658,13 @@ def test_what_shall_be_fresh_is_not_taken_over():
     v = small("alocc_2d")
     source, network = Alocc(v).state_dict(), Alocc(v)
     own = {n: t.clone() for n, t in network.state_dict().items()}
-    report = take_over(network, source, "bgr", ["alocc_head.mask_embed.", "img_neck"])
+    report = load_matching(network, source, "bgr", ["alocc_head.mask_embed.", "img_neck"])
     assert report.matched["img_neck"][0] == 0 < report.matched["alocc_head"][0]
     for name, value in network.state_dict().items():
         kept = name.startswith(("alocc_head.mask_embed.", "img_neck."))
         assert torch.equal(value, (own if kept else source)[name]), name
     with pytest.raises(CheckpointError, match="no tensor begins with 'head'"):
-        take_over(network, source, "bgr", ["head"])
+        load_matching(network, source, "bgr", ["head"])
 
 
 def test_classes_begin_apart_where_that_is_asked_for():
@@ -682,9 +682,9 @@ def test_classes_begin_apart_where_that_is_asked_for():
 def test_imagenet_weights_go_into_the_backbone_with_their_channels_turned():
     network = Alocc(small("alocc_2d"))
     plain = {n: torch.randn_like(t.float()) for n, t in network.img_backbone.state_dict().items()}
-    report = take_over(network, {**plain, "fc.weight": torch.zeros(3, 3)}, "bgr")
-    assert report.turned and report.unused == ("img_backbone.fc.weight",)
+    report = load_matching(network, {**plain, "fc.weight": torch.zeros(3, 3)}, "bgr")
+    assert report.flipped_channels and report.unused == ("img_backbone.fc.weight",)
     assert torch.equal(network.img_backbone.conv1.weight, plain["conv1.weight"].flip(1))
     assert torch.equal(network.img_backbone.layer1[0].conv1.weight, plain["layer1.0.conv1.weight"])
     with pytest.raises(CheckpointError, match="no tensor fits"):
-        take_over(network, {"something": torch.zeros(1)}, "bgr")
+        load_matching(network, {"something": torch.zeros(1)}, "bgr")
