@@ -18,14 +18,14 @@ from small_networks import GRID
 from torch import nn
 
 import alocc_ros.records
+from alocc_ros.distributed import process_group
 from alocc_ros.network.model import Alocc
 from alocc_ros.network.variants import VARIANTS
 from alocc_ros.records import ModelRecord
 from alocc_ros.synthetic import rig
 from alocc_ros.training.config import TrainingConfig
-from alocc_ros.training.parallel import joined
 from alocc_ros.training.samples import KeyFrameSample
-from alocc_ros.training.start import randomise
+from alocc_ros.training.start import initialise
 from alocc_ros.training.trainer import Trainer
 from alocc_ros.types import CAMERAS, CameraImage, FrameSet
 
@@ -103,7 +103,7 @@ def trainer(output: Path, world=None, source=None, evaluate=None, **settings) ->
     config = TrainingConfig("alocc_flow_2d").with_values({**QUICK, **settings})
     torch.manual_seed(0)
     network = Alocc(VARIANT)
-    randomise(network)
+    initialise(network)
     output.mkdir(parents=True, exist_ok=True)
     options = {"evaluate": evaluate} if world is None else {"evaluate": evaluate, "world": world}
     return Trainer(
@@ -113,7 +113,7 @@ def trainer(output: Path, world=None, source=None, evaluate=None, **settings) ->
 
 def _main() -> None:
     output, settings = Path(sys.argv[2]), dict(s.split("=") for s in sys.argv[3:])
-    with joined("cpu") as world:
+    with process_group("cpu") as world:
         torch.set_num_threads(1)
         run = trainer(output, world, **{n: json.loads(v) for n, v in settings.items()})
         for module in run.network.modules():

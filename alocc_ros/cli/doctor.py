@@ -33,6 +33,7 @@ LIBRARIES = {
     "mcap": "mcap",
     "mcap_ros2": "mcap-ros2-support",
     "numpy": "numpy",
+    "pydantic.type_adapter": "pydantic",  # distributions have pydantic 1, which lacks it
     "rich": "rich",
     "rosbags": "rosbags",
     "safetensors": "safetensors",

@@ -20,9 +20,9 @@ from alocc_ros.cli._models import add_model_arguments, find_model, load_network
 from alocc_ros.datasets.infos import open_dataset
 from alocc_ros.datasets.samples import Dataset, Scene
 from alocc_ros.datasets.truth import check_present, missing_files
+from alocc_ros.distributed import World, process_group
 from alocc_ros.errors import OutputError, ParameterError
 from alocc_ros.evaluation.evaluate import Predictor, Report, Task, evaluate, write_report
-from alocc_ros.evaluation.processes import Processes, started
 from alocc_ros.evaluation.scoring import SCORINGS, Scoring, find_scoring, scoring_of
 from alocc_ros.evaluation.store import ResultStore
 from alocc_ros.evaluation.submission import check_about, write_submission
@@ -100,16 +100,16 @@ def run(args: argparse.Namespace) -> int:
     scoring.check_model(record)
     from alocc_ros.evaluation.network import network_predictor
 
-    with started() as processes:
-        dataset = _dataset(args, processes)
+    with process_group() as world:
+        dataset = _dataset(args, world)
         task = _task(args, dataset, scoring, record, scored)
         counted = _prior_scenes(args, dataset, scoring)
-        pipeline, weights = _pipeline(args, record, weights_file, processes)
-        identity = processes.agree(_identity(args, record, weights, dataset, scored))
+        pipeline, weights = _pipeline(args, record, weights_file, world)
+        identity = world.broadcast(_identity(args, record, weights, dataset, scored))
         default = Path("evaluation", f"{record.name}-{scoring.name}-{args.split}")
         folder = ResultStore(args.output or default, identity)
-        report = _evaluated(task, network_predictor(pipeline), processes, folder, args.restart)
-        if processes.rank == 0:
+        report = _evaluated(task, network_predictor(pipeline), world, folder, args.restart)
+        if world.rank == 0:
             if args.submission:
                 _submit(args.submission, task, folder, {"method": record.name, **about})
             if scored:
@@ -120,10 +120,10 @@ def run(args: argparse.Namespace) -> int:
             baseline_store = ResultStore(folder.path / "baselines" / place, about_it)
             # A submission is of the network alone.
             alone = replace(task, keep_rays=False)
-            reports[name] = _evaluated(alone, predictor, processes, baseline_store, args.restart)
-            if processes.rank == 0:
+            reports[name] = _evaluated(alone, predictor, world, baseline_store, args.restart)
+            if world.rank == 0:
                 write_report(baseline_store.path / "scores.json", reports[name], about_it)
-        if processes.rank == 0:
+        if world.rank == 0:
             _print(args, reports, folder, record, scored)
     return 0
 
@@ -177,10 +177,10 @@ def _baselines(
 
 
 def _pipeline(
-    args: argparse.Namespace, record: ModelRecord, weights_file: Path | None, processes: Processes
+    args: argparse.Namespace, record: ModelRecord, weights_file: Path | None, world: World
 ) -> tuple[Pipeline, str]:
     """The pipeline, and where its weights come from in a few words."""
-    device = _device(args.device, processes)
+    device = _device(args.device, world)
     if args.deterministic:
         _make_deterministic()
     network, weights = load_network(record, weights_file, device, args.seed)
@@ -192,12 +192,12 @@ def _pipeline(
     return Pipeline(network, record, AS_IN_TRAINING, base_T_grid=base_T_grid), weights
 
 
-def _device(name: str, processes: Processes) -> str:
+def _device(name: str, world: World) -> str:
     """Each process of a machine takes a GPU of its own, as far as there are any."""
     import torch
 
-    if processes.count > 1 and name in ("auto", "cuda") and torch.cuda.is_available():
-        return f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count()}"
+    if world.size > 1 and name in ("auto", "cuda") and torch.cuda.is_available():
+        return f"cuda:{world.local_rank % torch.cuda.device_count()}"
     return name
 
 
@@ -230,10 +230,9 @@ def _identity(
     }
 
 
-def _dataset(args: argparse.Namespace, processes: Processes) -> Dataset:
-    from rich.console import Console
+def _dataset(args: argparse.Namespace, world: World) -> Dataset:
 
-    with Console(stderr=True, quiet=processes.rank > 0).status("reading tables") as status:
+    with world.console().status("reading tables") as status:
 
         def on_progress(what: str, done: int, total: int) -> None:
             status.update(f"reading {what}, {100 * done // max(total, 1)} %")
@@ -242,17 +241,17 @@ def _dataset(args: argparse.Namespace, processes: Processes) -> Dataset:
 
 
 def _evaluated(
-    task: Task, predictor: Predictor, processes: Processes, folder: ResultStore, restart: bool
+    task: Task, predictor: Predictor, world: World, folder: ResultStore, restart: bool
 ) -> Report:
     """The evaluation, with a progress bar of the first process."""
-    with _progress(processes) as (on_todo, on_frame):
+    with _progress(world) as (on_todo, on_frame):
         try:
             return evaluate(
-                task, predictor, processes=processes, folder=folder,
+                task, predictor, world=world, folder=folder,
                 restart=restart, on_todo=on_todo, on_frame=on_frame,
             )  # fmt: skip
         except KeyboardInterrupt:
-            if processes.rank == 0:
+            if world.rank == 0:
                 done = sum(folder.done(scene) is not None for scene in task.scenes)
                 print(
                     f"alocc: {done} of {len(task.scenes)} scenes are done and kept in "
@@ -264,10 +263,9 @@ def _evaluated(
 
 @contextlib.contextmanager
 def _progress(
-    processes: Processes,
+    world: World,
 ) -> Iterator[tuple[Callable[[Sequence[Scene]], None], Callable[[Scene, int], None]]]:
     """A bar of the first process on a terminal; a line for each scene in a log."""
-    from rich.console import Console
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -277,11 +275,11 @@ def _progress(
         TimeRemainingColumn,
     )
 
-    console = Console(stderr=True, quiet=processes.rank > 0)
+    console = world.console()
     if not console.is_terminal:
         yield lambda todo: None, lambda scene, frames: _log(console, scene, frames)
         return
-    of = f" (process 1 of {processes.count})" if processes.count > 1 else ""
+    of = f" (process 1 of {world.size})" if world.size > 1 else ""
     progress = Progress(
         TextColumn("{task.description}"),
         BarColumn(),

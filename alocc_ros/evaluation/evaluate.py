@@ -18,8 +18,8 @@ import numpy as np
 
 from alocc_ros.datasets.samples import Sample, Scene
 from alocc_ros.datasets.truth import check_present, missing_files, missing_images, read_truth
+from alocc_ros.distributed import SINGLE_PROCESS, World
 from alocc_ros.errors import AloccError, ModelError
-from alocc_ros.evaluation.processes import Processes
 from alocc_ros.evaluation.scoring import (
     Results,
     Scores,
@@ -105,7 +105,7 @@ def evaluate(
     task: Task,
     predictor: Predictor,
     *,
-    processes: Processes | None = None,
+    world: World = SINGLE_PROCESS,
     folder: ResultStore | None = None,
     restart: bool = False,
     on_todo: OnTodo = lambda todo: None,
@@ -116,7 +116,7 @@ def evaluate(
     Args:
         task: what to do.
         predictor: is called with each scene, and what it gives with each of its samples.
-        processes: those that share the work; None: this one alone.
+        world: the processes that share the work.
         folder: what was done before is taken from it, and what gets done goes there. Rank 0
             decides, so the others need not see the same disk; only rays are not sent.
         restart: forget what was done before.
@@ -127,9 +127,8 @@ def evaluate(
         AloccError: files are missing (all of them are named before work begins), or cannot be
             read, or the predictions do not fit the benchmark. Scenes that are done are kept.
     """
-    processes = processes or Processes()
-    todo = _pending(task, processes, folder, restart)
-    mine = todo[processes.rank :: processes.count]
+    todo = _pending(task, world, folder, restart)
+    mine = todo[world.rank :: world.size]
     on_todo(mine)
     packed: dict[str, bytes] = {}
     with ThreadPoolExecutor(1, thread_name_prefix="alocc-scores") as scorer:
@@ -137,24 +136,22 @@ def evaluate(
             packed[scene.name], rays = _scene(task, scene, predictor, scorer, on_frame)
             if folder is not None:
                 folder.keep(scene, packed[scene.name], rays)
-    return _report(task, _all_packed(task, packed, todo, processes, folder))
+    return _report(task, _all_packed(task, packed, todo, world, folder))
 
 
-def _pending(
-    task: Task, processes: Processes, folder: ResultStore | None, restart: bool
-) -> list[Scene]:
+def _pending(task: Task, world: World, folder: ResultStore | None, restart: bool) -> list[Scene]:
     """Scenes that are not done; all processes agree on them, or fail together."""
     plan: dict[str, Any] = {}
-    if processes.rank == 0:
+    if world.rank == 0:
         try:
             _check_files(task)
             if folder is not None:
                 folder.prepare(restart)
             plan["todo"] = [s.name for s in task.scenes if not _is_done(task, s, folder)]
         except AloccError as error:
-            processes.agree({"error": str(error)})
+            world.broadcast({"error": str(error)})
             raise
-    plan = processes.agree(plan)
+    plan = world.broadcast(plan)
     if "error" in plan:
         raise AloccError(plan["error"])
     return [scene for scene in task.scenes if scene.name in set(plan["todo"])]
@@ -245,22 +242,22 @@ def _all_packed(
     task: Task,
     packed: dict[str, bytes],
     todo: list[Scene],
-    processes: Processes,
+    world: World,
     folder: ResultStore | None,
 ) -> dict[str, bytes]:
     """The counts of every scene, to every process: those of before are with rank 0."""
-    if processes.rank == 0 and folder is not None:
+    if world.rank == 0 and folder is not None:
         for scene in task.scenes:
             if scene.name not in packed and (content := folder.done(scene)) is not None:
                 packed[scene.name] = content
-    if processes.count == 1:
+    if world.size == 1:
         return packed
     arrays = {name: np.frombuffer(content, np.uint8) for name, content in packed.items()}
     everything: dict[str, bytes] = {}
-    for content in processes.gather(pack({"scenes": arrays})):
+    for content in world.all_gather(pack({"scenes": arrays})):
         scenes = unpack(content).get("scenes", {})
         everything |= {name: array.tobytes() for name, array in scenes.items()}
-    if processes.rank == 0 and folder is not None:
+    if world.rank == 0 and folder is not None:
         for scene in todo:
             if folder.done(scene) is None:
                 folder.keep(scene, everything[scene.name], None)

@@ -1,7 +1,5 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
-"""What the network should have said: per pixel block from LiDAR, per voxel from the benchmark
-(training.md section 4).
-"""
+"""What the network should have said: per pixel block from LiDAR, per voxel from the benchmark."""
 
 from __future__ import annotations
 

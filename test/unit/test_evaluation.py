@@ -16,10 +16,10 @@ from benchmark_labels import VAL, WALL, labelled_nuscenes
 from alocc_ros.cli.main import main
 from alocc_ros.datasets.nuscenes import NuScenes
 from alocc_ros.datasets.truth import Truth, missing_files, read_truth
+from alocc_ros.distributed import process_group
 from alocc_ros.errors import DataError, ModelError, OutputError, ParameterError
 from alocc_ros.evaluation.baselines import class_prior
 from alocc_ros.evaluation.evaluate import Task, evaluate, write_report
-from alocc_ros.evaluation.processes import started
 from alocc_ros.evaluation.scoring import SCORINGS, find_scoring, ray_origins, scoring_of
 from alocc_ros.evaluation.store import ResultStore
 from alocc_ros.evaluation.submission import write_submission
@@ -409,7 +409,7 @@ def test_processes_that_cannot_find_each_other_are_told_how(monkeypatch):
     for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ParameterError, match="start them with torchrun"), started():
+    with pytest.raises(ParameterError, match="start them with torchrun"), process_group():
         pass
 
 
