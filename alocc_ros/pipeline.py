@@ -20,7 +20,7 @@ from alocc_ros.network.alocc import Alocc, NetworkInput, NetworkOutput
 from alocc_ros.network.cameras import CameraGeometry
 from alocc_ros.network.memory import Memory
 from alocc_ros.records import ModelRecord
-from alocc_ros.stream.images import Crop, Preprocessor
+from alocc_ros.stream.image_geometry import Crop
 from alocc_ros.stream.memory import (
     MANUAL,
     KeyFrame,
@@ -29,6 +29,7 @@ from alocc_ros.stream.memory import (
     TemporalMemory,
     map_T_camera,
 )
+from alocc_ros.stream.preprocessing import Preprocessor
 from alocc_ros.types import CAMERAS, FrameSet, Occupancy
 
 # A camera that was blind in the key frame has nothing to match against. So far behind the

@@ -20,7 +20,7 @@ from sensor_msgs.msg import Image
 from alocc_ros.errors import AloccError, CalibrationError, ImageError, PoseError
 from alocc_ros.ros.inputs import Camera
 from alocc_ros.ros.poses import Poses
-from alocc_ros.stream.images import SUPPORTED_ENCODINGS
+from alocc_ros.stream.decoding import SUPPORTED_ENCODINGS
 from alocc_ros.stream.memory import MemoryPolicy, same_rig
 from alocc_ros.stream.preset import Preset
 from alocc_ros.stream.rig import RigCamera

@@ -17,7 +17,7 @@ from time import monotonic
 
 from alocc_ros.errors import AloccError, ImageError
 from alocc_ros.pipeline import Pipeline
-from alocc_ros.stream.images import decode
+from alocc_ros.stream.decoding import decode
 from alocc_ros.types import CameraSet, FrameSet, Occupancy
 
 # What the time of a set goes into; the documentation is made of it.
