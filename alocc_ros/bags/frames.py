@@ -21,7 +21,8 @@ from alocc_ros.bags.reader import CAMERA_INFO_TYPE, IMAGE_TYPES, POSE_TYPES, TF_
 from alocc_ros.bags.reader import topic_name as named
 from alocc_ros.errors import BagError, CalibrationError, PoseError, StampError
 from alocc_ros.stream import conversions
-from alocc_ros.stream.collector import CollectorConfig, FrameCollector
+from alocc_ros.stream.collector import FrameCollector
+from alocc_ros.stream.collector_config import CollectorConfig
 from alocc_ros.stream.preset import DEFAULT_PRESET, Preset, load_preset, preset_names
 from alocc_ros.stream.rig import Intrinsics, RigCamera, intrinsics_from_camera_info, load_rig
 from alocc_ros.stream.trajectory import Trajectory
@@ -82,17 +83,7 @@ class FrameSource:
         Raises:
             BagError, StampError: the bag is damaged.
         """
-        preset = self._preset
-        collector = FrameCollector(
-            CollectorConfig(
-                cameras=tuple(preset.used_cameras),
-                anchor=preset.anchor,
-                offsets_ns={c: round(t.offset_s * 1e9) for c, t in preset.used_cameras.items()},
-                max_spread_ns=round(preset.max_spread_s * 1e9),
-                timeout_ns=round(preset.set_timeout_s * 1e9),
-                min_cameras=preset.min_cameras,
-            )
-        )
+        collector = FrameCollector(CollectorConfig.from_preset(self._preset))
         self.drops = Counter()
         try:
             for record in self._bag.messages(self._topics):

@@ -14,7 +14,8 @@ from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 from alocc_ros.ros.inputs import Camera
 from alocc_ros.ros.worker import WorkerStatistics
-from alocc_ros.stream.collector import CameraStatistics, CollectorStatistics
+from alocc_ros.stream.camera_queue import CameraStatistics
+from alocc_ros.stream.collector import CollectorStatistics
 
 # States of a camera. External monitors match on these words: keep them.
 WAITING = "waiting"  # nothing came yet, or no CameraInfo

@@ -21,7 +21,8 @@ from alocc_ros.errors import CalibrationError, StampError
 from alocc_ros.ros.parameters import NodeParameters
 from alocc_ros.ros.topics import Topic
 from alocc_ros.stream import conversions
-from alocc_ros.stream.collector import CollectorConfig, CollectorStatistics, FrameCollector
+from alocc_ros.stream.collector import CollectorStatistics, FrameCollector
+from alocc_ros.stream.collector_config import CollectorConfig
 from alocc_ros.stream.preset import CameraTopics, Preset
 from alocc_ros.stream.rig import Intrinsics, RigCamera, intrinsics_from_camera_info
 from alocc_ros.types import CameraImage, CameraSet
@@ -165,7 +166,14 @@ class Inputs:
         self._stamp_source = parameters.stamp_source
         if self._stamp_source == "preset":
             self._stamp_source = preset.stamp_source
-        self.collector = SetCollector(collector_config(preset, parameters))
+        self.collector = SetCollector(
+            CollectorConfig.from_preset(
+                preset,
+                timeout_s=parameters.set_timeout,
+                min_cameras=parameters.min_cameras,
+                silent_after_s=parameters.stale_after,
+            )
+        )
         self.cameras = {
             name: Camera(
                 node,
@@ -216,17 +224,3 @@ class Inputs:
         camera.note_stamp(stamp)
         image = conversions.camera_image(message, camera.name, stamp, self._preset.assume_8uc3)
         self.collector.add(image, now)  # which counts images that it cannot use
-
-
-def collector_config(preset: Preset, parameters: NodeParameters) -> CollectorConfig:
-    """The preset's rules for sets, as far as the parameters leave them to it."""
-    timeout = parameters.set_timeout or preset.set_timeout_s
-    return CollectorConfig(
-        cameras=tuple(preset.used_cameras),
-        anchor=preset.anchor,
-        offsets_ns={name: round(t.offset_s * 1e9) for name, t in preset.used_cameras.items()},
-        max_spread_ns=round(preset.max_spread_s * 1e9),
-        timeout_ns=round(timeout * 1e9),
-        min_cameras=min(parameters.min_cameras or preset.min_cameras, len(preset.used_cameras)),
-        silent_after_ns=round(parameters.stale_after * 1e9),
-    )
