@@ -77,11 +77,10 @@ def run(args: argparse.Namespace) -> int:
     with Bag(args.bag) as bag:
         preset = preset or preset_of(bag)
         with _waiting("reading poses and cameras"):
-            source = FrameSource(bag, preset, args.calibration)
-        base_T_grid = source.base_T(args.grid_frame) if args.grid_frame else None
+            source = FrameSource(bag, preset, args.calibration, args.grid_frame)
         with _waiting(f"loading {record.name}"):
-            pipeline, weights = _pipeline(args, record, weights_file, base_T_grid)
-        job = _job(args, source, record, weights, base_T_grid, bag.identity(), preset)
+            pipeline, weights = _pipeline(args, record, weights_file, source.base_T_grid)
+        job = _job(args, source, record, weights, bag.identity(), preset)
         total = min(source.expected, args.max_frames or source.expected)
         with _progress(total) as on_stage, _stop_on_interrupt() as stopping:
             account = process(job, source, pipeline, on_stage, stopping)
@@ -135,7 +134,6 @@ def _job(
     source: FrameSource,
     record: ModelRecord,
     weights: str,
-    base_T_grid: np.ndarray | None,
     bag_identity: dict[str, Any],
     preset: Any,
 ) -> Job:
@@ -152,7 +150,7 @@ def _job(
             weights=weights,
             camera_frames=source.camera_frames,
             image_topics=topics if args.with_images else {},
-            base_T_grid=base_T_grid,
+            base_T_grid=source.base_T_grid,
         ),
         identity={
             "version": __version__,

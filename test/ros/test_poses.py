@@ -19,7 +19,8 @@ from tf2_ros import Buffer  # noqa: E402
 from alocc_ros.errors import PoseError  # noqa: E402
 from alocc_ros.geometry import quaternion_xyzw  # noqa: E402
 from alocc_ros.ros.messages import time  # noqa: E402
-from alocc_ros.ros.poses import Poses  # noqa: E402
+from alocc_ros.ros.poses import LivePoses  # noqa: E402
+from alocc_ros.stream.pose_limits import PoseLimits  # noqa: E402
 from alocc_ros.stream.preset import load_preset  # noqa: E402
 from alocc_ros.stream.transforms import TransformTree  # noqa: E402
 
@@ -33,10 +34,8 @@ class Both:
 
     def __init__(self, node, gap: float, beyond: float = 0.0) -> None:
         preset = replace(load_preset("nuscenes"), pose_gap_s=gap, pose_extrapolation_s=beyond)
-        self._poses = Poses(node, preset, Buffer(node=node))
-        self._tree = TransformTree(
-            history_ns=None, max_gap_ns=round(gap * 1e9), max_extrapolation_ns=round(beyond * 1e9)
-        )
+        self._poses = LivePoses(node, preset, Buffer(node=node))
+        self._tree = TransformTree(history_ns=None, limits=PoseLimits.from_preset(preset))
 
     def add(self, stamp: int, parent: str, child: str, pose: np.ndarray) -> None:
         message = _message(stamp, parent, child, pose)
