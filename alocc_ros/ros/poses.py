@@ -19,7 +19,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.time import Time
 from tf2_ros import Buffer, TransformException
 
-from alocc_ros.errors import PoseError, StampError
+from alocc_ros.errors import PoseError, PoseGapError, StampError
 from alocc_ros.ros.topics import Topic, qos_problems
 from alocc_ros.ros.transform_listener import JUMP, StampedTransformListener
 from alocc_ros.stream import conversions
@@ -117,8 +117,16 @@ class LivePoses:
             except PoseError:
                 raise error from None
         for (parent, child), stamps in self._listener.chain(world, base).items():
-            if stamps and stamps[0] <= stamp <= stamps[-1]:
+            if not (stamps and stamps[0] <= stamp <= stamps[-1]):
+                continue
+            try:
                 self._limits.bracket(stamps, stamp, f"{child} in {parent}")
+            except PoseGapError as error:
+                raise PoseError(
+                    f"no pose of {child} in {parent} at {stamp * 1e-9:.3f}: the transforms around "
+                    f"it are {error.gap * 1e-9:.3f} s apart, more than the preset's pose_gap_s, "
+                    f"{self._limits.max_gap_ns * 1e-9:g} s"
+                ) from error
         return pose
 
     def _extrapolated(self, stamp: int) -> np.ndarray:  # [4, 4]

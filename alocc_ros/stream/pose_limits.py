@@ -7,7 +7,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from alocc_ros.errors import ParameterError, PoseError
+from alocc_ros.errors import ParameterError, PoseError, PoseGapError
 from alocc_ros.stream.preset import Preset
 
 
@@ -57,6 +57,7 @@ class PoseLimits:
 
         Raises:
             PoseError: saying which stamp, what is covered and how far away that is.
+            PoseGapError: likewise, of two poses that are too far apart.
         """
         place = bisect_left(stamps, stamp)
         if place < len(stamps) and stamps[place] == stamp:
@@ -73,10 +74,11 @@ class PoseLimits:
         after = min(max(place, 1), len(stamps) - 1)
         begin, end = stamps[after - 1], stamps[after]
         if end - begin > self.max_gap_ns:
-            raise PoseError(
+            raise PoseGapError(
                 f"no pose of {what} at {seconds(stamp)}: the poses around "
                 f"it, {seconds(begin)} and {seconds(end)}, are {(end - begin) / 1e9:.3f} s "
-                f"apart, more than {self.max_gap_ns / 1e9:.3f} s"
+                f"apart, more than {self.max_gap_ns / 1e9:.3f} s",
+                end - begin,
             )
         return after - 1, after
 
