@@ -7,7 +7,7 @@ import numpy as np
 
 from alocc_ros.datasets.samples import Sample, lidar_points
 from alocc_ros.geometry import inverse, project
-from alocc_ros.stream.images import Crop
+from alocc_ros.stream.image_geometry import Crop
 from alocc_ros.types import CAMERAS
 
 

@@ -14,7 +14,8 @@ from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 from alocc_ros.ros.inputs import Camera
 from alocc_ros.ros.worker import WorkerStatistics
-from alocc_ros.stream.collector import CameraStatistics, CollectorStatistics
+from alocc_ros.stream.camera_queue import CameraStatistics
+from alocc_ros.stream.collector import CollectorStatistics
 
 # States of a camera. External monitors match on these words: keep them.
 WAITING = "waiting"  # nothing came yet, or no CameraInfo
@@ -112,7 +113,7 @@ class Diagnostics:
         self,
         *,
         cameras: Mapping[str, Camera],
-        refusals: Mapping[str, str],
+        rejections: Mapping[str, str],
         collector: CollectorStatistics,
         worker: WorkerStatistics,
         problems: list[str],
@@ -123,7 +124,7 @@ class Diagnostics:
 
         Args:
             cameras: by name.
-            refusals: by camera, why the worker could not use its last image.
+            rejections: by camera, why the worker could not use its last image.
             collector: what came in.
             worker: what became of it.
             problems: publishers that cannot be received.
@@ -133,7 +134,9 @@ class Diagnostics:
         out = []
         states = {}
         for name, camera in cameras.items():
-            states[name] = self._state(camera, collector.cameras[name], refusals.get(name, ""), now)
+            states[name] = self._state(
+                camera, collector.cameras[name], rejections.get(name, ""), now
+            )
             out.append(self._camera(camera, states[name], collector.cameras[name], now))
         out.append(self._sets(states, collector, worker, problems))
         out.append(self._network(worker, device_memory, now))
@@ -146,7 +149,7 @@ class Diagnostics:
         return [self._status("node", _WARN, f"not active: {state}", {})]
 
     def _state(
-        self, camera: Camera, statistics: CameraStatistics, refusal: str, now: float
+        self, camera: Camera, statistics: CameraStatistics, rejection: str, now: float
     ) -> CameraState:
         image = camera.image
         if image.last_arrival is None:
@@ -159,10 +162,10 @@ class Diagnostics:
         age = now - image.last_arrival
         if age > self._stale_after:
             return CameraState(STALE, image.problem or f"no image for {age:.1f} s", age)
-        if camera.intrinsics is None and camera.info is not None and not camera.info_refusal:
+        if camera.intrinsics is None and camera.info is not None and not camera.info_rejection:
             reason = camera.info.problem or f"no CameraInfo on {camera.info.resolved}"
             return CameraState(WAITING, reason, age)
-        reason = camera.refusal or camera.info_refusal or refusal
+        reason = camera.rejection or camera.info_rejection or rejection
         reason = reason or self._unused(camera.name, statistics)
         return CameraState(REJECTED if reason else ACTIVE, reason, age)
 
@@ -217,7 +220,7 @@ class Diagnostics:
             "incomplete": collector.incomplete,
             "time_jumps": collector.time_jumps,
             "spread_ms": f"{collector.last_spread * 1e-6:.3f}",
-            "offered": worker.offered,
+            "offered": worker.submitted,
             "processed": worker.processed,
             "superseded": worker.superseded,
             "ignored": worker.ignored,

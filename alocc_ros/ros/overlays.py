@@ -15,7 +15,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image as PillowImage
 
-from alocc_ros.stream.images import Undistortion, decode
+from alocc_ros.stream.decoding import decode
+from alocc_ros.stream.image_geometry import Undistortion
 from alocc_ros.stream.overlay import camera_T_grid, overlay
 from alocc_ros.types import Calibration, FrameSet, Occupancy
 

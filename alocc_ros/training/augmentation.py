@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from alocc_ros.stream.images import Crop
+from alocc_ros.stream.image_geometry import Crop
 
 
 @dataclass(frozen=True)

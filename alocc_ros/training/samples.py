@@ -17,7 +17,7 @@ from alocc_ros.geometry import inverse
 from alocc_ros.labels import ClassList
 from alocc_ros.network.cameras import CameraGeometry
 from alocc_ros.network.variants import Variant
-from alocc_ros.stream.images import decode
+from alocc_ros.stream.decoding import decode
 from alocc_ros.stream.keyframes import map_T_camera
 from alocc_ros.training.augmentation import GridFlip, ImageAugmentation, ImageTransform
 from alocc_ros.training.losses import IGNORED

@@ -16,7 +16,8 @@ import numpy as np
 from alocc_ros.arrays import flow_lines, voxel_centres
 from alocc_ros.errors import OutputError, ParameterError
 from alocc_ros.files import whole_file
-from alocc_ros.stream.images import Undistortion, decode
+from alocc_ros.stream.decoding import decode
+from alocc_ros.stream.image_geometry import Undistortion
 from alocc_ros.types import CAMERAS, Calibration, CameraImage, FrameSet
 from alocc_ros.viewer.moments import Layer, View, placed
 

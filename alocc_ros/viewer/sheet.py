@@ -17,7 +17,8 @@ from PIL import Image, ImageDraw, ImageFont
 from alocc_ros.errors import ImageError
 from alocc_ros.geometry import inverse, project
 from alocc_ros.labels import ClassList
-from alocc_ros.stream.images import Undistortion, decode
+from alocc_ros.stream.decoding import decode
+from alocc_ros.stream.image_geometry import Undistortion
 from alocc_ros.stream.overlay import camera_T_grid
 from alocc_ros.types import Calibration, FrameSet, Occupancy
 from alocc_ros.viewer import above, voxels

@@ -92,7 +92,7 @@ def first_frame_and_cloud(path: Path) -> tuple[FrameSet, np.ndarray]:
         source = FrameSource(bag, load_preset("nuscenes_lower"))
         frame = next(iter(source))
         stamp, points = clouds(bag)[0]
-        map_T_lidar = source.map_T_base(stamp) @ source.base_T("lidar_top")
+        map_T_lidar = source.poses.map_T_base(stamp) @ source.poses.base_T("lidar_top")
         return frame, moved(inverse(frame.map_T_base) @ map_T_lidar, points)
 
 
@@ -181,8 +181,8 @@ def test_sweeps_of_a_moving_vehicle_fall_into_the_same_voxels():
     with Bag(DDAD) as bag:
         source = FrameSource(bag, load_preset("nuscenes_lower"))
         sweeps = clouds(bag)
-        base_T_lidar = source.base_T("lidar_top")
-        map_T_base = [source.map_T_base(stamp) for stamp, _ in sweeps]
+        base_T_lidar = source.poses.base_T("lidar_top")
+        map_T_base = [source.poses.map_T_base(stamp) for stamp, _ in sweeps]
     first, last = (moved(base_T_lidar, sweeps[i][1]) for i in (0, -1))
     base0_T_base2 = inverse(map_T_base[0]) @ map_T_base[-1]
     assert 2.0 < np.linalg.norm(base0_T_base2[:3, 3]) < 3.0

@@ -16,7 +16,7 @@ from alocc_ros.grid import OCC3D_GRID
 from alocc_ros.labels import OCC3D, OPENOCC
 from alocc_ros.network.lifting import lidar_bins
 from alocc_ros.network.variants import VARIANTS
-from alocc_ros.stream.images import Crop
+from alocc_ros.stream.image_geometry import Crop
 from alocc_ros.training.augmentation import GridFlip, ImageAugmentation, ImageTransform
 from alocc_ros.training.losses import IGNORED
 from alocc_ros.training.streams import Streams, Visit

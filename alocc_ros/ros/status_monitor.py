@@ -1,5 +1,5 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
-"""What the nodes that are running say about themselves, heard from outside."""
+"""Diagnostic statuses of the nodes that are running, received from outside."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def statuses(seconds: float) -> Mapping[str, DiagnosticStatus]:
     rclpy.init(args=[], context=context, signal_handler_options=SignalHandlerOptions.NO)
     found: dict[str, DiagnosticStatus] = {}
 
-    def take(message: DiagnosticArray) -> None:
+    def receive(message: DiagnosticArray) -> None:
         for status in message.status:
             node, _, part = status.name.partition(": ")
             if status.hardware_id == node and part.startswith(_PARTS):
@@ -39,7 +39,7 @@ def statuses(seconds: float) -> Mapping[str, DiagnosticStatus]:
 
     try:
         node = rclpy.create_node("alocc_doctor", context=context)
-        node.create_subscription(DiagnosticArray, "/diagnostics", take, 10)
+        node.create_subscription(DiagnosticArray, "/diagnostics", receive, 10)
         executor = SingleThreadedExecutor(context=context)
         executor.add_node(node)
         end = monotonic() + seconds

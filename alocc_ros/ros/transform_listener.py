@@ -1,5 +1,5 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
-"""TF as it comes in: into the buffer, and a note of when each moving link was measured.
+"""TF as it comes in: into the buffer, and a note of when each dynamic transform was measured.
 
 The buffer interpolates between any two measurements, however far they are apart, and does not
 tell how far that was.
@@ -17,24 +17,24 @@ from tf2_ros import Buffer, TransformListener
 from alocc_ros.stream.conversions import frame_name
 
 # Stamps that go back further than this have begun anew; bags carry poses half a second ahead.
-_JUMP = 1_000_000_000  # ns
+JUMP = 1_000_000_000  # ns
 _HISTORY = 10_000_000_000  # ns, as long as the buffer remembers
 
 
-class LinkListener(TransformListener):
-    """Fills the buffer, and knows the stamps of its moving links.
+class StampedTransformListener(TransformListener):
+    """Fills the buffer, and keeps the stamps of its dynamic transforms.
 
-    Clears both when the stamps of a link go back, as in a bag that loops: the buffer notices that
-    by the clock only, and only with simulated time; what it has would keep it from taking what
-    comes.
+    Clears both when the stamps of a transform go back, as in a bag that loops: the buffer notices
+    that by the clock only, and only with simulated time; what it has would keep it from taking
+    what comes.
     """
 
     def __init__(self, buffer: Buffer, node: Node) -> None:
         """Subscribes."""
         self._lock = threading.Lock()
-        self._parents: dict[str, str] = {}  # of each frame, as told last
+        self._parents: dict[str, str] = {}  # of each frame, the newest
         self._stamps: dict[tuple[str, str], list[int]] = {}  # by (parent, child), sorted
-        self._fixed: set[tuple[str, str]] = set()
+        self._static: set[tuple[str, str]] = set()
         super().__init__(buffer, node)
 
     def callback(self, data: TFMessage) -> None:
@@ -44,7 +44,7 @@ class LinkListener(TransformListener):
                 stamp = entry.header.stamp.sec * 1_000_000_000 + entry.header.stamp.nanosec
                 parent, child = frame_name(entry.header.frame_id), frame_name(entry.child_frame_id)
                 if stamp > 0:
-                    self._note(parent, child, stamp)
+                    self._add_stamp(parent, child, stamp)
         super().callback(data)
 
     def static_callback(self, data: TFMessage) -> None:
@@ -53,12 +53,12 @@ class LinkListener(TransformListener):
             for entry in data.transforms:
                 parent, child = frame_name(entry.header.frame_id), frame_name(entry.child_frame_id)
                 self._parents[child] = parent
-                self._fixed.add((parent, child))
+                self._static.add((parent, child))
         super().static_callback(data)
 
-    def _note(self, parent: str, child: str, stamp: int) -> None:
+    def _add_stamp(self, parent: str, child: str, stamp: int) -> None:
         stamps = self._stamps.get((parent, child))
-        if stamps and stamp < stamps[-1] - _JUMP:
+        if stamps and stamp < stamps[-1] - JUMP:
             self.buffer.clear()
             self._stamps.clear()
         stamps = self._stamps.setdefault((parent, child), [])
@@ -71,20 +71,21 @@ class LinkListener(TransformListener):
         if stamps[half] < stamps[-1] - _HISTORY:
             del stamps[:half]
 
-    def moving(self, target: str, source: str) -> dict[tuple[str, str], list[int]]:
-        """The moving links (parent, child) on the way between two frames; their stamps, ns."""
+    def chain(self, target: str, source: str) -> dict[tuple[str, str], list[int]]:
+        """The transforms (parent, child) between two frames, with their stamps in ns.
+
+        A static transform has none. Of frames that are not linked, the way to their two roots.
+        """
         with self._lock:
-            up, down = self._ancestry(target), self._ancestry(source)
             return {
-                link: list(self._stamps[link])
-                for link in up ^ down
-                if link in self._stamps and link not in self._fixed
+                edge: [] if edge in self._static else list(self._stamps.get(edge, []))
+                for edge in self._ancestry(target) ^ self._ancestry(source)
             }
 
     def _ancestry(self, frame: str) -> set[tuple[str, str]]:
-        """The links (parent, child) from a frame up to its root."""
-        links: set[tuple[str, str]] = set()
-        while frame in self._parents and (self._parents[frame], frame) not in links:
-            links.add((self._parents[frame], frame))
+        """The transforms (parent, child) from a frame up to its root."""
+        edges: set[tuple[str, str]] = set()
+        while frame in self._parents and (self._parents[frame], frame) not in edges:
+            edges.add((self._parents[frame], frame))
             frame = self._parents[frame]
-        return links
+        return edges
