@@ -13,36 +13,12 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 
-from alocc_ros.bags.reader import (
-    CAMERA_INFO_TYPE,
-    GRID_INFO_TYPE,
-    IMAGE_TYPES,
-    OUTPUT_TYPES,
-    POINT_CLOUD_TYPE,
-    POSE_TYPES,
-    SEMANTIC_GRID_TYPE,
-    STRING_TYPE,
-    TF_TYPE,
-    Bag,
-    Record,
-)
+from alocc_ros.bags.reader import CAMERA_INFO_TYPE, IMAGE_TYPES, KNOWN_TYPES, Bag, Record
 from alocc_ros.errors import BagError
+from alocc_ros.outputs import is_latched
 from alocc_ros.ros.definitions import is_installed, message_class
-from alocc_ros.ros.messages import time as time_message
+from alocc_ros.ros.encoder import time as time_message
 
-PLAYED_TYPES = (
-    *IMAGE_TYPES,
-    CAMERA_INFO_TYPE,
-    TF_TYPE,
-    *POSE_TYPES,
-    POINT_CLOUD_TYPE,
-    SEMANTIC_GRID_TYPE,
-    GRID_INFO_TYPE,
-    STRING_TYPE,
-    *OUTPUT_TYPES,
-)
-# Published once and for all, whenever somebody comes to listen; the second name under any other.
-TF_STATIC, GRID_INFO = "/tf_static", "grid_info"
 CLOCK = "/clock"
 _DEPTH = 10
 _ACK_TIMEOUT = 2.0  # s
@@ -100,7 +76,7 @@ class Player:
                 f"it has {', '.join(sorted(bag.types))}"
             )
         self._bag, self._rate, self._node = bag, rate, node
-        latched = [t for t in topics if t == TF_STATIC or t.endswith(f"/{GRID_INFO}")]
+        latched = [t for t in topics if is_latched(t)]
         self._topics = [t for t in topics if t not in latched]
         reliable = QoSProfile(depth=_DEPTH)
         as_cameras = QoSProfile(depth=_DEPTH, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -203,6 +179,6 @@ def new_name(topic: str, renamed: Mapping[str, str]) -> str:
 
 def playable(bag: Bag) -> tuple[list[str], list[str]]:
     """Topics that can be played, and those whose message types are not installed here."""
-    known = sorted(topic for topic, kind in bag.types.items() if kind in PLAYED_TYPES)
+    known = sorted(topic for topic, kind in bag.types.items() if kind in KNOWN_TYPES)
     here = [topic for topic in known if is_installed(bag.types[topic])]
     return here, [topic for topic in known if topic not in here]

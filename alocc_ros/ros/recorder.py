@@ -23,14 +23,18 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 import alocc_ros
 from alocc_ros.bags.writer import Recorder
 from alocc_ros.errors import AloccError, OutputError
+from alocc_ros.outputs import OUTPUTS
 from alocc_ros.ros.definitions import definition, message_class
-from alocc_ros.ros.outputs import TOPICS
 from alocc_ros.ros.topics import qos_problems
 
 NODE = "/alocc_node"
-# Of the node: all but what is only there to be looked at and large.
-OUTPUTS = tuple(f"{NODE}/{name}" for name, _, _ in TOPICS if name != "markers" and "<" not in name)
-DEFAULT_TOPICS = (*OUTPUTS, "/tf", "/tf_static", "/diagnostics")
+# Without those that are large and only there to be looked at.
+OUTPUT_TOPICS = tuple(
+    f"{NODE}/{output.name}"
+    for output in OUTPUTS
+    if output.node and not (output.is_absolute or output.per_camera or output.parameter)
+)
+DEFAULT_TOPICS = (*OUTPUT_TOPICS, "/tf", "/tf_static", "/diagnostics")
 
 _DEPTH = 100
 _CHUNK_BYTES, _CHUNK_SECONDS = 4 << 20, 1.0  # what a power failure may cost

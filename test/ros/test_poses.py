@@ -18,7 +18,7 @@ from tf2_ros import Buffer  # noqa: E402
 
 from alocc_ros.errors import PoseError  # noqa: E402
 from alocc_ros.geometry import quaternion_xyzw  # noqa: E402
-from alocc_ros.ros.messages import time  # noqa: E402
+from alocc_ros.ros.encoder import time  # noqa: E402
 from alocc_ros.ros.poses import Poses  # noqa: E402
 from alocc_ros.stream.preset import load_preset  # noqa: E402
 from alocc_ros.stream.transforms import TransformTree  # noqa: E402

@@ -32,7 +32,7 @@ from tf2_msgs.msg import TFMessage
 from alocc_ros.bags.sample import PHASES_MS, START, draw, ego_pose, jpeg, rig, street
 from alocc_ros.geometry import quaternion_xyzw
 from alocc_ros.ros import transport
-from alocc_ros.ros.messages import time as time_message
+from alocc_ros.ros.encoder import time as time_message
 from alocc_ros.types import Calibration
 
 _PICTURES = 2  # a camera: enough to tell the next one from the one before
