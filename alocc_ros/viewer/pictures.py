@@ -1,5 +1,5 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
-"""Pages into files: one PNG, a PNG for each moment, a moving picture. Whole files or none."""
+"""Pages into files: one PNG, a PNG for each frame, a moving picture. Whole files or none."""
 
 from __future__ import annotations
 
