@@ -270,6 +270,15 @@ OUTPUTS = (
 )
 
 
+def find_output(name: str) -> Output:
+    """The row of that name.
+
+    Raises:
+        KeyError: there is none.
+    """
+    return {output.name: output for output in OUTPUTS}[name]
+
+
 def is_latched(topic: str) -> bool:
     """Whether ``topic``, under any namespace, is an output that is said once and for all."""
     return any(

@@ -310,9 +310,9 @@ def test_the_launch_file_has_options_of_the_command_and_the_page_names_them():
 
 def test_if_the_node_gives_nothing_it_is_told_what_the_node_said(capsys):
     from alocc_ros.cli.demo import _nothing
-    from alocc_ros.ros.demo.drive import Driven
+    from alocc_ros.ros.demo.drive import DriveResult
 
     said = "[ERROR] [alocc_node]: no ego pose"
-    driven = Driven(None, {}, 3, {"processed": 0, "failed": 3}, 5.5, last_words=said)
+    driven = DriveResult(None, {}, 3, {"processed": 0, "failed": 3}, 5.5, node_output=said)
     assert _nothing(driven) == 1
     assert said in capsys.readouterr().err

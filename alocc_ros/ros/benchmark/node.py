@@ -2,7 +2,7 @@
 """``python -m alocc_ros.ros.benchmark.node``: ``alocc_node`` with a network of a few channels.
 
 Everything else is the real thing, the input size too: six images are decoded and scaled to
-704x256. The network takes some 30 ms of one core, so that the plumbing shows.
+704x256. The network takes some 30 ms of one core, so that what the node itself costs shows.
 """
 
 from __future__ import annotations
