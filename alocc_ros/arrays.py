@@ -119,7 +119,7 @@ def obstacle_points(
 def occupancy_grid(
     occupancy: Occupancy, height: tuple[float, float] = OBSTACLE_HEIGHT
 ) -> np.ndarray:  # [Y, X] int8
-    """The grid seen from above: row-major, x fastest, as ``nav_msgs/OccupancyGrid`` wants it.
+    """The grid seen from above: row-major, x fastest, the layout of ``nav_msgs/OccupancyGrid``.
 
     A column is 100 if it holds an obstacle within ``height``, else 0 if it holds ground that
     one can stand on, else -1: the network calls the far side of a wall free as well, and air

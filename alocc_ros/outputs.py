@@ -26,8 +26,8 @@ class Result:
     """One result and what its outputs depend on besides; arrays are made once, when first used.
 
     Attributes:
-        frame: what the network saw.
-        occupancy: what it said.
+        frame: the network's input.
+        occupancy: its output.
         model: name of the model record, for the outputs that name it.
         weights: where the numbers come from, as in ``messages.GridInfo``.
         obstacle_height: (lower, upper) m in the grid's frame, between which obstacles count.
@@ -82,7 +82,7 @@ class Output:
             ``ros/outputs.py`` or ``bags/outputs.py`` makes them.
         node: the node publishes it.
         recording: ``alocc run`` writes it.
-        latched: said once, and kept for those who subscribe later.
+        latched: published once, and kept for those who subscribe later (transient local).
         parameter: of the node, without which it is not published; "": it always is.
         for_viewing: only there to be looked at, so the node's ``max_rate_hz`` limits it.
     """
@@ -280,7 +280,7 @@ def find_output(name: str) -> Output:
 
 
 def is_latched(topic: str) -> bool:
-    """Whether ``topic``, under any namespace, is an output that is said once and for all."""
+    """Whether ``topic``, under any namespace, is an output that is published once and kept."""
     return any(
         topic == output.name if output.is_absolute else topic.endswith(f"/{output.name}")
         for output in OUTPUTS

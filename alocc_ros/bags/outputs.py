@@ -46,7 +46,7 @@ class Provenance:
 def frame_outputs(
     frame: FrameSet, occupancy: Occupancy, provenance: Provenance, *, first: bool
 ) -> Iterator[Entry]:
-    """Every message of one frame; ``first`` adds what is said once in a recording."""
+    """Every message of one frame; ``first`` adds those that come once in a recording."""
     result = Result(
         frame,
         occupancy,

@@ -2,7 +2,7 @@
 """Voxel grids read back out of recordings of ``alocc run`` and of the node, and out of NPZ files.
 
 A recording may hold several, each under a name of its own: ``/alocc/occupancy`` with
-``/alocc/grid_info`` beside it, which says what the labels mean and where the cells lie. A
+``/alocc/grid_info`` beside it, which describes labels and lattice. A
 node's dense ``voxels`` are taken before its ``occupancy``, which may have been thinned.
 """
 
@@ -55,7 +55,7 @@ class RecordedGrids:
         """Stamp (ns) of each grid, and how to get it.
 
         Raises:
-            BagError: the bag is damaged, or a message is not what its name says.
+            BagError: the bag is damaged, or a message is not of its type.
         """
         for record in self._bag.messages([self.topic]):
             message = self._bag.decode(record)
@@ -66,7 +66,7 @@ class RecordedGrids:
             yield stamp, lambda message=message, stamp=stamp: self._occupancy(message, stamp)
 
     def base_T_grid(self, frame: str) -> np.ndarray | None:  # [4, 4]
-        """Where the grid's ``frame`` is on the vehicle; None: at its base, as far as is told."""
+        """Where the grid's ``frame`` is on the vehicle; None: at its base, or not recorded."""
         if frame == self.base_frame:
             return None
         try:
@@ -104,7 +104,7 @@ class RecordedGrids:
         for world in _WORLDS:
             try:
                 return self._tree.lookup(world, self.base_frame, stamp)
-            except PoseError:  # nothing recorded says where the vehicle was
+            except PoseError:  # no pose was recorded
                 continue
         return np.eye(4)
 
@@ -140,7 +140,10 @@ def _transforms(bag: Bag) -> TransformTree:
                     tree.add_static(parent, child, pose)
                 else:
                     tree.add(stamp, parent, child, pose)
-            except (PoseError, StampError):  # a link of somebody else's; ours are checked on use
+            except (
+                PoseError,
+                StampError,
+            ):  # of frames that may not be used; checked on use
                 continue
     return tree
 
@@ -241,11 +244,11 @@ def _dense(message: Any, info: GridInfo, where: str) -> tuple[np.ndarray, np.nda
 
 def _from_points(message: Any, info: GridInfo, where: str) -> tuple[np.ndarray, np.ndarray | None]:
     """Labels and flow of a cloud of ``arrays.POINT_DTYPE``."""
-    said = [(f.name, f.offset, f.datatype, f.count) for f in message.fields]
+    recorded = [(f.name, f.offset, f.datatype, f.count) for f in message.fields]
     data = np.ascontiguousarray(message.data, np.uint8)
     number = int(message.width) * int(message.height)
     if (
-        said != point_fields(POINT_DTYPE)
+        recorded != point_fields(POINT_DTYPE)
         or message.point_step != POINT_DTYPE.itemsize
         or data.size != number * POINT_DTYPE.itemsize
     ):

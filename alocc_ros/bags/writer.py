@@ -3,7 +3,7 @@
 
 One frame is one compressed chunk, and a chunk is either completely in the file or not at all.
 So a recording that was cut off, by Ctrl-C or by a power failure, holds whole frames, and
-``Recorder.resume`` goes on behind the last of them; the result equals, byte for byte, what an
+``Recorder.resume`` appends behind the last of them; the result equals, byte for byte, what an
 undisturbed run writes.
 """
 
@@ -24,7 +24,7 @@ from alocc_ros.bags import cdr
 from alocc_ros.errors import OutputError
 from alocc_ros.outputs import is_latched
 
-# What ``ros2 bag play`` needs to be told, so that who subscribes later gets it as well: reliable,
+# The QoS from which ``ros2 bag play`` knows to keep a message for later subscribers: reliable,
 # transient local, the last one is kept. Numbers of rmw, which every release reads.
 _FOREVER = "{sec: 9223372036, nsec: 854775807}"
 _LATCHED = f"""\
@@ -74,7 +74,7 @@ class Recorder:
 
     @classmethod
     def resume(cls, path: Path, metadata: Mapping[str, str]) -> Recorder:
-        """Goes on behind the last whole frame of an unfinished ``path``.
+        """Opens an unfinished ``path`` to append behind its last whole frame.
 
         Raises:
             OutputError: the file cannot be read or written.
@@ -125,7 +125,7 @@ class Recorder:
             self._writer.add_message(self._channels[topic], log_time, data, log_time)
 
     def end_frame(self) -> None:
-        """Everything since the last call is one frame; it is on its way to the disk now."""
+        """Ends a frame, which is everything since the last call, and flushes it."""
         with self._os_errors_as_ours():
             self._writer.flush()
         self.frames += 1

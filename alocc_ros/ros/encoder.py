@@ -63,7 +63,7 @@ def _value(value: Any) -> Any:
 
 @cache
 def _special_fields(type_name: str) -> tuple[frozenset[str], frozenset[str]]:
-    """Fields of type ``byte``, which rclpy wants as bytes, and arrays of fixed length."""
+    """Fields of type ``byte``, which rclpy takes as bytes, and arrays of fixed length."""
     kinds = message_class(type_name).get_fields_and_field_types()
     single = frozenset(name for name, kind in kinds.items() if kind == "octet")
     return single, frozenset(name for name, kind in kinds.items() if kind.endswith("]"))

@@ -1,5 +1,5 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
-"""The node's publishers; nothing is computed that nobody has subscribed to."""
+"""The node's publishers; only outputs that have subscribers are computed."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class Outputs:
         self._publishers.clear()
 
     def publish(self, frame: FrameSet, occupancy: Occupancy) -> None:
-        """Everything of one result that somebody has subscribed to."""
+        """Publishes the outputs of one result that have subscribers."""
         self._clear_markers |= bool(occupancy.reset)
         show = self._is_time_to_view()
         result = Result(
@@ -109,7 +109,7 @@ class Outputs:
             self._draw_overlays(frame, occupancy)
 
     def has_subscribers(self, name: str) -> bool:
-        """Whether somebody has subscribed to that topic."""
+        """Whether the topic ``~/name`` has any."""
         publisher = self._publishers.get(name)
         return publisher is not None and publisher.get_subscription_count() > 0
 

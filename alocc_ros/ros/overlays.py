@@ -1,8 +1,8 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
-"""Voxels drawn into the cameras' images, for people, beside the work.
+"""Voxels drawn into the cameras' images, on a thread of their own.
 
-A picture takes longer than everything else that is published. So this has a thread of its own,
-for which nobody waits; the newest result waits for it, older ones are left out.
+A picture takes longer than everything else that is published, so it must not delay the worker.
+The newest result waits for the thread; older ones are dropped.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Overlays:
                 self._thread.start()
 
     def stop(self) -> None:
-        """Leaves out what is waiting, and waits for the picture at hand."""
+        """Drops what is waiting, and waits for the picture that is being drawn."""
         with self._changed:
             self._next, thread = None, self._thread
         if thread is not None:

@@ -25,7 +25,7 @@ _ACK_TIMEOUT = 2.0  # s
 _POLL = 0.02  # s
 # A subscriber of images also subscribes to poses and camera infos, which are found a moment later.
 _SETTLE = 0.7  # s
-# Between two laps: what is still on its way must arrive before the clock jumps back.
+# Between two laps: what is still in transit must arrive before the clock jumps back.
 _PAUSE = 0.2  # s
 
 

@@ -94,11 +94,11 @@ class TopicRecorder:
 
     @property
     def subscribed(self) -> frozenset[str]:
-        """Topics that somebody publishes and that are received."""
+        """Topics that have publishers and are received."""
         return frozenset(self._types)
 
     def scan(self) -> None:
-        """Subscribes to the topics that somebody publishes by now.
+        """Subscribes to the topics that have publishers by now.
 
         Raises:
             ParameterError: a message type is not installed here.

@@ -61,7 +61,7 @@ class Topic:
         Args:
             node: what subscribes.
             name: of the topic.
-            types: message classes by type name; what the publishers offer decides.
+            types: message classes by type name; the type of the publishers decides.
             callback: gets every message, in the executor's thread.
             depth: messages that may wait for the executor; overridable, like reliability, by
                 the parameters ``qos_overrides.<topic>.subscription.*``.

@@ -19,7 +19,7 @@ from alocc_ros.viewer.frames import Layer
 from alocc_ros.viewer.layout import BACKGROUND, CAMERA_LAYOUT, CONTENT_WIDTH, GAP, PANEL
 
 _GROUND_OPACITY, _OPACITY = 0.42, 0.66  # of voxels over an image
-_CLEARANCE = 1.2  # m around a camera; there it is free, whatever the network says
+_CLEARANCE = 1.2  # m around a camera; voxels in there are left out
 
 
 def camera_rows(frame: FrameSet, layer: Layer | None) -> Image.Image:

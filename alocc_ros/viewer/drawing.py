@@ -77,7 +77,7 @@ def write_outlined(
     font: ImageFont.FreeTypeFont,
     anchor: str,
 ) -> None:
-    """Text with a dark rim; ``anchor`` as of Pillow says which point of it is at ``place`` (px)."""
+    """Text with a dark rim; ``anchor`` (as of Pillow): which point of it is at ``place`` (px)."""
     painter.text(place, text, TEXT, font, anchor, stroke_width=2, stroke_fill=(10, 12, 16))
 
 

@@ -1,7 +1,7 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
 """From a path to the sources in it.
 
-What a path is, is told by what is there: nothing has to be said about it.
+The kind of an input is recognised by its contents.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def open_sources(
     Args:
         path: file or folder.
         options: how it is to be read.
-        stack: what has to be closed goes on it.
-        on_progress: is told how far reading the tables of a dataset is.
+        stack: closes what was opened.
+        on_progress: called while the tables of a dataset are read.
 
     Raises:
         AloccError: there is nothing, or it cannot be read; the message says why.

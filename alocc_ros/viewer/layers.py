@@ -17,8 +17,8 @@ from alocc_ros.viewer.frames import Layer, ViewFrame
 def align_to_frame(layer: Layer, frame: FrameSet | None) -> Layer:
     """The layer relative to where the vehicle was at the frame's stamp, if its own is another.
 
-    What stands still on the map then lies on its image. A grid of which nobody recorded where
-    the vehicle was (its pose is the identity) stays where it is.
+    What stands still on the map then lies on its image. A grid without a recorded pose (the
+    identity) stays where it is.
     """
     map_T_layer = layer.occupancy.map_T_base
     if frame is None or layer.occupancy.stamp == frame.stamp or (map_T_layer == np.eye(4)).all():
@@ -51,7 +51,7 @@ def align_heading(layer: Layer) -> Layer:
         labels=labels,
         flow=flow,
         grid=replace(occupancy.grid, lower=(x, y, z), shape=labels.shape),
-        confidence=None,  # nobody looks at it here
+        confidence=None,  # not shown
     )
     base_T_grid = layer.base_T_grid.copy()
     base_T_grid[:3, :3] = base_T_grid[:3, :3] @ turn.T

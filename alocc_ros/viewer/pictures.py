@@ -42,7 +42,7 @@ class Animation:
         """Nothing is written yet.
 
         Args:
-            path: its suffix says the format.
+            path: its suffix selects the format.
             width: px.
             fps: pages a second; None: as they were recorded.
 

@@ -61,7 +61,7 @@ class Source:
 
 
 def in_display_order(sources: Sequence[Source]) -> list[Source]:
-    """The one that sets the pace first: predictions, then ground truth, then images."""
+    """The one whose stamps are shown first: predictions, then ground truth, then images."""
     ranks = {PREDICTION: 0, TRUTH: 1, "": 2}
     return sorted(sources, key=lambda source: ranks.get(source.name, 0))
 
@@ -73,7 +73,7 @@ def matched_frames(
 
     Args:
         sources: of all inputs.
-        on_match: told each time a source adds something.
+        on_match: called with each source that adds something to a frame.
     """
     frames = sources[0].frames()
     for other in sources[1:]:

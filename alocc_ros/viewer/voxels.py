@@ -20,7 +20,7 @@ from alocc_ros.geometry import inverse, project
 from alocc_ros.grid import VoxelGrid
 from alocc_ros.types import Occupancy
 
-_SUPERSAMPLING = 2  # pixels a side are drawn for each that is wanted
+_SUPERSAMPLING = 2  # pixels a side are drawn for each of the result
 _SUBPIXEL_BITS = 4  # cv2 draws corners to a sixteenth of a pixel
 _NEAR = 0.4  # m; what reaches nearer to the camera is left out
 # Larger faces (px, as drawn) get an edge, so that cubes can be told apart; from the second size

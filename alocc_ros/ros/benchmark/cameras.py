@@ -3,8 +3,8 @@
 
 Phases and sizes as in nuScenes; every image with its CameraInfo and the ego pose at its stamp,
 best effort as camera drivers do. The pictures are drawn, with the noise of a sensor: 150 kB as
-JPEG. Says as JSON what it sent, and stays until its standard input is closed: what is on its
-way lies in this process's memory.
+JPEG. Prints as JSON what it sent, and stays until its standard input is closed: what is in
+transit lies in this process's memory.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from alocc_ros.ros.encoder import encode
 from alocc_ros.ros.encoder import time as time_message
 from alocc_ros.types import Calibration, CameraImage
 
-_PICTURES = 2  # a camera: enough to tell the next one from the one before
+_PICTURES = 2  # a camera, so that consecutive images differ
 _NOISE = 4.0  # of 255
 _QUALITY = 80
 _TIMEOUT = 60.0  # s, for the node to subscribe
@@ -78,7 +78,7 @@ class Rig:
         self._poses = node.create_publisher(TFMessage, "/tf", 100)
 
     def wait(self) -> bool:
-        """Until somebody subscribes to everything; False: nobody does."""
+        """Waits until every topic has a subscriber; False: one has none in time."""
         publishers = [self._poses, self._mounts]
         publishers += [p for camera in self._cameras for p in (camera.images, camera.infos)]
         end = time.monotonic() + _TIMEOUT

@@ -36,7 +36,7 @@ _LEAST_RATE = {"exact": 5.0, "fast": 10.0}  # Hz, on two cores
 _MOST_GROWTH = 0.02
 _COLD = 100  # results; before, memory may still grow
 _START = 120.0  # s, for a process to be there
-_SETTLE = 30.0  # s, for what is under way after the last image
+_SETTLE = 30.0  # s, for what is in transit after the last image
 _POLL = 0.5  # s
 
 
@@ -92,7 +92,7 @@ def measure(setup: Setup, progress: Callable[[str], None]) -> Report:
         AloccError: a process does not start or does not do its part.
     """
     middleware = transport.prepare()
-    domain = random.randint(1, 100)  # nobody's robot is disturbed
+    domain = random.randint(1, 100)  # so that no robot nearby is disturbed
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     children = dict(os.environ, ROS_DOMAIN_ID=str(domain))
     with listening(domain) as listener, Process(*_node(setup), environment=children) as node:

@@ -36,7 +36,7 @@ class Process:
         self, *arguments: str, environment: dict[str, str], with_errors: bool = False
     ) -> None:
         """Starts ``python ARGUMENTS``; ``with_errors``: its stderr is kept as well."""
-        # Never full, unlike a pipe that nobody empties.
+        # Never full, unlike a pipe that is not read.
         self._file = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.program = subprocess.Popen(
             [sys.executable, *arguments],
@@ -135,7 +135,7 @@ class Statuses:
     """The node's own reports on /diagnostics."""
 
     def __init__(self, node: Any) -> None:
-        """Subscribes, with a node that somebody spins."""
+        """Subscribes with ``node``, which the caller spins."""
         from diagnostic_msgs.msg import DiagnosticArray
 
         self._statuses: dict[str, dict[str, str]] = {}

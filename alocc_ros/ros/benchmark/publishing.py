@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _OCCUPIED = 60_000  # voxels, of 640,000
 _MOST = 15.0  # ms
 _ROUNDS, _WARM = 100, 10
-_PATIENCE = 60.0  # s
+_TIMEOUT = 60.0  # s
 _LISTENER = "from alocc_ros.ros.benchmark.publishing import listen; listen()"
 _TOPICS = ("occupancy", "occupancy_grid", "voxels")
 
@@ -32,7 +32,7 @@ def measure(progress: Callable[[str], None]) -> Report:
     """Publishes to another process.
 
     Raises:
-        AloccError: nobody listens.
+        AloccError: the listener does not subscribe in time.
     """
     import rclpy
     from rclpy.lifecycle import LifecycleNode
@@ -55,7 +55,7 @@ def measure(progress: Callable[[str], None]) -> Report:
         node.trigger_configure()
         node.trigger_activate()
         progress("waiting for the listener")
-        end = time.monotonic() + _PATIENCE
+        end = time.monotonic() + _TIMEOUT
         while not all(outputs.has_subscribers(topic) for topic in _TOPICS):
             if time.monotonic() > end or listener.poll() is not None:
                 raise AloccError("the listener does not start")
@@ -63,7 +63,7 @@ def measure(progress: Callable[[str], None]) -> Report:
         walls, processor = _times(outputs, progress)
         node.destroy_node()
     finally:
-        printed, _ = listener.communicate(timeout=_PATIENCE)
+        printed, _ = listener.communicate(timeout=_TIMEOUT)
         rclpy.try_shutdown()
     rows = [
         Row("processor time, median / p95, ms", _both(processor), f"at most {_MOST:g}",

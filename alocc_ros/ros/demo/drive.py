@@ -34,9 +34,9 @@ _PLAYED = (*IMAGE_TYPES, CAMERA_INFO_TYPE, TF_TYPE)  # all that the node takes
 _POLL = 0.2  # s
 _DISCOVERY = 1.5  # s, in which whoever else is on the graph is found
 _START = 300.0  # s, for the node to listen on a machine that is busy
-_SETTLE = 120.0  # s, for what is under way after the last image
+_SETTLE = 120.0  # s, for what is in transit after the last image
 _REPORT = 0.25  # s between two diagnostics
-# Any of these says already who is to be discovered.
+# Any of these settles already which participants are discovered.
 _DISCOVERY_VARIABLES = (
     "ROS_AUTOMATIC_DISCOVERY_RANGE",
     "ROS_DISCOVERY_SERVER",
@@ -215,7 +215,7 @@ class _Monitor:
             self._spin(_POLL)
 
     def finish(self, program: Process) -> None:
-        """Receives until the node is done with what it was sent, and that has arrived.
+        """Receives until the node has processed all that it was sent, and the results have arrived.
 
         Raises:
             AloccError: it does not get done.
@@ -252,7 +252,7 @@ def _last_line(program: Process) -> str:
 
 
 class _Arrivals:
-    """When results come, in the time that is played."""
+    """Arrival times of results, on the clock that is played."""
 
     def __init__(self, node: Node) -> None:
         self.latencies: dict[int, float] = {}
@@ -261,12 +261,12 @@ class _Arrivals:
         node.create_subscription(FrameStatusStamped, f"{NODE}/status", self._on_status, 10)
 
     def now(self) -> int | None:
-        """ns; goes on when the bag has ended, and with it its clock. None before its first."""
+        """ns; continues when the bag, and with it its clock, has ended. None before the first."""
         return None if self._offset is None else time.monotonic_ns() + self._offset
 
     def _on_clock(self, message: Any) -> None:
         offset = _ns(message.clock) - time.monotonic_ns()
-        # The one that was least on its way.
+        # Of the clock message with the least delay.
         self._offset = offset if self._offset is None else max(self._offset, offset)
 
     def _on_status(self, message: Any) -> None:
