@@ -35,8 +35,8 @@ POINT_CLOUD = "sensor_msgs/msg/PointCloud2"
 SEMANTIC_CLASS = "alocc_ros/msg/SemanticClass"
 SEMANTIC_GRID = "alocc_ros/msg/SemanticGrid"
 TF_MESSAGE = "tf2_msgs/msg/TFMessage"
-_COLOUR = "std_msgs/msg/ColorRGBA"
-_POINT = "geometry_msgs/msg/Point"
+COLOUR = "std_msgs/msg/ColorRGBA"
+POINT = "geometry_msgs/msg/Point"
 _VECTOR = "geometry_msgs/msg/Vector3"
 
 # Constants of the message definitions.
@@ -47,7 +47,6 @@ _ADD, _DELETE, _DELETE_ALL = 0, 2, 3
 
 LINE_WIDTH = 0.12  # m
 _CUBE_SIZE = 0.9975  # of the resolution: faces of neighbours do not flicker
-_NOTHING = np.zeros((0, 3))
 SHA256 = "sha256:"  # before the digest in GridInfo.weights
 
 
@@ -58,7 +57,8 @@ class Message:
     Attributes:
         type: such as ``sensor_msgs/msg/Image``.
         fields: by name: numbers, strings, one-dimensional arrays of the field's own element type,
-            messages, or sequences of strings or messages. Those left out are zero.
+            messages, ``Points``, ``Colours``, or lists of strings or messages. Those left out are
+            zero.
     """
 
     type: str
@@ -74,21 +74,29 @@ class Message:
 
 
 @dataclass(frozen=True)
-class Rows:
-    """A sequence of messages that hold nothing but numbers, one row of a table each.
+class Points:
+    """A sequence of geometry_msgs/Point, of which there may be many: ``xyz`` [n, 3] m."""
 
-    Attributes:
-        type: of each message.
-        names: of its fields, one a column.
-        values: [n, fields].
-    """
-
-    type: str
-    names: tuple[str, ...]
-    values: np.ndarray
+    xyz: np.ndarray
 
     def __len__(self) -> int:
-        return len(self.values)
+        return len(self.xyz)
+
+
+@dataclass(frozen=True)
+class Colours:
+    """A sequence of opaque std_msgs/ColorRGBA, of which many are equal.
+
+    Attributes:
+        palette: [k, 3] R, G, B in [0, 1].
+        index: [n] int, of each colour in the palette.
+    """
+
+    palette: np.ndarray
+    index: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.index)
 
 
 @dataclass(frozen=True)
@@ -110,6 +118,10 @@ class GridInfo:
     weights: str
     random_weights: bool
     has_flow: bool
+
+
+_NO_POINTS = np.zeros((0, 3))
+_NO_COLOURS = Colours(_NO_POINTS, np.zeros(0, int))
 
 
 def _new(type_name: str, /, **fields: Any) -> Message:
@@ -143,12 +155,12 @@ def _quaternion(xyzw: Sequence[float] | np.ndarray) -> Message:
 def _pose(xyz: Sequence[float]) -> Message:
     """At ``xyz`` m, not turned."""
     no_turn = _quaternion((0.0, 0.0, 0.0, 1.0))
-    return _new("geometry_msgs/msg/Pose", position=_vector(_POINT, xyz), orientation=no_turn)
+    return _new("geometry_msgs/msg/Pose", position=_vector(POINT, xyz), orientation=no_turn)
 
 
 def _colour(rgb: Sequence[float] | np.ndarray, alpha: float = 1.0) -> Message:
     r, g, b = (float(v) for v in rgb)
-    return _new(_COLOUR, r=r, g=g, b=b, a=alpha)
+    return _new(COLOUR, r=r, g=g, b=b, a=alpha)
 
 
 # --- poses and cameras -----------------------------------------------------------------------
@@ -264,7 +276,8 @@ def flow_markers(lines: FlowLines, stamp: int, frame: str, *, clear: bool) -> Me
         clear: delete all that was drawn before.
     """
     width = (LINE_WIDTH, 0.0, 0.0)
-    ends, colours = lines.ends.reshape(-1, 3), np.repeat(lines.colours, 2, axis=0)
+    ends = lines.ends.reshape(-1, 3)
+    colours = Colours(lines.colours, np.repeat(np.arange(len(lines)), 2))
     marker = _marker("flow", _LINE_LIST, width, stamp, frame, ends, colours)
     before = _marker("flow", _LINE_LIST, width, stamp, frame, action=_DELETE_ALL)
     return _new(MARKER_ARRAY, markers=[before, marker] if clear else [marker])
@@ -282,11 +295,11 @@ def cube_markers(
         frame: TF name of the frame that the points are in.
         clear: delete all that was drawn before.
     """
-    rgb = points["rgb"].view("<u4")
-    colours = np.stack([(rgb >> shift) & 255 for shift in (16, 8, 0)], axis=1) / 255.0
+    rgb, index = np.unique(points["rgb"].view("<u4"), return_inverse=True)
+    palette = np.stack([(rgb >> shift) & 255 for shift in (16, 8, 0)], axis=1) / 255.0
     centres = np.stack([points[axis] for axis in "xyz"], axis=1)
     size = (resolution * _CUBE_SIZE,) * 3
-    marker = _marker("occupancy", _CUBE_LIST, size, stamp, frame, centres, colours)
+    marker = _marker("occupancy", _CUBE_LIST, size, stamp, frame, centres, Colours(palette, index))
     before = no_markers(stamp, frame)["markers"] if clear else []
     return _new(MARKER_ARRAY, markers=[*before, marker])
 
@@ -308,14 +321,13 @@ def _marker(
     scale: tuple[float, float, float],  # m
     stamp: int,
     frame: str,
-    points: np.ndarray = _NOTHING,  # [n, 3] m
-    colours: np.ndarray = _NOTHING,  # [n, 3] in [0, 1]
+    points: np.ndarray = _NO_POINTS,  # [n, 3] m
+    colours: Colours = _NO_COLOURS,
     action: int | None = None,
 ) -> Message:
     """A list of equal shapes; by default ADD, or DELETE if there are none."""
     if action is None:
         action = _ADD if len(points) else _DELETE
-    opaque = np.ones((len(colours), 1), colours.dtype)
     return _new(
         "visualization_msgs/msg/Marker",
         header=header(stamp, frame),
@@ -325,8 +337,8 @@ def _marker(
         pose=_pose((0.0, 0.0, 0.0)),
         scale=_vector(_VECTOR, scale),
         color=_colour((1.0, 1.0, 1.0)),
-        points=Rows(_POINT, ("x", "y", "z"), points),
-        colors=Rows(_COLOUR, ("r", "g", "b", "a"), np.hstack([colours, opaque])),
+        points=Points(points),
+        colors=colours,
     )
 
 
@@ -373,7 +385,7 @@ def grid_geometry(grid: VoxelGrid) -> Message:
     """An alocc_ros/GridGeometry: where the cells lie."""
     return _new(
         GRID_GEOMETRY,
-        origin=_vector(_POINT, grid.lower),
+        origin=_vector(POINT, grid.lower),
         resolution=float(grid.resolution),
         size_x=grid.shape[0],
         size_y=grid.shape[1],

@@ -17,14 +17,17 @@ from rosbags.interfaces import Nodetype
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from alocc_ros.messages import (
+    COLOUR,
     FRAME_STATUS,
     FRAME_STATUS_STAMPED,
     GRID_GEOMETRY,
     GRID_INFO,
+    POINT,
     SEMANTIC_CLASS,
     SEMANTIC_GRID,
+    Colours,
     Message,
-    Rows,
+    Points,
 )
 
 # Field by field as in the .msg files.
@@ -98,10 +101,13 @@ def instance(message: Message) -> Any:
 def _value(value: Any) -> Any:
     if isinstance(value, Message):
         return instance(value)
-    if isinstance(value, Rows):
-        kind = TYPESTORE.types[value.type]
-        rows = value.values.tolist()
-        return [kind(**dict(zip(value.names, row, strict=True))) for row in rows]
+    if isinstance(value, Points):
+        point = TYPESTORE.types[POINT]
+        return [point(x=x, y=y, z=z) for x, y, z in value.xyz.tolist()]
+    if isinstance(value, Colours):
+        colour = TYPESTORE.types[COLOUR]
+        palette = [colour(r=r, g=g, b=b, a=1.0) for r, g, b in value.palette.tolist()]
+        return [palette[i] for i in value.index.tolist()]
     if isinstance(value, list | tuple):
         return [_value(element) for element in value]
     return value

@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import re
+from functools import cache
 
 from alocc_ros.errors import ParameterError
 
@@ -28,6 +29,7 @@ def is_installed(type_name: str) -> bool:
     )
 
 
+@cache
 def message_class(type_name: str) -> type:
     """The class of ``sensor_msgs/msg/Image``.
 

@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Time
+from geometry_msgs.msg import Point
+from std_msgs.msg import ColorRGBA
 
-from alocc_ros.messages import Message, Rows
+from alocc_ros.messages import Colours, Message, Points
 from alocc_ros.ros.definitions import message_class
 
 _TYPECODES = {"i1": "b", "u1": "B", "i2": "h", "u2": "H", "i4": "i", "u4": "I", "i8": "q",
@@ -48,10 +50,11 @@ def time(stamp: int) -> Time:
 def _value(value: Any) -> Any:
     if isinstance(value, Message):
         return encode(value)
-    if isinstance(value, Rows):
-        kind = message_class(value.type)
-        rows = value.values.tolist()
-        return [kind(**dict(zip(value.names, row, strict=True))) for row in rows]
+    if isinstance(value, Points):
+        return [Point(x=x, y=y, z=z) for x, y, z in value.xyz.tolist()]
+    if isinstance(value, Colours):
+        palette = [ColorRGBA(r=r, g=g, b=b, a=1.0) for r, g, b in value.palette.tolist()]
+        return [palette[i] for i in value.index.tolist()]
     if isinstance(value, np.ndarray):
         packed = array.array(_TYPECODES[value.dtype.str[1:]])
         packed.frombytes(np.ascontiguousarray(value).view(np.uint8).data)
