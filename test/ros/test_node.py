@@ -55,7 +55,7 @@ def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
     made.close()
 
 
-def hearing(*topics: str) -> pytest.MarkDecorator:
+def subscribed_to(*topics: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("stage", [topics], indirect=True)
 
 
@@ -90,7 +90,7 @@ def offline(bag: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamesp
 SIM_TIME = ("-p", "use_sim_time:=true")
 
 
-@hearing(
+@subscribed_to(
     *("voxels", "status", "occupancy", "obstacles", "occupancy_grid", "flow_markers"),
     *("grid_info", "overlay/cam_front"),
 )
@@ -131,14 +131,17 @@ def test_a_played_bag_gives_what_alocc_run_gives_voxel_for_voxel(stage, bag, off
         np.testing.assert_array_equal(grid.data, expected.data)
         assert (grid.info.origin.position.x, grid.info.width) == (-20.0, 50)
     for markers in stage.messages["flow_markers"]:
-        first, last = markers.markers[0], markers.markers[-1]
-        expected = offline.messages["flow_markers", ns(last.header.stamp)].markers
-        assert first.action == expected[0].action
-        assert [(p.x, p.y, p.z) for p in last.points] == [
-            (p.x, p.y, p.z) for p in expected[-1].points
-        ]
+        expected = offline.messages["flow_markers", ns(markers.markers[-1].header.stamp)].markers
+        for ours, theirs in zip(markers.markers, expected, strict=True):
+            assert (ours.ns, ours.type, ours.action) == (theirs.ns, theirs.type, theirs.action)
+            assert [(p.x, p.y, p.z) for p in ours.points] == [
+                (p.x, p.y, p.z) for p in theirs.points
+            ]
     (info,) = stage.messages["grid_info"]
     assert [c.name for c in info.classes] == list(tiny_node.RECORD.classes.names)
+    recorded = offline.messages["grid_info", min(offline.frames)]
+    for name in ("model", "random_weights", "has_flow", "class_list", "weights_sha256", "version"):
+        assert getattr(info, name) == getattr(recorded, name), name
     assert (info.model, info.random_weights, info.header.frame_id) == (
         tiny_node.NAME,
         True,
@@ -315,7 +318,7 @@ def test_killed_players_and_nodes_leave_nothing_that_the_next_one_trips_over(sta
     assert not any(path.exists() for path in left)
 
 
-@hearing("voxels", "occupancy", "markers")
+@subscribed_to("voxels", "occupancy", "markers")
 def test_what_comes_too_fast_is_superseded_and_counted_and_views_are_thinned(stage, bag):
     views = ("-p", "markers:=true", "-p", "max_points:=100", "-p", "max_rate_hz:=1.0")
     stage.start_node(*SIM_TIME, *views)
