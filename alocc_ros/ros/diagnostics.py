@@ -1,7 +1,7 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
-"""What /diagnostics says: which camera, since when, why; what became of the sets; how fast.
+"""The node's /diagnostics: states of the cameras with reasons, counts of camera sets, timing.
 
-Made by a timer from snapshots, so that it also comes, and says so, when nothing else does.
+Made by a timer from snapshots, so that it also comes, with the reason, when nothing else does.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ _LOSS_HINT = (
     "profile config/fastdds_shm.xml (see `alocc doctor`)"
 )
 _SHARE = 0.05  # of missing images that is worth a warning
-_FEW = 20  # gaps; fewer tell no period
+_FEW = 20  # gaps; of fewer no period can be estimated
 _PAUSE = 10  # periods; a longer gap is a camera that was off
 # A latency beyond this compares clocks that have nothing to do with each other: a bag is
 # played without use_sim_time.
@@ -86,9 +86,9 @@ class CameraState:
 
 
 def share_missing(gaps: Sequence[int]) -> float:
-    """Which part of a camera's images did not come, judged by the gaps between their stamps.
+    """Share of a camera's images that did not come, estimated from the gaps between their stamps.
 
-    Its period is told from the short gaps, so that it is found even if more than half of the
+    Its period is estimated from the short gaps, so that it is found even if more than half of the
     images are missing; one and a half periods are still a late image.
     """
     if len(gaps) < _FEW:
@@ -100,7 +100,7 @@ def share_missing(gaps: Sequence[int]) -> float:
 
 
 class Diagnostics:
-    """Statuses of one period after the other; remembers what it needs to tell changes."""
+    """Statuses of one period after the other; keeps the counts of the last one, for rates."""
 
     def __init__(self, node_name: str, stale_after: float, now: float) -> None:
         """``stale_after`` in s; ``now`` and all later ones on the clock ``time.monotonic``."""

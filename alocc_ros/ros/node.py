@@ -28,9 +28,9 @@ from std_srvs.srv import SetBool, Trigger
 from tf2_ros import Buffer
 
 from alocc_ros.errors import AloccError, ParameterError
-from alocc_ros.ros import messages
 from alocc_ros.ros.cameras import LiveCameras, check_image
 from alocc_ros.ros.diagnostics import Diagnostics
+from alocc_ros.ros.encoder import time
 from alocc_ros.ros.inputs import Inputs
 from alocc_ros.ros.model import Model, load
 from alocc_ros.ros.outputs import Outputs
@@ -270,7 +270,7 @@ class AloccNode(LifecycleNode):
 
     def _report(self) -> None:
         message = DiagnosticArray()
-        message.header.stamp = messages.time(self._now())
+        message.header.stamp = time(self._now())
         if self._active is None:
             name = self.get_fully_qualified_name()
             message.status = Diagnostics(name, 0.0, 0.0).inactive("inactive")

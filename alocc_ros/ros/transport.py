@@ -37,7 +37,7 @@ _PROCESSES = 4
 
 @dataclass(frozen=True)
 class Transport:
-    """What was decided.
+    """Which profile is in force, and why.
 
     Attributes:
         profile: the XML file in force, or None.

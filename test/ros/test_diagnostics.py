@@ -17,8 +17,8 @@ from sensor_msgs.msg import CompressedImage  # noqa: E402
 from spinning import spin_until  # noqa: E402
 
 from alocc_ros.ros.diagnostics import KEYS, Diagnostics, share_missing  # noqa: E402
+from alocc_ros.ros.encoder import time  # noqa: E402
 from alocc_ros.ros.inputs import Inputs  # noqa: E402
-from alocc_ros.ros.messages import time  # noqa: E402
 from alocc_ros.ros.parameters import NodeParameters  # noqa: E402
 from alocc_ros.ros.worker import STAGES, WorkerStatistics  # noqa: E402
 from alocc_ros.stream.preset import load_preset  # noqa: E402

@@ -19,7 +19,7 @@ from tf2_ros import Buffer  # noqa: E402
 from alocc_ros.bags.poses import RecordedPoses  # noqa: E402
 from alocc_ros.errors import PoseError  # noqa: E402
 from alocc_ros.geometry import quaternion_xyzw  # noqa: E402
-from alocc_ros.ros.messages import time  # noqa: E402
+from alocc_ros.ros.encoder import time  # noqa: E402
 from alocc_ros.ros.poses import LivePoses  # noqa: E402
 from alocc_ros.stream.assembler import FrameAssembler  # noqa: E402
 from alocc_ros.stream.preset import load_preset  # noqa: E402

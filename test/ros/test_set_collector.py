@@ -16,7 +16,7 @@ pytest.importorskip("alocc_ros.msg", reason="alocc_ros/msg is not built (make se
 
 from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
 
-from alocc_ros.ros import messages  # noqa: E402
+from alocc_ros.ros import encoder  # noqa: E402
 from alocc_ros.ros.inputs import SetCollector  # noqa: E402
 from alocc_ros.ros.parameters import NodeParameters  # noqa: E402
 from alocc_ros.stream import conversions  # noqa: E402
@@ -55,7 +55,7 @@ class Sets:
         """Messages, each ``DELAY`` after its stamp; ``later`` shifts the clock, not the stamps."""
         for camera, stamp in stream:
             message = kind(data=b"\xff\xd8")
-            message.header.stamp = messages.time(stamp)
+            message.header.stamp = encoder.time(stamp)
             taken = conversions.stamp_ns(message.header.stamp)
             assert taken == stamp
             image = conversions.camera_image(message, camera, taken, "bgr8")

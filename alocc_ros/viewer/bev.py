@@ -1,5 +1,5 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
-"""The grid from above, ahead is up: classes, and what moves where."""
+"""Bird's-eye view of the grid, ahead is up: classes, and what moves where."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from alocc_ros.grid import VoxelGrid
 from alocc_ros.types import Occupancy
 from alocc_ros.viewer.motion import moving_columns
 
-FULL_COLOUR_SPEED = 10.0  # m/s; slower things are paler
+FULL_COLOUR_SPEED = 10.0  # m/s; slower objects are paler
 _RELIEF = 0.09  # brightness a level that a column is higher than its neighbours ahead and left
-_CALM = 0.20  # how bright the surroundings are where motion is what counts
+_STATIC_BRIGHTNESS = 0.20  # how bright the surroundings are where motion is what counts
 
 
-class Map:
-    """Where metres of the grid are in a square picture of ``side`` pixels.
+class BevCanvas:
+    """Maps metres of the grid to pixels of a square picture of ``side`` pixels.
 
     Attributes:
         size: width and height of the part of the picture that the grid takes.
@@ -37,20 +37,20 @@ class Map:
         self._upper = grid.upper
 
     def pixel(self, x: float, y: float) -> tuple[float, float]:
-        """Of a place in the grid's frame, m."""
+        """Pixel (u, v) of a point of the grid's frame, m."""
         u = self.corner[0] + (self._upper[1] - y) * self.scale
         return u, self.corner[1] + (self._upper[0] - x) * self.scale
 
-    def drawn(self, cells: np.ndarray, side: int, background: np.ndarray) -> np.ndarray:
+    def draw(self, cells: np.ndarray, side: int, background: np.ndarray) -> np.ndarray:
         """[X, Y, 3] uint8 colours as the square picture [side, side, 3]."""
         upright = np.ascontiguousarray(cells[::-1, ::-1])
         larger = self.size[0] >= upright.shape[1]
-        way = cv2.INTER_NEAREST if larger else cv2.INTER_AREA
+        interpolation = cv2.INTER_NEAREST if larger else cv2.INTER_AREA
         picture = np.empty((side, side, 3), np.uint8)
         picture[:] = background
         u, v = self.corner
         picture[v : v + self.size[1], u : u + self.size[0]] = cv2.resize(
-            upright, self.size, interpolation=way
+            upright, self.size, interpolation=interpolation
         )
         return picture
 
@@ -65,8 +65,8 @@ def flow_colours(occupancy: Occupancy, background: np.ndarray) -> np.ndarray:
     """[X, Y, 3] uint8: what moves in the colour of its direction, the rest dim and grey."""
     colours, occupied = _relief(occupancy)
     grey = colours.mean(axis=-1, keepdims=True)
-    calm = background + (grey - background) * _CALM
-    cells = np.where(occupied[..., None], calm, background)
+    static = background + (grey - background) * _STATIC_BRIGHTNESS
+    cells = np.where(occupied[..., None], static, background)
     label, flow = moving_columns(occupancy)
     moves = label != occupancy.classes.free
     cells[moves] = speed_colours(flow[moves])
@@ -85,11 +85,11 @@ def _relief(occupancy: Occupancy) -> tuple[np.ndarray, np.ndarray]:
     occupied = occupancy.labels != occupancy.classes.free
     top = occupied.shape[2] - 1 - np.argmax(occupied[:, :, ::-1], axis=2)
     highest = np.take_along_axis(occupancy.labels, top[..., None], axis=2)[..., 0]
-    held = occupied.any(axis=2)
-    level = np.where(held, top, 0).astype(np.float32)
+    filled = occupied.any(axis=2)
+    level = np.where(filled, top, 0).astype(np.float32)
     padded = np.pad(level, ((0, 1), (0, 1)), mode="edge")
     slope = 2 * level - padded[1:, :-1] - padded[:-1, 1:]
     light = 0.84 + 0.16 * level / max(occupied.shape[2] - 1, 1)
     light = np.clip(light + _RELIEF * np.clip(slope, -4, 1), 0.45, 1.1)
     colours = occupancy.classes.colours[highest] * light[..., None]
-    return colours.clip(0, 255), held
+    return colours.clip(0, 255), filled

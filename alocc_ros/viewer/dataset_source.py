@@ -1,5 +1,5 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
-"""Key frames of a folder in nuScenes format: images, and what is true there."""
+"""Key frames of a folder in nuScenes format: images and ground truth."""
 
 from __future__ import annotations
 
@@ -19,61 +19,63 @@ from alocc_ros.datasets.truth import (
     read_truth,
 )
 from alocc_ros.types import Occupancy
-from alocc_ros.viewer.moments import Layer, Moment, View
-from alocc_ros.viewer.sources import TRUTH, Source, Wishes
+from alocc_ros.viewer.frames import FrameHandle, Layer, ViewFrame
+from alocc_ros.viewer.source import TRUTH, ReadOptions, Source
 
 
-def dataset_sources(root: Path, wishes: Wishes, on_progress: OnProgress = nothing) -> list[Source]:
+def dataset_sources(
+    root: Path, options: ReadOptions, on_progress: OnProgress = nothing
+) -> list[Source]:
     """Images and, where there is any, ground truth.
 
     Raises:
         DataError: tables are damaged, the scene is not there, or labels of it are missing.
     """
     dataset = NuScenes(
-        root, scenes=[wishes.scene] if wishes.scene else None, on_progress=on_progress
+        root, scenes=[options.scene] if options.scene else None, on_progress=on_progress
     )
     # To be compared with something, any scene may be the one that was recorded.
-    samples = dataset.samples if wishes.all_scenes or wishes.scene else dataset.scenes[0].samples
-    sources = [Source(root, "", partial(_frames, samples), has_images=True)]
-    benchmark = _benchmark(root, samples, wishes)
+    samples = dataset.samples if options.all_scenes or options.scene else dataset.scenes[0].samples
+    sources = [Source(root, "", partial(_images, samples), has_images=True)]
+    benchmark = _benchmark(root, samples, options)
     if benchmark:
-        truth = partial(_truths, root, samples, benchmark)
+        truth = partial(_truth, root, samples, benchmark)
         classes = FORMATS[benchmark].classes.name
         sources.append(Source(root, TRUTH, truth, classes=classes))
     return sources
 
 
-def _benchmark(root: Path, samples: Sequence[Sample], wishes: Wishes) -> str:
-    """The one that was asked for, else the first that is there and has the wanted classes."""
-    if wishes.benchmark:
-        find_format(wishes.benchmark)
-        check_present(missing_files(root, samples, wishes.benchmark), wishes.benchmark)
-        return wishes.benchmark
+def _benchmark(root: Path, samples: Sequence[Sample], options: ReadOptions) -> str:
+    """The one that was asked for, else the first that is there and has the required classes."""
+    if options.benchmark:
+        find_format(options.benchmark)
+        check_present(missing_files(root, samples, options.benchmark), options.benchmark)
+        return options.benchmark
     for name, benchmark in FORMATS.items():
-        fits = wishes.classes in ("", benchmark.classes.name)
+        fits = options.classes in ("", benchmark.classes.name)
         if fits and not missing_files(root, samples[:1], name):
             check_present(missing_files(root, samples, name), name)
             return name
     return ""
 
 
-def _frames(samples: Sequence[Sample]) -> Iterator[Moment]:
+def _images(samples: Sequence[Sample]) -> Iterator[FrameHandle]:
     for sample in samples:
-        yield Moment(sample.cameras[ANCHOR].stamp, partial(_view_of_images, sample))
+        yield FrameHandle(sample.cameras[ANCHOR].stamp, partial(_load_images, sample))
 
 
-def _view_of_images(sample: Sample) -> View:
+def _load_images(sample: Sample) -> ViewFrame:
     frame = frame_set(sample)
-    return View(frame.stamp, frame)
+    return ViewFrame(frame.stamp, frame)
 
 
-def _truths(root: Path, samples: Sequence[Sample], benchmark: str) -> Iterator[Moment]:
+def _truth(root: Path, samples: Sequence[Sample], benchmark: str) -> Iterator[FrameHandle]:
     for sample in samples:
         stamp = sample.cameras[ANCHOR].stamp
-        yield Moment(stamp, partial(_view_of_truth, root, sample, benchmark))
+        yield FrameHandle(stamp, partial(_load_truth, root, sample, benchmark))
 
 
-def _view_of_truth(root: Path, sample: Sample, benchmark: str) -> View:
+def _load_truth(root: Path, sample: Sample, benchmark: str) -> ViewFrame:
     truth = read_truth(root, sample, benchmark)
     in_lidar_frame = FORMATS[benchmark].in_lidar_frame
     stamp = sample.cameras[ANCHOR].stamp
@@ -89,4 +91,5 @@ def _view_of_truth(root: Path, sample: Sample, benchmark: str) -> View:
     )
     base_T_grid = sample.base_T_lidar_grid if in_lidar_frame else None
     detail = f"{benchmark}   {sample.scene_name}"
-    return View(stamp, None, (Layer(TRUTH, detail, occupancy, base_T_grid, truth.mask_camera),))
+    layer = Layer(TRUTH, detail, occupancy, base_T_grid, truth.mask_camera)
+    return ViewFrame(stamp, None, (layer,))

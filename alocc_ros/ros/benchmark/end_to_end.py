@@ -1,7 +1,7 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
-"""Cameras (or a bag that loops), the node and a listener, each a process: does all add up?
+"""The node end to end: cameras (or a bag that loops), node and listener, each a process.
 
-What is counted by whom: the cameras what they sent, the node (its /diagnostics) what it received
+Each counts its part: the cameras what they sent, the node (its /diagnostics) what it received
 and what became of it, the listener what was published, the kernel memory and time.
 """
 
@@ -36,13 +36,13 @@ _LEAST_RATE = {"exact": 5.0, "fast": 10.0}  # Hz, on two cores
 _MOST_GROWTH = 0.02
 _COLD = 100  # results; before, memory may still grow
 _START = 120.0  # s, for a process to be there
-_SETTLE = 30.0  # s, for what is under way after the last image
-_LOOK = 0.5  # s
+_SETTLE = 30.0  # s, for what is in transit after the last image
+_POLL = 0.5  # s
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What is to be measured.
+    """What is measured.
 
     Attributes:
         seconds: of the cameras' time, or of a bag's playing.
@@ -63,19 +63,19 @@ class Setup:
 
     @property
     def is_timed(self) -> bool:
-        """Whether the wanted speeds are for this: JPEG cameras and the tiny network."""
+        """Whether the required speeds are for this: JPEG cameras and the tiny network."""
         return self.bag is None and not self.raw and not self.model
 
 
 @dataclass(frozen=True)
-class _Counts:
-    """What came of it all.
+class _Sent:
+    """What the source of the images has sent.
 
     Attributes:
         sent: images.
         sets: that they make; None: unknown.
         seconds: in which they were sent.
-        details: more to tell.
+        details: more rows of the report.
     """
 
     sent: int
@@ -86,13 +86,13 @@ class _Counts:
 
 
 def measure(setup: Setup, progress: Callable[[str], None]) -> Report:
-    """Runs it all.
+    """Runs the measurement.
 
     Raises:
         AloccError: a process does not start or does not do its part.
     """
-    way = transport.prepare()
-    domain = random.randint(1, 100)  # nobody's robot is disturbed
+    middleware = transport.prepare()
+    domain = random.randint(1, 100)  # so that no robot nearby is disturbed
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     children = dict(os.environ, ROS_DOMAIN_ID=str(domain))
     with listening(domain) as listener, Process(*_node(setup), environment=children) as node:
@@ -101,20 +101,20 @@ def measure(setup: Setup, progress: Callable[[str], None]) -> Report:
         while not listener.statuses.values("sets"):
             if node.ended or time.monotonic() > deadline:
                 raise AloccError("the node does not start")
-            listener.spin(_LOOK)
+            listener.spin(_POLL)
         with Process(*_source(setup), environment=children) as source:
             usage, sender = Usage(node), Usage(source)
             begin, machine = time.monotonic(), machine_processor()
-            told = _watch(setup, listener, (usage, sender), source, node, progress)
+            sent = _watch(setup, listener, (usage, sender), source, node, progress)
             others = machine_processor() - machine - usage.processor - sender.processor
             seconds = time.monotonic() - begin
     rows = [
-        *_rows_of_counts(setup, told, listener),
-        *_rows_of_times(setup, told, listener),
-        *_rows_of_usage(usage, sender, others, seconds, listener.statuses.fates()["processed"]),
-        *told.details,
+        *_rows_of_counts(setup, sent, listener),
+        *_rows_of_times(setup, sent, listener),
+        *_rows_of_usage(usage, sender, others, seconds, listener.statuses.outcomes()["processed"]),
+        *sent.details,
     ]
-    return Report(_title(setup, told), rows, environment(way, setup.device))
+    return Report(_title(setup, sent), rows, environment(middleware, setup.device))
 
 
 def _node(setup: Setup) -> list[str]:
@@ -123,7 +123,7 @@ def _node(setup: Setup) -> list[str]:
         "random_weights": "true",
         "device": setup.device,
         "decode": setup.decode,
-        "diagnostics_period": _LOOK,
+        "diagnostics_period": _POLL,
         "use_sim_time": str(setup.bag is not None).lower(),
     }
     if setup.bag is not None:
@@ -151,20 +151,20 @@ def _watch(
     source: Process,
     node: Process,
     progress: Callable[[str], None],
-) -> _Counts:
-    """Listens until the source is done and the node has nothing left; what the source told."""
+) -> _Sent:
+    """Listens until the source is done and the node has nothing left; what was sent."""
     begin: float | None = None
     deadline = time.monotonic() + _START
     while True:
-        listener.spin(_LOOK)
+        listener.spin(_POLL)
         if node.ended:
             raise AloccError(f"the node ended with exit code {node.program.returncode}")
-        if setup.bag is None and source.said.endswith("\n"):
+        if setup.bag is None and source.output.endswith("\n"):
             break
         if source.ended:
             raise AloccError("what sends the images has ended before its time")
         for usage in usages:
-            usage.look()
+            usage.sample()
         if begin is None:
             if time.monotonic() > deadline:
                 raise AloccError("the node makes no set of the images that are sent")
@@ -172,7 +172,7 @@ def _watch(
                 continue
             begin = time.monotonic()
         passed = time.monotonic() - begin
-        progress(f"{passed:.0f} of {setup.seconds:.0f} s: {_account(listener)}")
+        progress(f"{passed:.0f} of {setup.seconds:.0f} s: {_progress_text(listener)}")
         if setup.bag is not None and passed >= setup.seconds:
             source.interrupt()
             break
@@ -180,80 +180,85 @@ def _watch(
     while time.monotonic() < deadline:
         offered, done = (
             listener.statuses.number("sets", "offered"),
-            sum(listener.statuses.fates().values()),
+            sum(listener.statuses.outcomes().values()),
         )
         if before == offered == done:
             break
         before = offered
-        listener.spin(3 * _LOOK)
-    return _told(setup, source.said)
+        listener.spin(3 * _POLL)
+    return _parse_report(setup, source.output)
 
 
-def _told(setup: Setup, said: str) -> _Counts:
+def _parse_report(setup: Setup, output: str) -> _Sent:
+    """What the source has printed about itself.
+
+    Raises:
+        AloccError: it has not.
+    """
     if setup.bag is None:
-        told = json.loads(said)
-        late = Row("images too late by, p99, ms", f"{told['late_p99_ms']:.1f}")
-        return _Counts(told["images"], told["sets"], told["seconds"], [late], told["bytes"])
-    played = re.search(r"(\d+) images in (\d+) whole laps", said)
+        report = json.loads(output)
+        late = Row("images too late by, p99, ms", f"{report['late_p99_ms']:.1f}")
+        return _Sent(report["images"], report["sets"], report["seconds"], [late], report["bytes"])
+    played = re.search(r"(\d+) images in (\d+) whole laps", output)
     if played is None:
-        raise AloccError(f"the player does not tell what it played, but {said!r}")
-    return _Counts(int(played[1]), None, setup.seconds, [Row("whole laps", played[2])])
+        raise AloccError(f"the player does not tell what it played, but {output!r}")
+    return _Sent(int(played[1]), None, setup.seconds, [Row("whole laps", played[2])])
 
 
-def _account(listener: Listener) -> str:
-    fates = listener.statuses.fates()
+def _progress_text(listener: Listener) -> str:
+    outcomes = listener.statuses.outcomes()
     offered = listener.statuses.number("sets", "offered")
-    return f"{offered} sets, {fates['processed']} processed, {fates['superseded']} superseded"
+    return f"{offered} sets, {outcomes['processed']} processed, {outcomes['superseded']} superseded"
 
 
-def _title(setup: Setup, told: _Counts) -> str:
+def _title(setup: Setup, sent: _Sent) -> str:
     if setup.bag is not None:
         what = f"{setup.bag} in a loop at {setup.rate:g} times its speed"
     else:
-        kind = f"{'rgb8' if setup.raw else 'JPEG'} of {told.image_bytes / 1e3:.0f} kB"
+        kind = f"{'rgb8' if setup.raw else 'JPEG'} of {sent.image_bytes / 1e3:.0f} kB"
         what = f"six cameras, 1600x900 at {setup.rate:g} Hz, {kind}"
     network = f", {setup.model} on {setup.device}" if setup.model else ""
     return f"{what}, decode: {setup.decode}{network}"
 
 
-def _rows_of_counts(setup: Setup, told: _Counts, listener: Listener) -> list[Row]:
+def _rows_of_counts(setup: Setup, sent: _Sent, listener: Listener) -> list[Row]:
     received = sum(listener.statuses.number(f"camera {camera}", "received") for camera in CAMERAS)
-    offered, fates = listener.statuses.number("sets", "offered"), listener.statuses.fates()
-    failed, done = fates["failed"] + fates["ignored"], sum(fates.values())
+    offered, outcomes = listener.statuses.number("sets", "offered"), listener.statuses.outcomes()
+    failed, done = outcomes["failed"] + outcomes["ignored"], sum(outcomes.values())
     # A machine may be too small for 311 MB/s of raw images; what comes then must still add up.
     live = setup.bag is None
     all_of_it = live and not setup.raw
     rows = [
-        Row("images sent", str(told.sent)),
+        Row("images sent", str(sent.sent)),
         Row(
             "images received",
             str(received),
             "all" if all_of_it else "",
-            received == told.sent if all_of_it else None,
+            received == sent.sent if all_of_it else None,
         ),
         Row(
             "sets put together",
             str(offered),
-            str(told.sets) if all_of_it else "",
-            offered == told.sets if all_of_it else None,
+            str(sent.sets) if all_of_it else "",
+            offered == sent.sets if all_of_it else None,
         ),
-        Row("- processed", str(fates["processed"])),
-        Row("- superseded by a newer one", str(fates["superseded"])),
+        Row("- processed", str(outcomes["processed"])),
+        Row("- superseded by a newer one", str(outcomes["superseded"])),
         # When a bag begins anew, a set of its end may find its poses forgotten.
         Row("- failed", str(failed), *(("0", failed == 0) if live else ())),
         Row("- together", str(done), str(offered), done == offered),
     ]
-    published, processed = listener.counts["status"], fates["processed"]
+    published, processed = listener.counts["status"], outcomes["processed"]
     return [*rows, Row("results published", str(published), str(processed), published == processed)]
 
 
-def _rows_of_times(setup: Setup, told: _Counts, listener: Listener) -> list[Row]:
+def _rows_of_times(setup: Setup, sent: _Sent, listener: Listener) -> list[Row]:
     network = listener.statuses.values("network")
 
     def both(stage: str) -> str:
         return " / ".join(network.get(f"{stage}_{p}_ms", "-") for p in ("p50", "p95"))
 
-    rate = listener.statuses.number("sets", "processed") / told.seconds
+    rate = listener.statuses.number("sets", "processed") / sent.seconds
     least = _LEAST_RATE[setup.decode]
     added = float(network.get("added_p95_ms", "nan"))
     timed = setup.is_timed
