@@ -9,7 +9,7 @@ and a C compiler was found. Nothing else decides: no switch, no context, no ques
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -48,7 +48,7 @@ def operator(
 
     def autograd(*args: Any, **kwargs: Any) -> Any:
         wanted = torch.is_grad_enabled() and any(
-            isinstance(a, Tensor) and a.requires_grad for a in (*args, *kwargs.values())
+            t.requires_grad for t in _tensors((*args, *kwargs.values()))
         )
         if wanted or not usable(args[0]):
             return general(*args, **kwargs)
@@ -83,3 +83,12 @@ def kernel(signature: str, cpu: Callable[..., Any], fake: Callable[..., Any]) ->
     _library.impl(name, cpu, "CPU")
     torch.library.register_fake(f"alocc::{name}", fake, lib=_library)
     return getattr(torch.ops.alocc, name).default
+
+
+def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+    """Of arguments, those in lists too."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _tensors(value)

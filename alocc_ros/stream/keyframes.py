@@ -272,7 +272,9 @@ class KeyframePolicy:
         if references and not is_keyframe:
             # Half a period early is nearer than half a period late, as for key frames.
             early = min(self._periods) / 2 if self._periods else 0
-            if frame.stamp - references[-1].stamp < interval / self.settings.references - early:
+            # One nanosecond at least: the same frame again and again must not take slot after slot.
+            apart = max(1, interval / self.settings.references - early)
+            if frame.stamp - references[-1].stamp < apart:
                 return
         references.append(frame)
         while len(references) > 2 and references[1].stamp <= frame.stamp - interval:

@@ -51,7 +51,9 @@ def _general(
         cost = (current[:, :, None] - warped).abs().sum(1)
         invalid = warped[:, validity_channel(channels)] == 0
         costs.append(torch.add(cost, invalid, alpha=INVALID_PENALTY))
-    return torch.softmax(-torch.cat(costs, 1), dim=1)
+    cost = torch.softmax(-torch.cat(costs, 1), dim=1)
+    # In memory as the kernel's result, and as the convolution behind wants it.
+    return cost.contiguous(memory_format=torch.channels_last)
 
 
 # current [N, C, h, w], previous [N, C, h, w], homography [N, 3, 3] float64, offset [N, 3] float64,

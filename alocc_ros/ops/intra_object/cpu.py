@@ -15,4 +15,4 @@ def intra_object(depth: Tensor, fill: Tensor) -> Tensor:
     out = surface.clone()
     for behind in range(1, min(len(share), bins - 1) + 1):
         out[behind:].addcmul_(surface[: bins - behind], share[behind - 1])
-    return out.transpose(0, 1)
+    return out.transpose(0, 1).contiguous()  # in memory as the general form's result

@@ -43,8 +43,10 @@ def _general(
     if rows is None or weights is None:
         places = bin_points(rays, origin, us, vs, first_depth, depth_step, geometry.shape[1])
         rows, weights = lattice_nodes(places, lower, step, size)
-    features = context * camera_mask[:, None, None, None].to(context.dtype)
-    features = features.permute(0, 2, 3, 1)[:, None]  # [B N, 1, h, w, C]
+    # Filled, not multiplied: what a masked camera saw may be NaN.
+    absent = ~camera_mask[:, None, None, None]
+    geometry, context = geometry.masked_fill(absent, 0), context.masked_fill(absent, 0)
+    features = context.permute(0, 2, 3, 1)[:, None]  # [B N, 1, h, w, C]
     volume = context.new_zeros(samples * nodes, context.shape[1])
     volume = _scatter(volume, _of_sample(rows, cameras, nodes), weights, geometry, features)
     if side_weight is not None and side_offset is not None:
@@ -53,6 +55,7 @@ def _general(
             first_depth, depth_step, side_index_max,
         )  # fmt: skip
         rows, weights = lattice_nodes(points, lower, step, size)
+        masses = masses.masked_fill(absent, 0)
         volume = _scatter(volume, _of_sample(rows, cameras, nodes), weights, masses, features)
     x_size, y_size, z_size = size
     return volume.view(samples, y_size, x_size, z_size, -1).permute(0, 4, 1, 2, 3)
