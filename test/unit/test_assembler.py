@@ -10,7 +10,8 @@ from time import monotonic
 import numpy as np
 import pytest
 
-from alocc_ros.bags import messages
+from alocc_ros import messages
+from alocc_ros.bags import cdr
 from alocc_ros.bags.cameras import RecordedCameras
 from alocc_ros.bags.poses import RecordedPoses
 from alocc_ros.bags.sample import START, ego_pose, rig
@@ -45,6 +46,10 @@ class Cameras:
         return camera.upper()
 
 
+def transforms(stamp, entries):
+    return cdr.instance(messages.transforms(stamp, entries))
+
+
 def intrinsics(camera: str) -> Intrinsics:
     truth = TRUTH[camera]
     return Intrinsics(truth.width, truth.height, truth.intrinsics)
@@ -59,11 +64,13 @@ def recorded(preset: Preset, stamps: list[int], without: tuple[str, ...] = ()) -
         if camera not in without
     ]
     poses.add_transforms(
-        messages.transforms(START, [*mounts, ("base_link", "LIDAR", LIDAR)]), static=True
+        cdr.instance(messages.transforms(START, [*mounts, ("base_link", "LIDAR", LIDAR)])),
+        static=True,
     )
     for stamp in stamps:
         poses.add_transforms(
-            messages.transforms(stamp, [("map", "base_link", ego_pose(stamp))]), static=False
+            cdr.instance(messages.transforms(stamp, [("map", "base_link", ego_pose(stamp))])),
+            static=False,
         )
     return poses
 
@@ -245,7 +252,9 @@ def test_camera_infos_of_a_recording_hold_from_their_stamp_on():
         truth = TRUTH["cam_front"]
         matrix = truth.intrinsics.copy()
         matrix[0, 0] = matrix[1, 1] = focal
-        info = messages.camera_info(dataclasses.replace(truth, intrinsics=matrix), stamp, "F")
+        info = cdr.instance(
+            messages.camera_info(dataclasses.replace(truth, intrinsics=matrix), stamp, "F")
+        )
         cameras.add_info("cam_front", info, stamp, "/info")
     focal = [
         cameras.intrinsics("cam_front", START + ms * MS).matrix[0, 0] for ms in (-9, 0, 299, 300)
