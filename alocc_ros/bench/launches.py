@@ -3,6 +3,8 @@
 
 The network runs on the meta device, where every operator takes its general form, as it does on a
 GPU until it has a kernel there. Each call that would start work counts; views do not.
+(Convolutions on the meta device forget the channels-last order, so a ``clone`` each is counted
+that no GPU starts.)
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -11,6 +13,7 @@ from alocc_ros.ops.cost_volume import cpu
 from alocc_ros.ops.cost_volume.reference import (
     BEHIND,
     INVALID_PENALTY,
+    CostVolumeArguments,
     cost_volume_reference,
     validity_channel,
 )
@@ -22,23 +25,16 @@ __all__ = ["cost_volume", "cost_volume_reference", "validity_channel"]
 _CPU_AT_ONCE, _AT_ONCE = 1 << 22, 1 << 27
 
 
-def _general(
-    current: Tensor,
-    previous: Tensor,
-    homography: Tensor,
-    offset: Tensor,
-    first_depth: float,
-    depth_step: float,
-    bins: int,
-) -> Tensor:
+def _general(*arguments: Any) -> Tensor:
     """Many depths at once: one at a time, a GPU only waits for the next small operation."""
+    current, previous, homography, offset, first, step, bins = CostVolumeArguments(*arguments)
     n, channels, h, w = current.shape
     exact = {"dtype": torch.float64, "device": current.device}
     ys, xs = torch.meshgrid(torch.arange(h, **exact), torch.arange(w, **exact), indexing="ij")
     pixels = torch.stack([xs, ys, torch.ones_like(xs)], -1).flatten(0, 1)  # [h * w, 3]
     rays = (pixels @ homography.transpose(1, 2)).view(n, 1, h, w, 3)
     origin = offset[:, None, None, None]
-    depths = first_depth + depth_step * torch.arange(bins, **exact)
+    depths = first + step * torch.arange(bins, **exact)
     at_once = (_CPU_AT_ONCE if current.device.type == "cpu" else _AT_ONCE) // current.numel()
     costs = []
     for some in depths.split(max(1, at_once)):

@@ -3,23 +3,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from alocc_ros.ops import native
-from alocc_ros.ops.cost_volume.reference import INVALID_PENALTY, validity_channel
+from alocc_ros.ops.cost_volume.reference import (
+    INVALID_PENALTY,
+    CostVolumeArguments,
+    validity_channel,
+)
 
 
-def cost_volume(
-    current: Tensor,
-    previous: Tensor,
-    homography: Tensor,
-    offset: Tensor,
-    first_depth: float,
-    depth_step: float,
-    bins: int,
-) -> Tensor:
+def cost_volume(*arguments: Any) -> Tensor:
     """See ``cost_volume_reference``."""
+    current, previous, homography, offset, first, step, bins = CostVolumeArguments(*arguments)
     n, channels, h, w = current.shape
     here = current.permute(0, 2, 3, 1).contiguous()
     there = previous.permute(0, 2, 3, 1).contiguous()
@@ -30,8 +29,8 @@ def cost_volume(
         lambda begin, end: library.cost_volume(
             *map(native.pointer, (here, there, homography, offset, out)),
             *map(native.i64, (h, w, channels, bins)),
-            native.f64(first_depth),
-            native.f64(depth_step),
+            native.f64(first),
+            native.f64(step),
             native.i64(validity_channel(channels)),
             native.f32(INVALID_PENALTY),
             native.i64(begin),

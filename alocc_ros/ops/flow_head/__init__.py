@@ -8,13 +8,20 @@ repeated over z, and the 176 logits of a voxel are never stored for all voxels.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alocc_ros.ops.flow_head import cpu
 from alocc_ros.ops.flow_head.neighbourhood import gather_neighbourhoods
-from alocc_ros.ops.flow_head.reference import FLOW_BINS, bin_values, decode_flow_reference
+from alocc_ros.ops.flow_head.reference import (
+    FLOW_BINS,
+    SparseFlowArguments,
+    bin_values,
+    decode_flow_reference,
+)
 from alocc_ros.ops.library import operator
 
 __all__ = [
@@ -69,39 +76,29 @@ def _dense(
     return torch.cat(answers).view(*deep.shape[:4], 2)
 
 
-def _sparse(
-    cost: Tensor,
-    voxels: Tensor,
-    where: Tensor,
-    post_weight: Tensor,
-    post_bias: Tensor,
-    matrix1: Tensor,
-    offset1: Tensor,
-    matrix2: Tensor,
-    offset2: Tensor,
-    capacity: int,
-) -> tuple[Tensor, Tensor]:
+def _sparse(*arguments: Any) -> tuple[Tensor, Tensor]:
     """Static shapes: the first ``capacity`` voxels are listed by a running count."""
-    batch, y_size, x_size, z_size = where.shape
-    cells, values = y_size * x_size * z_size, bin_values(cost)
-    wanted = where.permute(0, 3, 1, 2).flatten(1)  # [B, Z * Y * X]
+    a = SparseFlowArguments(*arguments)
+    batch, y_size, x_size, z_size = a.where.shape
+    cells, values = y_size * x_size * z_size, bin_values(a.cost)
+    wanted = a.where.permute(0, 3, 1, 2).flatten(1)  # [B, Z * Y * X]
     place = wanted.cumsum(1)
-    overflow = (place[:, -1] - capacity).clamp(min=0)
+    overflow = (place[:, -1] - a.capacity).clamp(min=0)
     # Cells without a place go to an entry behind the list.
-    place = (place - 1).masked_fill(~wanted | (place > capacity), capacity)
-    cell = torch.arange(cells, device=where.device).expand(batch, -1)
-    listed = place.new_full((batch, capacity + 1), cells).scatter(1, place, cell)[:, :capacity]
+    place = (place - 1).masked_fill(~wanted | (place > a.capacity), a.capacity)
+    cell = torch.arange(cells, device=a.where.device).expand(batch, -1)
+    listed = place.new_full((batch, a.capacity + 1), cells).scatter(1, place, cell)[:, : a.capacity]
     flows = []
     for b in range(batch):
         index = listed[b]  # entries that are not taken point behind the volume
         around = gather_neighbourhoods(
-            cost[b], voxels[b].permute(0, 3, 1, 2), index.clamp(max=cells - 1)
+            a.cost[b], a.voxels[b].permute(0, 3, 1, 2), index.clamp(max=cells - 1)
         )
-        features = torch.relu(torch.addmm(post_bias, around, post_weight))
-        hidden = torch.relu(torch.addmm(offset1, features, matrix1))
-        logits = torch.addmm(offset2, hidden, matrix2).view(-1, 2, FLOW_BINS)
+        features = torch.relu(torch.addmm(a.post_bias, around, a.post_weight))
+        hidden = torch.relu(torch.addmm(a.offset1, features, a.matrix1))
+        logits = torch.addmm(a.offset2, hidden, a.matrix2).view(-1, 2, FLOW_BINS)
         found = torch.softmax(logits, -1) @ values
-        flow = cost.new_zeros(cells + 1, 2)
+        flow = a.cost.new_zeros(cells + 1, 2)
         flows.append(flow.index_copy(0, index, found)[:cells])
     flow = torch.stack(flows).view(batch, z_size, y_size, x_size, 2)
     return flow.permute(0, 2, 3, 1, 4).contiguous(), overflow
@@ -117,8 +114,7 @@ dense_flow = operator(
     cpu.dense_flow,
     compiled=False,
 )
-# cost [B, 24, Y, X], voxels [B, V, Y, X, Z], where [B, Y, X, Z] bool, post_weight
-# [(24 + V) * 27, V] -> velocities [B, Y, X, Z, 2] m/s of at most ``capacity`` of the voxels that
+# SparseFlowArguments -> velocities [B, Y, X, Z, 2] m/s of at most ``capacity`` of the voxels that
 # ``where`` names, in order of (z, y, x), 0 elsewhere; and how many there were too many [B] int64.
 sparse_flow = operator(
     "sparse_flow(Tensor cost, Tensor voxels, Tensor where, Tensor post_weight, Tensor post_bias, "

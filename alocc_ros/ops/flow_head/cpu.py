@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from alocc_ros.ops.flow_head.neighbourhood import gather_neighbourhoods
-from alocc_ros.ops.flow_head.reference import FLOW_BINS, bin_values
+from alocc_ros.ops.flow_head.reference import FLOW_BINS, SparseFlowArguments, bin_values
 
 _VOXELS = 4096
 
@@ -43,33 +45,23 @@ def dense_flow(
     return flow.view(batch, y_size, x_size, z_size, 2)
 
 
-def sparse_flow(
-    cost: Tensor,
-    voxels: Tensor,
-    where: Tensor,
-    post_weight: Tensor,
-    post_bias: Tensor,
-    matrix1: Tensor,
-    offset1: Tensor,
-    matrix2: Tensor,
-    offset2: Tensor,
-    capacity: int,
-) -> tuple[Tensor, Tensor]:
+def sparse_flow(*arguments: Any) -> tuple[Tensor, Tensor]:
     """See ``sparse_flow`` in ``flow_head``. Only the voxels that are there are worked on, a few
     thousand at a time.
     """
-    batch, y_size, x_size, z_size = where.shape
-    values = bin_values(cost)
-    flow = cost.new_zeros(batch, z_size * y_size * x_size, 2)
+    a = SparseFlowArguments(*arguments)
+    batch, y_size, x_size, z_size = a.where.shape
+    values = bin_values(a.cost)
+    flow = a.cost.new_zeros(batch, z_size * y_size * x_size, 2)
     overflow = torch.zeros(batch, dtype=torch.int64)
     for b in range(batch):
-        found = where[b].permute(2, 0, 1).flatten().nonzero()[:, 0]
-        overflow[b] = max(0, len(found) - capacity)
-        for some in found[:capacity].split(_VOXELS):
-            patches = gather_neighbourhoods(cost[b], voxels[b].permute(0, 3, 1, 2), some)
-            features = torch.addmm(post_bias, patches, post_weight).relu_()
-            hidden = torch.addmm(offset1, features, matrix1).relu_()
-            logits = torch.addmm(offset2, hidden, matrix2).view(-1, 2, FLOW_BINS)
+        found = a.where[b].permute(2, 0, 1).flatten().nonzero()[:, 0]
+        overflow[b] = max(0, len(found) - a.capacity)
+        for some in found[: a.capacity].split(_VOXELS):
+            patches = gather_neighbourhoods(a.cost[b], a.voxels[b].permute(0, 3, 1, 2), some)
+            features = torch.addmm(a.post_bias, patches, a.post_weight).relu_()
+            hidden = torch.addmm(a.offset1, features, a.matrix1).relu_()
+            logits = torch.addmm(a.offset2, hidden, a.matrix2).view(-1, 2, FLOW_BINS)
             flow[b, some] = torch.softmax(logits, -1) @ values
     flow = flow.view(batch, z_size, y_size, x_size, 2)
     return flow.permute(0, 2, 3, 1, 4).contiguous(), overflow

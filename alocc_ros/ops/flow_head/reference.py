@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,6 +12,21 @@ from torch import Tensor, nn
 # Velocity bins: -22.0, -21.5, ... 21.5 m/s, used as values as they stand.
 FLOW_BINS = 88
 FLOW_START, FLOW_STEP = -22.0, 0.5
+
+
+class SparseFlowArguments(NamedTuple):
+    """What both forms of ``sparse_flow`` take: the layers as matrices."""
+
+    cost: Tensor  # [B, 24, Y, X] matching feature
+    voxels: Tensor  # [B, V, Y, X, Z]
+    where: Tensor  # [B, Y, X, Z] bool
+    post_weight: Tensor  # [(24 + V) * 27, V]
+    post_bias: Tensor  # [V]
+    matrix1: Tensor  # [V, 2V]
+    offset1: Tensor  # [2V]
+    matrix2: Tensor  # [2V, 2 * FLOW_BINS], component-major
+    offset2: Tensor  # [2 * FLOW_BINS]
+    capacity: int  # most voxels that get a velocity
 
 
 def bin_values(like: Tensor) -> Tensor:  # [FLOW_BINS] m/s

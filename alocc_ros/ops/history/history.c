@@ -18,7 +18,7 @@ void warp_history(const float *history, const float *newest, const double *matri
     for (i64 x = begin; x < end; x++)
       for (i64 z = 0; z < Z; z++) {
         const i64 at = (y * X + x) * Z + z;
-        const double zz = Z > 1 ? (double)z : 1.0; /* 2D: the plane z = 1 m (spec section 8) */
+        const double zz = Z > 1 ? (double)z : 1.0; /* 2D: the plane z = 1 m (docs/network.md section 8) */
         double s[3];
         for (int a = 0; a < 3; a++)
           s[a] = matrix[4 * a] * x + matrix[4 * a + 1] * y + matrix[4 * a + 2] * zz + matrix[4 * a + 3];

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,52 +14,33 @@ from torch import Tensor
 from alocc_ros.ops.library import operator
 from alocc_ros.ops.lift import cpu
 from alocc_ros.ops.lift.geometry import Lattice, bin_points, lattice_nodes, pixel_rays
-from alocc_ros.ops.lift.reference import lift_reference
+from alocc_ros.ops.lift.reference import LiftArguments, lift_reference
 
 __all__ = ["Lattice", "bin_points", "lattice_nodes", "lift", "lift_reference"]
 
 
-def _general(
-    geometry: Tensor,
-    context: Tensor,
-    rays: Tensor,
-    origin: Tensor,
-    us: Tensor,
-    vs: Tensor,
-    camera_mask: Tensor,
-    side_weight: Tensor | None,
-    side_offset: Tensor | None,
-    rows: Tensor | None,
-    weights: Tensor | None,
-    first_depth: float,
-    depth_step: float,
-    side_index_max: int,
-    lower: list[float],
-    step: list[float],
-    size: list[int],
-    samples: int,
-) -> Tensor:
+def _general(*arguments: Any) -> Tensor:
     """All cameras and all side copies at once; the volumes of a batch lie one after the other."""
-    cameras, nodes = len(geometry) // samples, math.prod(size)
+    a = LiftArguments(*arguments)
+    geometry, lattice, frustum = a.geometry, (a.lower, a.step, a.size), a[2:6]
+    cameras, nodes = len(geometry) // a.samples, math.prod(a.size)
+    rows, weights = a.rows, a.weights
     if rows is None or weights is None:
-        places = bin_points(rays, origin, us, vs, first_depth, depth_step, geometry.shape[1])
-        rows, weights = lattice_nodes(places, lower, step, size)
+        places = bin_points(*frustum, a.first_depth, a.depth_step, geometry.shape[1])
+        rows, weights = lattice_nodes(places, *lattice)
     # Filled, not multiplied: what a masked camera saw may be NaN.
-    absent = ~camera_mask[:, None, None, None]
-    geometry, context = geometry.masked_fill(absent, 0), context.masked_fill(absent, 0)
+    absent = ~a.camera_mask[:, None, None, None]
+    geometry, context = geometry.masked_fill(absent, 0), a.context.masked_fill(absent, 0)
     features = context.permute(0, 2, 3, 1)[:, None]  # [B N, 1, h, w, C]
-    volume = context.new_zeros(samples * nodes, context.shape[1])
+    volume = context.new_zeros(a.samples * nodes, context.shape[1])
     volume = _scatter(volume, _of_sample(rows, cameras, nodes), weights, geometry, features)
-    if side_weight is not None and side_offset is not None:
-        points, masses = _side_copies(
-            geometry, rays, origin, us, vs, side_weight, side_offset,
-            first_depth, depth_step, side_index_max,
-        )  # fmt: skip
-        rows, weights = lattice_nodes(points, lower, step, size)
+    if a.side_weight is not None and a.side_offset is not None:
+        points, masses = _side_copies(a, geometry)
+        rows, weights = lattice_nodes(points, *lattice)
         masses = masses.masked_fill(absent, 0)
         volume = _scatter(volume, _of_sample(rows, cameras, nodes), weights, masses, features)
-    x_size, y_size, z_size = size
-    return volume.view(samples, y_size, x_size, z_size, -1).permute(0, 4, 1, 2, 3)
+    x_size, y_size, z_size = a.size
+    return volume.view(a.samples, y_size, x_size, z_size, -1).permute(0, 4, 1, 2, 3)
 
 
 def _of_sample(rows: Tensor, cameras: int, nodes: int) -> Tensor:  # [8, B N, K, h, w]
@@ -70,29 +52,21 @@ def _of_sample(rows: Tensor, cameras: int, nodes: int) -> Tensor:  # [8, B N, K,
 
 
 def _side_copies(
+    a: LiftArguments,
     geometry: Tensor,  # [N, D, h, w]
-    rays: Tensor,
-    origin: Tensor,
-    us: Tensor,
-    vs: Tensor,
-    side_weight: Tensor,
-    side_offset: Tensor,
-    first_depth: float,
-    depth_step: float,
-    side_index_max: int,
 ) -> tuple[Tensor, Tensor]:  # [N, 24, h, w, 3] metres, [N, 24, h, w]
     """Inter-object lifting: where each pixel also leaves a share of its peak, and how much."""
     n, _, h, w = geometry.shape
     slot = torch.arange(-1, 2, device=geometry.device)[:, None, None]
     index = geometry.argmax(1, keepdim=True) + slot  # [N, 3, h, w]
     exists = index >= 0
-    index = index.clamp(0, side_index_max)
+    index = index.clamp(0, a.side_index_max)
     peaks = geometry.gather(1, index) * exists
-    sides = torch.cat([side_offset[:, :8], side_offset[:, 10:]], 1).double().unflatten(1, (8, 2))
-    moved = pixel_rays(rays, us, vs, sides[:, :, 0], sides[:, :, 1])  # [N, 8, h, w, 3]
-    depth = (first_depth + depth_step * index.double())[:, None, ..., None]  # [N, 1, 3, h, w, 1]
-    points = depth * moved[:, :, None] + origin[:, None, None, None, None]
-    shares = torch.cat([side_weight[:, :12], side_weight[:, 15:]], 1).view(n, 8, 3, h, w)
+    sides = torch.cat([a.side_offset[:, :8], a.side_offset[:, 10:]], 1).double()
+    moved = pixel_rays(a.rays, a.us, a.vs, sides[:, 0::2], sides[:, 1::2])  # [N, 8, h, w, 3]
+    depth = a.first_depth + a.depth_step * index.double()  # [N, 3, h, w]
+    points = depth[:, None, ..., None] * moved[:, :, None] + a.origin[:, None, None, None, None]
+    shares = torch.cat([a.side_weight[:, :12], a.side_weight[:, 15:]], 1).view(n, 8, 3, h, w)
     return points.flatten(1, 2), (peaks[:, None] * shares).flatten(1, 2)
 
 
@@ -109,8 +83,7 @@ def _scatter(
     return volume
 
 
-# Arguments and result: see lift_reference. rows, weights: the nodes of the depth bins where they
-# were worked out before (a rig at rest), else None.
+# LiftArguments -> [B, C, Y, X, Z]; see lift_reference.
 lift = operator(
     "lift(Tensor geometry, Tensor context, Tensor rays, Tensor origin, Tensor us, Tensor vs, "
     "Tensor camera_mask, Tensor? side_weight, Tensor? side_offset, Tensor? rows, Tensor? weights, "

@@ -5,49 +5,34 @@ the volume and scans all points, so the order of summation never depends on the 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from alocc_ros.ops import native
+from alocc_ros.ops.lift.reference import LiftArguments
 
 
-def lift(
-    geometry: Tensor,
-    context: Tensor,
-    rays: Tensor,
-    origin: Tensor,
-    us: Tensor,
-    vs: Tensor,
-    camera_mask: Tensor,
-    side_weight: Tensor | None,
-    side_offset: Tensor | None,
-    rows: Tensor | None,
-    weights: Tensor | None,
-    first_depth: float,
-    depth_step: float,
-    side_index_max: int,
-    lower: list[float],
-    step: list[float],
-    size: list[int],
-    samples: int,
-) -> Tensor:
+def lift(*arguments: Any) -> Tensor:
     """See ``lift_reference``."""
-    count, bins, h, w = geometry.shape
-    channels, cameras = context.shape[1], count // samples
-    x_size, y_size, z_size = size
-    volumes = torch.zeros(samples, y_size, x_size, z_size, channels)
+    a = LiftArguments(*arguments)
+    count, bins, h, w = a.geometry.shape
+    channels, cameras = a.context.shape[1], count // a.samples
+    x_size, y_size, z_size = a.size
+    volumes = torch.zeros(a.samples, y_size, x_size, z_size, channels)
     by_camera = [
-        geometry.permute(0, 2, 3, 1).contiguous(),
-        context.permute(0, 2, 3, 1).contiguous(),
-        rays.contiguous(),
-        origin.contiguous(),
+        a.geometry.permute(0, 2, 3, 1).contiguous(),
+        a.context.permute(0, 2, 3, 1).contiguous(),
+        a.rays.contiguous(),
+        a.origin.contiguous(),
     ]
     sides = [None, None]
-    if side_weight is not None and side_offset is not None:
-        sides = [t.permute(0, 2, 3, 1).contiguous() for t in (side_weight, side_offset)]
-    mask = camera_mask.to(torch.uint8)
-    corner, spacing = (torch.tensor(v, dtype=torch.float64) for v in (lower, step))
-    nodes = torch.tensor(size, dtype=torch.int64)
+    if a.side_weight is not None and a.side_offset is not None:
+        sides = [t.permute(0, 2, 3, 1).contiguous() for t in (a.side_weight, a.side_offset)]
+    mask = a.camera_mask.to(torch.uint8)
+    corner, spacing = (torch.tensor(v, dtype=torch.float64) for v in (a.lower, a.step))
+    nodes = torch.tensor(a.size, dtype=torch.int64)
     library = native.library()
     for sample, volume in enumerate(volumes):
         its = slice(sample * cameras, (sample + 1) * cameras)
@@ -56,14 +41,14 @@ def lift(
         native.parallel(
             lambda begin, end, inputs=inputs, sides=its_sides, mask=mask[its], volume=volume: (
                 library.lift(
-                    *map(native.pointer, (*inputs, us, vs)),
+                    *map(native.pointer, (*inputs, a.us, a.vs)),
                     *(None if t is None else native.pointer(t) for t in sides),
                     native.pointer(mask),
                     native.pointer(volume),
                     *map(native.i64, (cameras, h, w, bins, channels)),
-                    native.f64(first_depth),
-                    native.f64(depth_step),
-                    native.i64(side_index_max),
+                    native.f64(a.first_depth),
+                    native.f64(a.depth_step),
+                    native.i64(a.side_index_max),
                     *map(native.pointer, (corner, spacing, nodes)),
                     native.i64(begin),
                     native.i64(end),
