@@ -1,8 +1,7 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
-"""From a set of images to occupancy and flow: the file to read first.
+"""From a set of images to occupancy and flow: the file to read first, ``step`` is all of it.
 
-``step`` is the whole of it. Nothing here knows where a frame set comes from (a bag, a live
-vehicle, a data set) or where the answer goes.
+Nothing here knows where a frame set comes from (bag, vehicle, data set) or where the answer goes.
 """
 
 from __future__ import annotations
@@ -33,8 +32,6 @@ class Pipeline:
         record: what the network's input and labels mean.
         settings: when a frame is a key frame and when to reset (default: the record's interval).
         preprocessor: images to network input (default: exactly the reference's).
-        base_T_grid: [4, 4], where the voxel grid's frame lies on the vehicle. Identity for models
-            of the ego frame; SurroundOcc models need the LiDAR's mounting.
         grid_frame: name of that frame in the output; None: the frame set's base frame.
         backend: how the network is run, see ``runtime.runner.BACKENDS``.
         confidence: also return how sure the network is of each label.
@@ -47,7 +44,6 @@ class Pipeline:
     record: ModelRecord
     settings: KeyframeSettings | None = None
     preprocessor: Preprocessor | None = None
-    base_T_grid: np.ndarray | None = None
     grid_frame: str | None = None
     backend: str = "eager"
     confidence: bool = False
@@ -56,24 +52,10 @@ class Pipeline:
     flow_overflow: int = 0
 
     def __post_init__(self) -> None:
-        record = self.record
-        if record.frame != "ego" and self.base_T_grid is None:
-            raise ModelError(
-                f"{record.name} sees in the {record.frame} frame: give base_T_grid, "
-                f"where the {record.frame} is mounted"
-            )
-        if self.base_T_grid is None:
-            self.base_T_grid = np.eye(4)
+        record, variant = self.record, self.network.variant
         interval = round(record.history_interval * 1e9)
         self.keyframes = KeyframePolicy(self.settings or KeyframeSettings(interval_ns=interval))
-        if self.preprocessor is None:
-            self.preprocessor = Preprocessor(
-                self.network.variant.input_size,
-                record.mean,
-                record.std,
-                channel_order=record.channel_order,
-                undistort=True,  # calibrations of rectified images have no distortion
-            )
+        self.preprocessor = self.preprocessor or Preprocessor.for_model(record, variant.input_size)
         self.runner = make_runner(self.network, self.backend)
         self.state = self.runner.new_state()
 
@@ -89,25 +71,24 @@ class Pipeline:
             AloccError: an image, a calibration or a pose is unusable; the memory is untouched.
         """
         start = time.perf_counter()
+        if self.record.frame != "ego" and frame.base_T_grid is None:
+            raise ModelError(
+                f"{self.record.name} sees in the {self.record.frame} frame: give base_T_grid, "
+                f"where the {self.record.frame} is mounted"
+            )
         images = torch.from_numpy(self.preprocessor(frame)).to(self.runner.device)
         prepared = time.perf_counter()
-        decision = self.keyframes.plan(frame)
-        variant = self.network.variant
-        plan = plan_frame(frame, decision, variant, self.base_T_grid, self.state.ages)
-        measured = None
+        decision, variant, measured = self.keyframes.plan(frame), self.network.variant, None
+        plan = plan_frame(frame, decision, variant, self.state.ages)
         if lidar_depth is not None:
-            measured = Measured(
-                lidar_bins(torch.from_numpy(lidar_depth), variant).to(images.device)
-            )
+            bins = lidar_bins(torch.from_numpy(lidar_depth), variant)
+            measured = Measured(bins.to(images.device))
         output = self.runner.step(images, plan, self.state, measured)
-        answer = self._occupancy(frame, output, decision.reset)
         self.keyframes.update(frame)
+        answer = self._occupancy(frame, output, decision.reset)
         end = time.perf_counter()
-        self.timings = {
-            "preprocess": prepared - start,
-            "network": end - prepared,
-            "total": end - start,
-        }
+        seconds = prepared - start, end - prepared, end - start
+        self.timings = dict(zip(("preprocess", "network", "total"), seconds, strict=True))
         return answer
 
     def reset(self, reason: str = MANUAL) -> None:
@@ -123,8 +104,7 @@ class Pipeline:
             flow = output.flow[0].half().contiguous().cpu().numpy()
         if output.flow_overflow is not None:
             self.flow_overflow += int(output.flow_overflow)
-        missing = [f"{c}: {frame.missing.get(c, 'no image')}" for c in CAMERAS]
-        missing = [m for c, m in zip(CAMERAS, missing, strict=True) if c not in frame.images]
+        absent = [c for c in CAMERAS if c not in frame.images]
         return Occupancy(
             labels=output.labels[0].cpu().numpy(),
             flow=flow,
@@ -134,7 +114,7 @@ class Pipeline:
             frame_id=self.grid_frame or frame.base_frame,
             map_T_base=frame.map_T_base,
             confidence=confidence,
-            degraded="; ".join(missing),
+            degraded="; ".join(f"{c}: {frame.missing.get(c, 'no image')}" for c in absent),
             reset=reset,
             random_weights=self.random_weights,
         )

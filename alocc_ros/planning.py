@@ -21,7 +21,6 @@ def plan_frame(
     frame: FrameSet,
     decision: FrameDecision,
     variant: Variant,
-    base_T_grid: np.ndarray,  # [4, 4], the grid's frame on the vehicle
     ages: torch.Tensor,  # [1, T] seconds, of the remembered slots at the last key frame
 ) -> FramePlan:
     """Geometry of the cameras, motion since the key frame and the reference frame, ages.
@@ -31,6 +30,7 @@ def plan_frame(
     """
     key, reference = decision.keyframe, decision.reference
     first = key is None or not key.ran
+    base_T_grid = np.eye(4) if frame.base_T_grid is None else frame.base_T_grid
     map_T_cameras = map_T_camera(frame, CAMERAS)
     map_T_grid = frame.map_T_base @ base_T_grid
     moved = reference_T_current = None

@@ -26,7 +26,7 @@ ARGUMENTS = (
     ("model", None, "a name of `alocc models list`, or a file"),
     ("random_weights", "", "true: run without trained weights, to try things out"),
     ("preset", "", "topics and frames: a name, or a YAML file"),
-    ("backend", "", "forms of the operators: eager or twin"),
+    ("backend", "", "how the network is run: eager or reference"),
     ("params_file", "", "parameters of the node; empty: config/node.yaml"),
     ("bag", "", "a recording to play; empty: live"),
     ("rate", "1.0", "times real time, for the bag"),

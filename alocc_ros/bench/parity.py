@@ -46,7 +46,7 @@ _SUBSAMPLE = 8192
 
 @dataclass(frozen=True)
 class StageResult:
-    """One stage of one frame against its golden twin.
+    """One stage of one frame against the recorded one.
 
     Attributes:
         frame: position in the recorded sequence.

@@ -14,8 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from alocc_ros.cli._models import add_model_arguments, find_model, load_network
 from alocc_ros.datasets.infos import open_dataset
 from alocc_ros.datasets.samples import Dataset, Scene
@@ -188,8 +186,7 @@ def _pipeline(
     from alocc_ros.pipeline import Pipeline
 
     # Models of the LiDAR frame are told before each frame where that is.
-    base_T_grid = None if record.frame == "ego" else np.eye(4)
-    return Pipeline(network, record, AS_IN_TRAINING, base_T_grid=base_T_grid), weights
+    return Pipeline(network, record, AS_IN_TRAINING), weights
 
 
 def _device(name: str, world: World) -> str:

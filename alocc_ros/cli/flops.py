@@ -20,11 +20,11 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from alocc_ros.bench.flops import count_twin, parameters
+    from alocc_ros.bench.flops import count_as_written, parameters
 
     names = args.model or list(FIVE)
     variants = [variant_of(name, args.shape) for name in names]
-    counted = {v.name: count_twin(v) for v in variants}
+    counted = {v.name: count_as_written(v) for v in variants}
     size = {v.name: parameters(v) for v in variants}
     parts = list(dict.fromkeys(p for c in counted.values() for p in c))
     table = Table(title="GFLOP a frame (convolutions and matrix products, multiply-add = 2)")

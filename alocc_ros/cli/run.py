@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
         with _waiting("reading poses and cameras"):
             source = FrameSource(bag, preset, args.calibration, args.grid_frame)
         with _waiting(f"loading {record.name}"):
-            pipeline, weights = _pipeline(args, record, weights_file, source.base_T_grid)
+            pipeline, weights = _pipeline(args, record, weights_file)
         job = _job(args, source, record, weights, bag.identity(), preset)
         total = min(source.expected, args.max_frames or source.expected)
         with _progress(total) as on_stage, _stop_on_interrupt() as stopping:
@@ -110,10 +110,7 @@ def _check_output(output: Path, bag: Path) -> None:
 
 
 def _pipeline(
-    args: argparse.Namespace,
-    record: ModelRecord,
-    weights_file: Path | None,
-    base_T_grid: np.ndarray | None,
+    args: argparse.Namespace, record: ModelRecord, weights_file: Path | None
 ) -> tuple[Pipeline, str]:
     """The pipeline, and where its weights come from in a few words."""
     from alocc_ros.pipeline import Pipeline
@@ -122,7 +119,6 @@ def _pipeline(
     pipeline = Pipeline(
         network=network,
         record=record,
-        base_T_grid=base_T_grid,
         grid_frame=args.grid_frame,
         random_weights=weights_file is None,
     )
@@ -266,6 +262,8 @@ def _print_summary(
         ("preset", preset),
         ("model", f"{job.provenance.model}, {job.provenance.weights}"),
     ]
+    if pipeline.flow_overflow:
+        lines.append(("flow", f"none for {pipeline.flow_overflow} moving voxels: too many at once"))
     if pipeline.random_weights:
         lines.append(("", "the weights are random: the output means nothing"))
     if statistics.interrupted:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from alocc_ros.datasets.samples import Sample, Scene, frame_set
 from alocc_ros.evaluation.evaluate import Predictor
@@ -36,14 +37,14 @@ def network_predictor(pipeline: Pipeline, remembers: bool = True) -> Predictor:
         def predict(sample: Sample) -> Occupancy:
             if not remembers:
                 pipeline.reset()
-            if (
-                record.frame == "lidar"
-            ):  # it measures a little apart from the cameras: not just a mounting
-                pipeline.base_T_grid = sample.base_T_lidar_grid
+            frame = frame_set(sample)
+            if record.frame == "lidar":
+                # It measures a little apart from the cameras: not just a mounting.
+                frame = replace(frame, base_T_grid=sample.base_T_lidar_grid)
             depth = None
             if record.lidar_depth:
                 depth = lidar_depth(sample, variant.input_size, variant.depth_range)
-            return pipeline.step(frame_set(sample), depth)
+            return pipeline.step(frame, depth)
 
         return predict
 

@@ -54,6 +54,11 @@ KEYS = (
     ("network", "latency_pNN_ms", "from the anchor's stamp to publish; NN: 50 and 95"),
     ("network", "STAGE_pNN_ms", "time by stage, see below"),
     ("network", "reset: REASON", "how often the memory was thrown away"),
+    (
+        "network",
+        "flow_overflow",
+        "moving voxels that got no flow: too many at once; only if any did",
+    ),
     ("network", "device_memory_mb", "held on the GPU; on a CPU there is none"),
 )
 
@@ -251,6 +256,8 @@ class Diagnostics:
                 f"{1e3 * p95:.1f}",
             )
         values |= {f"reset: {why}": n for why, n in sorted(worker.resets.items())}
+        if worker.flow_overflow:
+            values["flow_overflow"] = worker.flow_overflow
         if device_memory:
             values["device_memory_mb"] = f"{device_memory / 1e6:.0f}"
         if worker.last_failure:

@@ -38,8 +38,6 @@ class Model:
 
     def start(self) -> Pipeline:
         """A pipeline on the device, with nothing remembered."""
-        import numpy as np
-
         from alocc_ros.pipeline import Pipeline
         from alocc_ros.stream.preprocessing import Preprocessor
 
@@ -48,16 +46,7 @@ class Model:
         self.pipeline = Pipeline(
             network=self.network.to(self.device),
             record=record,
-            preprocessor=Preprocessor(
-                variant.input_size,
-                record.mean,
-                record.std,
-                channel_order=record.channel_order,
-                undistort=True,  # calibrations of rectified images have no distortion
-                decode=parameters.decode,
-            ),
-            # Of models of the LiDAR frame: TF tells before the first step.
-            base_T_grid=np.eye(4) if parameters.grid_frame else None,
+            preprocessor=Preprocessor.for_model(record, variant.input_size, parameters.decode),
             grid_frame=parameters.grid_frame or None,
             backend=parameters.backend,
             confidence=parameters.confidence,

@@ -49,6 +49,7 @@ class WorkerStatistics:
         stages: s of recent results by stage (``STAGES``).
         latencies: s from sensor stamp to publish of recent results.
         resets: of the temporal memory by reason.
+        flow_overflow: moving voxels so far that got no flow because there were too many at once.
         waiting: whether a set is waiting.
     """
 
@@ -61,6 +62,7 @@ class WorkerStatistics:
     stages: dict[str, list[float]]
     latencies: list[float]
     resets: dict[str, int]
+    flow_overflow: int
     waiting: bool
 
 
@@ -146,6 +148,7 @@ class Worker:
                 stages={name: list(times) for name, times in self._stages.items()},
                 latencies=list(self._latencies),
                 resets=dict(self._pipeline.keyframes.resets),
+                flow_overflow=self._pipeline.flow_overflow,
                 waiting=self._next is not None,
             )
 
@@ -174,8 +177,6 @@ class Worker:
         begin = monotonic()
         frame = self._assemble(camera_set)
         assembled = monotonic()
-        if frame.base_T_grid is not None:  # TF knows it only now
-            self._pipeline.base_T_grid = frame.base_T_grid
         try:
             occupancy = self._pipeline.step(frame)
         except ImageError:

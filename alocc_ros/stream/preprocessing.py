@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from alocc_ros.errors import CalibrationError, ParameterError
+from alocc_ros.records import ModelRecord
 from alocc_ros.stream.decoding import open_image, rgb_pixels
 from alocc_ros.stream.image_geometry import Crop, Undistortion, resize_and_crop
 from alocc_ros.types import CAMERAS, Calibration, CameraImage, FrameSet
@@ -99,6 +100,20 @@ class Preprocessor:
         1             99          50          76
         2             58          28          40
     """
+
+    @classmethod
+    def for_model(
+        cls, record: ModelRecord, input_size: tuple[int, int], decode: str = "exact"
+    ) -> Preprocessor:
+        """What the model of that record was trained with."""
+        return cls(
+            input_size,
+            record.mean,
+            record.std,
+            channel_order=record.channel_order,
+            undistort=True,  # calibrations of rectified images have no distortion
+            decode=decode,
+        )
 
     def __init__(
         self,

@@ -6,8 +6,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
 from alocc_ros.datasets.infos import open_dataset
 from alocc_ros.distributed import World
 from alocc_ros.evaluation.evaluate import Task, evaluate
@@ -31,8 +29,7 @@ def evaluator(
     task.scoring.check_model(record)
 
     def evaluated(network: Alocc) -> dict[str, float]:
-        base_T_grid = None if record.frame == "ego" else np.eye(4)
-        pipeline = Pipeline(network, record, AS_IN_TRAINING, base_T_grid=base_T_grid)
+        pipeline = Pipeline(network, record, AS_IN_TRAINING)
         report = evaluate(task, network_predictor(pipeline), world=world)
         totals = [result.as_dict() for result in report.results.values()]
         return {

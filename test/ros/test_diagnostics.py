@@ -25,7 +25,7 @@ from alocc_ros.stream.preset import load_preset  # noqa: E402
 from alocc_ros.types import CameraImage  # noqa: E402
 
 PERIOD = 83_333_333  # ns
-NOTHING = WorkerStatistics(0, 0, 0, 0, {}, "", {}, [], {}, False)
+NOTHING = WorkerStatistics(0, 0, 0, 0, {}, "", {}, [], {}, 0, False)
 
 
 def gaps(came: np.ndarray, jitter: float = 0.0) -> list[int]:
@@ -108,6 +108,7 @@ def test_every_value_is_documented_and_every_documented_one_is_told(node):
         stages={name: [0.1] for name, _ in STAGES},
         latencies=[0.1],
         resets={"gap": 1},
+        flow_overflow=1,
     )
     statuses = Diagnostics("/alocc_node", 1.5, 0.0).statuses(
         cameras=inputs.cameras,
