@@ -24,13 +24,13 @@ from torch import nn
 from training_source import RECORD, VARIANT, DrawnSource, trainer
 
 from alocc_ros.errors import CheckpointError, DataError, OutputError, ParameterError, TrainingError
-from alocc_ros.network.model import Alocc
 from alocc_ros.network.checkpoint import load_weights, read_state_dict
+from alocc_ros.network.model import Alocc
 from alocc_ros.pipeline import Pipeline
 from alocc_ros.training import checkpoint
 from alocc_ros.training.config import TrainingConfig
 from alocc_ros.training.ema import EmaRate, average_of, follow
-from alocc_ros.training.forward import TrainingMemory
+from alocc_ros.training.forward import SlotMemory
 from alocc_ros.training.norms import CpuSyncBatchNorm
 from alocc_ros.training.parallel import ALONE
 from alocc_ros.training.samples import Preparation
@@ -408,7 +408,7 @@ def test_a_damaged_checkpoint_is_one_line(tmp_path):
 
 def test_old_checkpoints_go_and_memories_come_back_alone(tmp_path):
     big = torch.zeros(100, 4, 4)
-    memory = TrainingMemory(big[:2], torch.ones(2), None, None, torch.eye(3), torch.eye(4))
+    memory = SlotMemory(big[:2], torch.ones(2), None, None, torch.eye(3), torch.eye(4))
     for step in (1, 2, 3):
         checkpoint.save(tmp_path, step, {"step": step}, {5: memory}, ALONE, keep=2)
     assert [p.name for p in sorted(tmp_path.iterdir())] == ["step-00000002", "step-00000003"]
