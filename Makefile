@@ -64,8 +64,8 @@ endif
 test-ros: $(ROS_STAMP)  ## the tests of the node (ROS=jazzy VENV=.venv-jazzy: over those wheels)
 	$(BIN)/python -m pytest -q test/ros
 
-test-fast: $(STAMP)  ## the tests that need no data, a minute or two
-	$(BIN)/python -m pytest -q -m "not slow and not golden and not system and not ros"
+test-fast: $(STAMP)  ## the tests that need neither ROS nor data, in two minutes
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile test/unit -m "not slow and not ros"
 
 # `alocc demo` itself says what is missing where ROS could not be set up (ROS=0, no C++ compiler).
 demo: $(STAMP) $(ROS_STAMP)  ## a synthetic street into the node; scores, MCAP, picture (VIEW=1: show it)

@@ -119,7 +119,7 @@ def obstacle_points(
 def occupancy_grid(
     occupancy: Occupancy, height: tuple[float, float] = OBSTACLE_HEIGHT
 ) -> np.ndarray:  # [Y, X] int8
-    """The grid seen from above: row-major, x fastest, as ``nav_msgs/OccupancyGrid`` wants it.
+    """The grid seen from above: row-major, x fastest, the layout of ``nav_msgs/OccupancyGrid``.
 
     A column is 100 if it holds an obstacle within ``height``, else 0 if it holds ground that
     one can stand on, else -1: the network calls the far side of a wall free as well, and air
@@ -148,10 +148,7 @@ def flow_lines(
     """
     if occupancy.flow is None:
         return FlowLines(np.zeros((0, 2, 3), np.float32), np.zeros((0, 3), np.float32))
-    can_move = np.zeros(256, dtype=bool)
-    can_move[list(occupancy.classes.flow)] = True
-    flat = np.flatnonzero(can_move.take(occupancy.labels))
-    flow = occupancy.flow.reshape(-1, 2).take(flat, axis=0).astype(np.float32)
+    flat, flow = movable_flow(occupancy)
     moving = np.flatnonzero(np.hypot(flow[:, 0], flow[:, 1]) > speed)
     if len(moving) > maximum:
         moving = moving[np.arange(maximum) * len(moving) // maximum]
@@ -161,6 +158,22 @@ def flow_lines(
     ends[:, 1] = ends[:, 0]
     ends[:, 1, :2] += flow * np.float32(horizon)
     return FlowLines(ends, direction_colours(np.arctan2(flow[:, 1], flow[:, 0])))
+
+
+def movable_flow(occupancy: Occupancy) -> tuple[np.ndarray, np.ndarray]:
+    """Flow of the voxels whose class can move.
+
+    Returns:
+        Flat (C order) index of each such voxel, ascending, [n] uint32, and its flow [n, 2]
+        float32 m/s in the grid's frame; both empty for models without flow.
+    """
+    if occupancy.flow is None:
+        return np.zeros(0, np.uint32), np.zeros((0, 2), np.float32)
+    can_move = np.zeros(256, dtype=bool)
+    can_move[list(occupancy.classes.flow)] = True
+    flat = np.flatnonzero(can_move.take(occupancy.labels))
+    flow = occupancy.flow.reshape(-1, 2).take(flat, axis=0).astype(np.float32)
+    return flat.astype(np.uint32), flow
 
 
 def _levels_within(grid: VoxelGrid, height: tuple[float, float]) -> np.ndarray:  # [Z] bool

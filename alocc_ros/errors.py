@@ -43,6 +43,14 @@ class PoseError(AloccError):
     """No usable ego pose at a stamp, or a pose that is not a rigid transform."""
 
 
+class PoseGapError(PoseError):
+    """The poses around a stamp are too far apart to interpolate between them: ``gap`` ns."""
+
+    def __init__(self, message: str, gap: int = 0) -> None:
+        super().__init__(message)
+        self.gap = gap
+
+
 class StampError(AloccError):
     """A zero, negative or otherwise unusable time stamp."""
 

@@ -48,3 +48,4 @@ class VoxelGrid:
 
 OCC3D_GRID = VoxelGrid()
 SURROUNDOCC_GRID = VoxelGrid(lower=(-50.0, -50.0, -5.0), shape=(200, 200, 16), resolution=0.5)
+OPENOCCUPANCY_GRID = VoxelGrid(lower=(-51.2, -51.2, -5.0), shape=(512, 512, 40), resolution=0.2)

@@ -8,7 +8,7 @@ the list travels with the model record and goes out with every grid.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 
@@ -119,3 +119,20 @@ OPENOCC = ClassList(
     flow=(0, 1, 2, 3, 4, 5, 6, 7),
 )
 CLASS_LISTS = {c.name: c for c in (OCC3D, OPENOCC)}
+
+
+@cache
+def label_map(source: ClassList, target: ClassList, missing: int) -> np.ndarray:  # [256] uint8
+    """Labels of ``source`` as those of ``target``, by class name; to be indexed with labels.
+
+    Args:
+        source: what the labels mean that are looked up.
+        target: what the results mean.
+        missing: the result for a class that ``target`` has not, and for what is no class.
+    """
+    found = np.full(256, missing, dtype=np.uint8)
+    for label, name in enumerate(source.names):
+        if name in target.names:
+            found[label] = target.names.index(name)
+    found.flags.writeable = False
+    return found

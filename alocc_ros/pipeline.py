@@ -19,8 +19,8 @@ from alocc_ros.network.model import Alocc, Measured, Output
 from alocc_ros.planning import plan_frame
 from alocc_ros.records import ModelRecord
 from alocc_ros.runtime.runner import make_runner
-from alocc_ros.stream.images import Preprocessor
 from alocc_ros.stream.keyframes import MANUAL, KeyframePolicy, KeyframeSettings
+from alocc_ros.stream.preprocessing import Preprocessor
 from alocc_ros.types import CAMERAS, FrameSet, Occupancy
 
 

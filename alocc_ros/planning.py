@@ -12,7 +12,7 @@ from alocc_ros.geometry import inverse
 from alocc_ros.network.cameras import CameraGeometry
 from alocc_ros.network.plan import FramePlan, frame_plan
 from alocc_ros.network.variants import Variant
-from alocc_ros.stream.images import Crop
+from alocc_ros.stream.image_geometry import Crop
 from alocc_ros.stream.keyframes import FrameDecision, map_T_camera
 from alocc_ros.types import CAMERAS, FrameSet
 

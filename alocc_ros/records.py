@@ -10,20 +10,21 @@ from __future__ import annotations
 import difflib
 import functools
 import hashlib
-import math
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
+from pydantic import StringConstraints
 
+from alocc_ros import schema
 from alocc_ros.errors import ModelError
 from alocc_ros.grid import VoxelGrid
 from alocc_ros.labels import CLASS_LISTS, ClassList
 from alocc_ros.resources import cache_folder, shared_folder
+from alocc_ros.schema import described, one_of
 
 # Voxels that the training loss saw. Elsewhere the network was free to put anything, so a
 # model trained on camera-visible voxels fills what is hidden with guesses. "visible": a camera or
@@ -35,9 +36,9 @@ SUPERVISIONS = ("camera_visible", "ray_visible", "visible", "all")
 class Score:
     """One published number: ``value`` of ``metric``, read in ``source``."""
 
-    metric: str
-    value: float
-    source: str
+    metric: schema.Sentence
+    value: schema.Number
+    source: schema.Sentence
 
 
 @dataclass(frozen=True)
@@ -206,169 +207,98 @@ def read_record(path: Path) -> ModelRecord:
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise ModelError(f"{path.name}: not a readable YAML file: {reason}") from error
-    top = _Section(path.name, data)
-    weights = top.section("weights")
-    image = top.section("input")
-    grid = top.section("grid")
-    history = top.section("history")
-    record = ModelRecord(
-        name=top.take("name", _text),
-        variant=top.take("variant", _text),
-        repository=weights.take("repository", _optional(_repository)),
-        file=weights.take("file", _optional(_text)),
-        sha256=weights.take("sha256", _optional(_digest)),
-        input_size=image.take("size", _several(2, _count)),
-        crop=image.take("crop", _one_of("bottom")),
-        mean=image.take("mean", _several(3, _number)),
-        std=image.take("std", _several(3, _positive)),
-        channel_order=image.take("channel_order", _one_of("bgr", "rgb")),
-        classes=CLASS_LISTS[top.take("classes", _one_of(*CLASS_LISTS))],
-        grid=VoxelGrid(
-            lower=grid.take("lower", _several(3, _number)),
-            shape=grid.take("shape", _several(3, _count)),
-            resolution=grid.take("resolution", _positive),
-        ),
-        frame=top.take("frame", _one_of("ego", "lidar")),
-        history=history.take("length", _count_or_zero),
-        history_interval=history.take("interval", _positive),
-        flow=top.take("flow", _flag),
-        supervision=top.take("supervision", _one_of(*SUPERVISIONS)),
-        lidar_depth=top.take("lidar_depth", _flag),
-        licence=top.take("licence", _text),
-        paper=top.take("paper", _text),
-        scores=tuple(_score(s) for s in top.sections("scores")),
-        note=top.take("note", _text) if top.has("note") else "",
-    )
-    for section in (weights, image, grid, history, top):
-        section.finish()
-    if record.name != path.stem:
-        raise ModelError(f"{path.name}: name is {record.name!r}, but must be the file's name")
-    if record.file is None and record.repository is not None:
+    file = schema.parse(_RecordFile, data, path.name, ModelError)
+    if file.name != path.stem:
+        raise ModelError(f"{path.name}: name is {file.name!r}, but must be the file's name")
+    if file.weights.file is None and file.weights.repository is not None:
         raise ModelError(f"{path.name}: weights: a repository needs a file")
-    return record
-
-
-def _score(section: _Section) -> Score:
-    score = Score(
-        metric=section.take("metric", _text),
-        value=section.take("value", _number),
-        source=section.take("source", _text),
+    same = {f.name for f in fields(ModelRecord)} & vars(file).keys()
+    return ModelRecord(
+        **{name: getattr(file, name) for name in same - {"classes", "grid", "history"}},
+        **vars(file.weights),
+        input_size=file.input.size,
+        crop=file.input.crop,
+        mean=file.input.mean,
+        std=file.input.std,
+        channel_order=file.input.channel_order,
+        classes=CLASS_LISTS[file.classes],
+        grid=VoxelGrid(**vars(file.grid)),
+        history=file.history.length,
+        history_interval=file.history.interval,
     )
-    section.finish()
-    return score
 
 
-class _Section:
-    """A mapping of the file, whose every entry must be asked for; ``where`` leads messages."""
-
-    def __init__(self, where: str, data: Any) -> None:
-        if not isinstance(data, dict):
-            raise ModelError(f"{where}: expected entries, got {data!r}")
-        self._where = where
-        self._left = dict(data)
-
-    def has(self, key: str) -> bool:
-        return key in self._left
-
-    def take(self, key: str, check: Callable[[Any], Any]) -> Any:
-        if key not in self._left:
-            raise ModelError(f"{self._where}: {key} is missing")
-        value = self._left.pop(key)
-        try:
-            return check(value)
-        except ValueError as error:
-            raise ModelError(f"{self._where}: {key} must be {error}, got {value!r}") from None
-
-    def section(self, key: str) -> _Section:
-        return _Section(f"{self._where}: {key}", self.take(key, lambda value: value))
-
-    def sections(self, key: str) -> list[_Section]:
-        values = self.take(key, _list)
-        return [_Section(f"{self._where}: {key}[{i}]", v) for i, v in enumerate(values)]
-
-    def finish(self) -> None:
-        if self._left:
-            names = ", ".join(str(key) for key in self._left)
-            raise ModelError(f"{self._where}: unknown: {names}")
+# The layout of the file, with what is allowed in it.
 
 
-# Checks: the value as it goes into the record, or a ValueError that says what it must be.
+@dataclass(frozen=True)
+class _Weights:
+    repository: (
+        Annotated[
+            str,
+            StringConstraints(strict=True, pattern=r"^[\w.-]+/[\w.-]+$"),
+            described("owner/name of a Hugging Face repository"),
+        ]
+        | None
+    )
+    file: schema.Sentence | None
+    sha256: (
+        Annotated[
+            str,
+            StringConstraints(strict=True, pattern="^[0-9a-f]{64}$"),
+            described("64 lower-case hexadecimal digits (in quotes)"),
+        ]
+        | None
+    )
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError("a text")
-    return " ".join(value.split())
+@dataclass(frozen=True)
+class _Input:
+    size: Annotated[
+        tuple[schema.Count, schema.Count], described("a list of 2 whole numbers above 0")
+    ]
+    crop: Annotated[str, one_of("bottom")]
+    mean: schema.Numbers3
+    std: Annotated[
+        tuple[schema.Positive, schema.Positive, schema.Positive],
+        described("a list of 3 numbers above 0"),
+    ]
+    channel_order: Annotated[str, one_of("bgr", "rgb")]
 
 
-def _flag(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError("true or false")
-    return value
+@dataclass(frozen=True)
+class _Grid:
+    lower: schema.Numbers3
+    shape: Annotated[
+        tuple[schema.Count, schema.Count, schema.Count],
+        described("a list of 3 whole numbers above 0"),
+    ]
+    resolution: schema.Positive
 
 
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError("a number")
-    return float(value)
+@dataclass(frozen=True)
+class _History:
+    length: schema.CountOrZero
+    interval: schema.Positive
 
 
-def _positive(value: Any) -> float:
-    if _number(value) <= 0:
-        raise ValueError("a number above 0")
-    return float(value)
-
-
-def _count_or_zero(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ValueError("a whole number, 0 or more")
-    return value
-
-
-def _count(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
-        raise ValueError("a whole number above 0")
-    return value
-
-
-def _list(value: Any) -> list[Any]:
-    if not isinstance(value, list):
-        raise ValueError("a list")
-    return value
-
-
-def _repository(value: Any) -> str:
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", _text(value)):
-        raise ValueError("owner/name of a Hugging Face repository")
-    return value
-
-
-def _digest(value: Any) -> str:
-    if not isinstance(value, str) or not re.fullmatch("[0-9a-f]{64}", value):
-        raise ValueError("64 lower-case hexadecimal digits (in quotes)")
-    return value
-
-
-def _optional(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    return lambda value: None if value is None else check(value)
-
-
-def _one_of(*choices: str) -> Callable[[Any], str]:
-    def check(value: Any) -> str:
-        if value not in choices:
-            raise ValueError("one of " + ", ".join(choices))
-        return value
-
-    return check
-
-
-def _several(count: int, check: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, ...]]:
-    def checked(value: Any) -> tuple[Any, ...]:
-        if len(_list(value)) != count:
-            raise ValueError(f"a list of {count}")
-        return tuple(check(v) for v in value)
-
-    return checked
+@dataclass(frozen=True)
+class _RecordFile:
+    name: schema.Sentence
+    variant: schema.Sentence
+    weights: _Weights
+    input: _Input
+    classes: Annotated[str, one_of(*CLASS_LISTS)]
+    grid: _Grid
+    frame: Annotated[str, one_of("ego", "lidar")]
+    history: _History
+    flow: schema.Flag
+    supervision: Annotated[str, one_of(*SUPERVISIONS)]
+    lidar_depth: schema.Flag
+    licence: schema.Sentence
+    paper: schema.Sentence
+    scores: tuple[Score, ...]
+    note: schema.Sentence = ""
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):

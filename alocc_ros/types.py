@@ -102,6 +102,8 @@ class FrameSet:
         map_T_base: [4, 4] ego pose at ``stamp``.
         map_T_base_at: by camera name, [4, 4] ego pose at that camera's own stamp.
         map_frame, base_frame: TF names; a change of either resets the memory.
+        base_T_grid: [4, 4], where the voxel grid's frame is on the vehicle, if that is another
+            frame than the base (the LiDAR's, for SurroundOcc models) and the source knows it.
     """
 
     stamp: int
@@ -112,6 +114,7 @@ class FrameSet:
     missing: Mapping[str, str] = field(default_factory=dict)
     map_frame: str = "map"
     base_frame: str = "base_link"
+    base_T_grid: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

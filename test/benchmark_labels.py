@@ -45,6 +45,13 @@ def write_labels(root: Path, sample: Sample, number: int) -> None:
     index = np.argwhere(occ3d != OCC3D.free)
     rows = np.concatenate([index, occ3d[tuple(index.T)][:, None]], axis=1)
     path = root / "gts_surroundocc" / "samples" / f"{sample.lidar.path.name}.npy"
+    _save(path, rows)
+    scene = root / "nuScenes-Occupancy-v0.1" / f"scene_{sample.scene_token}"
+    # Whose grid is larger: the same voxels by index, in rows (z, y, x, label).
+    _save(scene / "occupancy" / f"{sample.lidar.token}.npy", rows[:, [2, 1, 0, 3]])
+
+
+def _save(path: Path, rows: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     np.save(path, rows)
 

@@ -18,16 +18,16 @@ from small_networks import GRID
 from torch import nn
 
 import alocc_ros.records
-from alocc_ros.bench.scene import _RIG, _intrinsics, _mount  # the rig of a real vehicle
+from alocc_ros.distributed import process_group
 from alocc_ros.network.model import Alocc
 from alocc_ros.network.variants import VARIANTS
 from alocc_ros.records import ModelRecord
+from alocc_ros.synthetic import rig
 from alocc_ros.training.config import TrainingConfig
-from alocc_ros.training.parallel import joined
 from alocc_ros.training.samples import KeyFrameSample
-from alocc_ros.training.start import randomise
+from alocc_ros.training.start import initialise
 from alocc_ros.training.trainer import Trainer
-from alocc_ros.types import CAMERAS, Calibration, CameraImage, FrameSet
+from alocc_ros.types import CAMERAS, CameraImage, FrameSet
 
 SIZE = (90, 160)  # of the cameras' images
 VARIANT = replace(
@@ -91,25 +91,21 @@ class DrawnSource:
         map_T_base = np.eye(4)
         map_T_base[0, 3] = 2.0 * t
         stamp = (scene * 1000 + t) * 500_000_000
-        scale = np.diag([SIZE[1] / 1600, SIZE[0] / 900, 1.0])
-        images, calibration = {}, {}
-        for camera, (heading, at, focal) in zip(CAMERAS, _RIG, strict=True):
+        images = {}
+        for camera in CAMERAS:
             pixels = random.integers(0, 256, (*SIZE, 3), dtype=np.uint8)
             images[camera] = CameraImage(camera, stamp, pixels, "rgb8", *SIZE)
-            calibration[camera] = Calibration(
-                camera, SIZE[1], SIZE[0], scale @ _intrinsics(focal), _mount(heading, at)
-            )
         poses = dict.fromkeys(CAMERAS, map_T_base)
-        return FrameSet(stamp, images, calibration, map_T_base, poses)
+        return FrameSet(stamp, images, rig.cameras(*SIZE), map_T_base, poses)
 
 
-def trainer(output: Path, world=None, source=None, **settings) -> Trainer:
+def trainer(output: Path, world=None, source=None, evaluate=None, **settings) -> Trainer:
     config = TrainingConfig("alocc_flow_2d").with_values({**QUICK, **settings})
     torch.manual_seed(0)
     network = Alocc(VARIANT)
-    randomise(network)
+    initialise(network)
     output.mkdir(parents=True, exist_ok=True)
-    options = {} if world is None else {"world": world}
+    options = {"evaluate": evaluate} if world is None else {"evaluate": evaluate, "world": world}
     return Trainer(
         network, RECORD, source or DrawnSource(), config, output, torch.device("cpu"), **options
     )
@@ -117,7 +113,7 @@ def trainer(output: Path, world=None, source=None, **settings) -> Trainer:
 
 def _main() -> None:
     output, settings = Path(sys.argv[2]), dict(s.split("=") for s in sys.argv[3:])
-    with joined("cpu") as world:
+    with process_group("cpu") as world:
         torch.set_num_threads(1)
         run = trainer(output, world, **{n: json.loads(v) for n, v in settings.items()})
         for module in run.network.modules():

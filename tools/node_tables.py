@@ -1,5 +1,5 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
-"""Writes the tables of docs/node.md and docs/parameters.md anew from the code.
+"""Writes the tables of docs/node.md (but its outputs) and docs/parameters.md anew from the code.
 
     python tools/node_tables.py
 
@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from alocc_ros.ros import diagnostics, inputs, node, outputs, parameters, poses, worker
+from alocc_ros.ros import diagnostics, inputs, node, parameters, poses, worker
 from alocc_ros.stream.preset import Preset, load_preset, preset_names
 
 ROOT = Path(__file__).parents[1]
@@ -29,12 +29,6 @@ def table(*rows: tuple[str, ...]) -> str:
 
 def _type(kind: type) -> str:
     return f"{kind.__module__.partition('.')[0]}/{kind.__name__}"
-
-
-def topics() -> str:
-    rows = [(f"`~/{name}`", _type(kind), meaning) for name, kind, meaning in outputs.TOPICS]
-    more = ("`/diagnostics`", "diagnostic_msgs/DiagnosticArray", "see below")
-    return table(("topic", "type", "content"), *rows, more)
 
 
 def subscriptions() -> str:
@@ -125,7 +119,6 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "stages": stages,
     "statuses": statuses,
     "subscriptions": subscriptions,
-    "topics": topics,
 }
 PAGES = (ROOT / "docs" / "node.md", ROOT / "docs" / "parameters.md")
 

@@ -69,14 +69,14 @@ class Job:
         return self.output.with_name(self.output.name + ".partial")
 
     @property
-    def notes(self) -> Path:
+    def manifest(self) -> Path:
         """What the unfinished recording is."""
         return self.output.with_name(self.output.name + ".partial.json")
 
 
 @dataclass
-class Account:
-    """What happened, kept while it happens.
+class JobStatistics:
+    """Counters and latencies of a job, updated after each frame.
 
     Attributes:
         frames: in the recording, those of an earlier run included.
@@ -106,9 +106,9 @@ def process(
     job: Job,
     source: FrameSource,
     stream: Stream,
-    on_stage: Callable[[str, Account], None],
+    on_stage: Callable[[str, JobStatistics], None],
     stopping: Callable[[], bool],
-) -> Account:
+) -> JobStatistics:
     """Does the job.
 
     Args:
@@ -122,52 +122,52 @@ def process(
         AloccError: bad input, or an output that cannot be written. What is done is kept for
             another try; if nothing is, nothing is left behind.
     """
-    with _alone(job):
-        return _process(job, source, stream, on_stage, stopping)
+    with _locked(job):
+        return _run(job, source, stream, on_stage, stopping)
 
 
-def _process(
+def _run(
     job: Job,
     source: FrameSource,
     stream: Stream,
-    on_stage: Callable[[str, Account], None],
+    on_stage: Callable[[str, JobStatistics], None],
     stopping: Callable[[], bool],
-) -> Account:
-    account = Account()
-    recorder = _recorder(job)
-    account.resumed = recorder.frames
+) -> JobStatistics:
+    statistics = JobStatistics()
+    recorder = _open_recorder(job)
+    statistics.resumed = recorder.frames
     try:
         end = max(recorder.frames, job.max_frames or 1 << 62)
-        on_stage("reading what is done" if recorder.frames else "", account)
+        on_stage("reading what is done" if recorder.frames else "", statistics)
         needed = frames_to_remember(source, recorder.frames, stream.keyframes, job.history)
         for number, frame in zip(range(end), source, strict=False):
             if number >= recorder.frames:
-                _do(job, number, frame, stream, recorder, account, on_stage)
+                _process_frame(job, number, frame, stream, recorder, statistics, on_stage)
             elif number in needed:
-                on_stage("remembering", account)
+                on_stage("remembering", statistics)
                 stream.step(frame)
             else:
                 stream.keyframes.plan(frame)
                 stream.keyframes.update(frame, ran=False)
-            account.count(frame)
-            on_stage("", account)
+            statistics.count(frame)
+            on_stage("", statistics)
             if number + 1 >= recorder.frames and stopping():
-                account.interrupted = True
+                statistics.interrupted = True
                 break
-        if recorder.frames == 0 and not account.interrupted:
-            raise BagError(_why_nothing(source))
+        if recorder.frames == 0 and not statistics.interrupted:
+            raise BagError(_no_frames(source))
     except BaseException as error:
-        _leave(job, recorder)
+        _close_unfinished(job, recorder)
         if isinstance(error, AloccError) and recorder.frames:
             kept = f"the {recorder.frames} frames before it are in {job.partial}"
             raise type(error)(f"{error} ({kept})") from error
         raise
-    if account.interrupted:
-        _leave(job, recorder)
+    if statistics.interrupted:
+        _close_unfinished(job, recorder)
     else:
         recorder.publish(job.output)
-        job.notes.unlink(missing_ok=True)
-    return account
+        job.manifest.unlink(missing_ok=True)
+    return statistics
 
 
 def frames_to_remember(
@@ -201,18 +201,18 @@ def frames_to_remember(
     return frozenset(key_frames[-(history + 2) :]) | {numbers[stamp] for stamp in kept}
 
 
-def _do(
+def _process_frame(
     job: Job,
     number: int,
     frame: FrameSet,
     stream: Stream,
     recorder: Recorder,
-    account: Account,
-    on_stage: Callable[[str, Account], None],
+    statistics: JobStatistics,
+    on_stage: Callable[[str, JobStatistics], None],
 ) -> None:
-    on_stage("network", account)
+    on_stage("network", statistics)
     occupancy = stream.step(frame)
-    on_stage("writing", account)
+    on_stage("writing", statistics)
     begin = time.perf_counter()
     name = f"{number:06d}_{frame.stamp}"
     # Before the recording: a frame counts as done when it is in there.
@@ -231,7 +231,7 @@ def _do(
     recorder.end_frame()
     timings = stream.timings | {"write": time.perf_counter() - begin}
     for stage, seconds in timings.items():
-        account.latencies.setdefault(stage, []).append(seconds)
+        statistics.latencies.setdefault(stage, []).append(seconds)
 
 
 def _save_overlay(job: Job, path: Path, frame: FrameSet, occupancy: Occupancy) -> None:
@@ -245,24 +245,24 @@ def _save_overlay(job: Job, path: Path, frame: FrameSet, occupancy: Occupancy) -
         sheet.save(scratch, format="PNG")
 
 
-def _recorder(job: Job) -> Recorder:
+def _open_recorder(job: Job) -> Recorder:
     """A new recording, or the one that an equal job left."""
     metadata = {"alocc_ros": alocc_ros.__version__, "model": job.provenance.model}
     metadata["weights"] = job.provenance.weights
     if job.restart:
         job.partial.unlink(missing_ok=True)
     if not job.partial.exists():
-        _write_notes(job)
+        _write_manifest(job)
         return Recorder(job.partial, metadata)
-    _check_notes(job)
+    _check_manifest(job)
     return Recorder.resume(job.partial, metadata)
 
 
 @contextlib.contextmanager
-def _alone(job: Job) -> Iterator[None]:
+def _locked(job: Job) -> Iterator[None]:
     """Nobody else writes this output meanwhile; the lock ends with the process, however it ends."""
     try:
-        stream = job.notes.open("a")
+        stream = job.manifest.open("a")
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -272,30 +272,30 @@ def _alone(job: Job) -> Iterator[None]:
             stream.close()
             raise OutputError(f"another run was writing {job.output} a moment ago; try again")
     except OSError as error:
-        raise OutputError(f"cannot write {job.notes}: {error.strerror}") from error
+        raise OutputError(f"cannot write {job.manifest}: {error.strerror}") from error
     with stream:
         try:
             yield
         finally:
             with contextlib.suppress(FileNotFoundError):
-                if job.notes.stat().st_size == 0:
-                    job.notes.unlink()
+                if job.manifest.stat().st_size == 0:
+                    job.manifest.unlink()
 
 
-def _write_notes(job: Job) -> None:
+def _write_manifest(job: Job) -> None:
     # In place, it holds the lock. Half of it does no harm: without a recording nobody reads it.
     try:
-        job.notes.write_text(json.dumps(job.identity, indent=1, default=str) + "\n")
+        job.manifest.write_text(json.dumps(job.identity, indent=1, default=str) + "\n")
     except OSError as error:
-        raise OutputError(f"cannot write {job.notes}: {error.strerror}") from error
+        raise OutputError(f"cannot write {job.manifest}: {error.strerror}") from error
 
 
-def _check_notes(job: Job) -> None:
+def _check_manifest(job: Job) -> None:
     try:
-        before = json.loads(job.notes.read_text())
+        before = json.loads(job.manifest.read_text())
     except (OSError, ValueError) as error:
         raise OutputError(
-            f"{job.partial} is there, but {job.notes.name} does not say what it is; "
+            f"{job.partial} is there, but {job.manifest.name} does not say what it is; "
             "--restart throws it away"
         ) from error
     now = json.loads(json.dumps(job.identity, default=str))
@@ -307,15 +307,15 @@ def _check_notes(job: Job) -> None:
         )
 
 
-def _leave(job: Job, recorder: Recorder) -> None:
+def _close_unfinished(job: Job, recorder: Recorder) -> None:
     """Closes what is there; nothing is left if that is nothing."""
     if recorder.frames:
         recorder.abandon()
     else:
         recorder.discard()
-        job.notes.unlink(missing_ok=True)
+        job.manifest.unlink(missing_ok=True)
 
 
-def _why_nothing(source: FrameSource) -> str:
+def _no_frames(source: FrameSource) -> str:
     reasons = ", ".join(f"{number} x {reason}" for reason, number in source.drops.items())
     return f"not one frame could be made of the bag ({reasons or 'no images'})"

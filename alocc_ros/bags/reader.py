@@ -20,89 +20,35 @@ from typing import Any, BinaryIO
 from mcap.records import Channel, Chunk, Message, Schema
 from mcap.stream_reader import StreamReader, breakup_chunk
 from rosbags.rosbag2 import Reader
-from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
+from alocc_ros import messages
+from alocc_ros.bags import cdr
 from alocc_ros.errors import AloccError, BagError
+from alocc_ros.outputs import OUTPUTS
 
 # Only these types are ever decoded. Their layout is the same in every ROS 2 release, so the
 # definitions inside a bag (which may be missing, or of types that nobody here can parse) are
 # not needed.
-IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
-CAMERA_INFO_TYPE = "sensor_msgs/msg/CameraInfo"
-TF_TYPE = "tf2_msgs/msg/TFMessage"
+IMAGE_TYPES = (messages.IMAGE, messages.COMPRESSED_IMAGE)
+CAMERA_INFO_TYPE = messages.CAMERA_INFO
+TF_TYPE = messages.TF_MESSAGE
 POSE_TYPES = (
     "nav_msgs/msg/Odometry",
     "geometry_msgs/msg/PoseStamped",
     "geometry_msgs/msg/PoseWithCovarianceStamped",
 )
-POINT_CLOUD_TYPE = "sensor_msgs/msg/PointCloud2"
+# In early recordings of `alocc run` the grid_info is JSON in one of these.
 STRING_TYPE = "std_msgs/msg/String"
-GRID_INFO_TYPE = "alocc_ros/msg/GridInfo"
-SEMANTIC_GRID_TYPE = "alocc_ros/msg/SemanticGrid"
-# What `alocc run` and the node publish beside those; played again, not read.
-OUTPUT_TYPES = (
-    "alocc_ros/msg/FrameStatusStamped",
-    "diagnostic_msgs/msg/DiagnosticArray",
-    "nav_msgs/msg/OccupancyGrid",
-    "visualization_msgs/msg/MarkerArray",
+KNOWN_TYPES = frozenset(
+    {
+        *IMAGE_TYPES,
+        CAMERA_INFO_TYPE,
+        TF_TYPE,
+        *POSE_TYPES,
+        STRING_TYPE,
+        *(output.type for output in OUTPUTS),
+    }
 )
-_KNOWN_TYPES = {
-    *IMAGE_TYPES,
-    CAMERA_INFO_TYPE,
-    TF_TYPE,
-    *POSE_TYPES,
-    POINT_CLOUD_TYPE,
-    STRING_TYPE,
-    GRID_INFO_TYPE,
-    SEMANTIC_GRID_TYPE,
-    *OUTPUT_TYPES,
-}
-
-# The node's own messages, field by field as in the .msg files of this package, which are not
-# installed with its Python side.
-OWN_TYPES = {
-    "alocc_ros/msg/FrameStatus": """
-        uint8 flags
-        string degraded
-        string reset
-        string[] missing_cameras""",
-    "alocc_ros/msg/GridGeometry": """
-        geometry_msgs/Point origin
-        float64 resolution
-        uint32 size_x
-        uint32 size_y
-        uint32 size_z""",
-    "alocc_ros/msg/SemanticClass": """
-        string name
-        std_msgs/ColorRGBA colour
-        bool is_free
-        bool is_ground
-        bool is_obstacle
-        bool can_move""",
-    GRID_INFO_TYPE: """
-        std_msgs/Header header
-        GridGeometry geometry
-        SemanticClass[] classes
-        string class_list
-        bool has_flow
-        string model
-        string weights_sha256
-        bool random_weights
-        string version""",
-    SEMANTIC_GRID_TYPE: """
-        std_msgs/Header header
-        FrameStatus status
-        GridGeometry geometry
-        bool has_flow
-        uint32[] flow_cells
-        float32[] flow
-        uint8[] confidence
-        uint8[] labels""",
-}
-
-_TYPESTORE = get_typestore(Stores.ROS2_HUMBLE)
-for _name, _definition in OWN_TYPES.items():
-    _TYPESTORE.register(get_types_from_msg(_definition, _name))
 
 _PROTOBUF = (
     "holds Foxglove protobuf messages (foxglove/nuscenes2mcap), not ROS messages; neither "
@@ -183,7 +129,7 @@ class Bag:
             BagError: the bytes are no such message.
         """
         try:
-            return _TYPESTORE.deserialize_cdr(record.data, record.type)
+            return cdr.TYPESTORE.deserialize_cdr(record.data, record.type)
         except Exception as error:  # whatever broken bytes make the decoder trip over
             raise BagError(
                 f"bag {self.path}: the message on {record.topic} at {record.log_time} ns is no "
@@ -293,7 +239,7 @@ class _Indexed:
         wanted = [
             c
             for c in self._connections
-            if topic_name(c.topic) in topics and _full_type(c.msgtype) in _KNOWN_TYPES
+            if topic_name(c.topic) in topics and _full_type(c.msgtype) in KNOWN_TYPES
         ]
         if not wanted:  # an empty list would mean "all" to rosbags
             return
@@ -402,7 +348,7 @@ class _Scanned:
         if not channel:
             return None
         topic = topic_name(channel.topic)
-        if topic not in topics or self.types.get(topic) not in _KNOWN_TYPES:
+        if topic not in topics or self.types.get(topic) not in KNOWN_TYPES:
             return None
         return Record(topic, self.types[topic], message.log_time, message.data)
 

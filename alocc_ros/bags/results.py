@@ -1,8 +1,8 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
-"""Voxel grids read back: what ``outputs.py`` and the node write, the other way round.
+"""Voxel grids read back out of recordings of ``alocc run`` and of the node, and out of NPZ files.
 
 A recording may hold several, each under a name of its own: ``/alocc/occupancy`` with
-``/alocc/grid_info`` beside it, which says what the labels mean and where the cells lie. A
+``/alocc/grid_info`` beside it, which describes labels and lattice. A
 node's dense ``voxels`` are taken before its ``occupancy``, which may have been thinned.
 """
 
@@ -13,40 +13,24 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from alocc_ros import messages
 from alocc_ros.arrays import POINT_DTYPE, point_fields
-from alocc_ros.bags.reader import (
-    GRID_INFO_TYPE,
-    POINT_CLOUD_TYPE,
-    SEMANTIC_GRID_TYPE,
-    STRING_TYPE,
-    TF_TYPE,
-    Bag,
-)
+from alocc_ros.bags.reader import STRING_TYPE, TF_TYPE, Bag
 from alocc_ros.errors import BagError, PoseError, StampError
 from alocc_ros.geometry import check_rigid
 from alocc_ros.grid import VoxelGrid
 from alocc_ros.labels import CLASS_LISTS, ClassList
+from alocc_ros.messages import GridInfo
 from alocc_ros.stream import conversions
 from alocc_ros.stream.transforms import TransformTree
 from alocc_ros.types import Occupancy
 
 _WORLDS = ("map", "world", "odom")  # what the frame is called in which the vehicle moves
 _MOST_CELLS = 1 << 27  # of a grid; a damaged file may claim anything
-_RANDOM_WEIGHTS = 4  # of the flags of alocc_ros/FrameStatus
-
-
-class GridInfo(NamedTuple):
-    """What is the same for every grid under one name."""
-
-    grid: VoxelGrid
-    classes: ClassList
-    model: str
-    random_weights: bool
-    has_flow: bool
 
 
 @dataclass(frozen=True)
@@ -71,7 +55,7 @@ class RecordedGrids:
         """Stamp (ns) of each grid, and how to get it.
 
         Raises:
-            BagError: the bag is damaged, or a message is not what its name says.
+            BagError: the bag is damaged, or a message is not of its type.
         """
         for record in self._bag.messages([self.topic]):
             message = self._bag.decode(record)
@@ -82,7 +66,7 @@ class RecordedGrids:
             yield stamp, lambda message=message, stamp=stamp: self._occupancy(message, stamp)
 
     def base_T_grid(self, frame: str) -> np.ndarray | None:  # [4, 4]
-        """Where the grid's ``frame`` is on the vehicle; None: at its base, as far as is told."""
+        """Where the grid's ``frame`` is on the vehicle; None: at its base, or not recorded."""
         if frame == self.base_frame:
             return None
         try:
@@ -99,7 +83,7 @@ class RecordedGrids:
             remarks = {
                 "degraded": status.degraded,
                 "reset": status.reset,
-                "random_weights": bool(status.flags & _RANDOM_WEIGHTS),
+                "random_weights": bool(status.flags & messages.STATUS_RANDOM_WEIGHTS),
             }
         else:
             labels, flow = _from_points(message, info, where)
@@ -120,7 +104,7 @@ class RecordedGrids:
         for world in _WORLDS:
             try:
                 return self._tree.lookup(world, self.base_frame, stamp)
-            except PoseError:  # nothing recorded says where the vehicle was
+            except PoseError:  # no pose was recorded
                 continue
         return np.eye(4)
 
@@ -134,8 +118,8 @@ def recorded_grids(bag: Bag, base_frame: str = "base_link") -> list[RecordedGrid
     found = {}
     for topic, kind in sorted(bag.types.items()):
         name, _, last = topic.rpartition("/")
-        wanted = {"occupancy": POINT_CLOUD_TYPE, "voxels": SEMANTIC_GRID_TYPE}.get(last)
-        if kind == wanted and bag.counts[topic]:
+        expected = {"occupancy": messages.POINT_CLOUD, "voxels": messages.SEMANTIC_GRID}.get(last)
+        if kind == expected and bag.counts[topic]:
             found[name] = topic  # "voxels" comes after "occupancy"
     if not found:
         return []
@@ -156,7 +140,10 @@ def _transforms(bag: Bag) -> TransformTree:
                     tree.add_static(parent, child, pose)
                 else:
                     tree.add(stamp, parent, child, pose)
-            except (PoseError, StampError):  # a link of somebody else's; ours are checked on use
+            except (
+                PoseError,
+                StampError,
+            ):  # of frames that may not be used; checked on use
                 continue
     return tree
 
@@ -164,39 +151,42 @@ def _transforms(bag: Bag) -> TransformTree:
 def _grid_info(bag: Bag, name: str, topic: str) -> GridInfo:
     beside = f"{name}/grid_info"
     record = next(bag.messages([beside]), None)
-    if record is None or bag.types[beside] not in (STRING_TYPE, GRID_INFO_TYPE):
+    if record is None or bag.types[beside] not in (STRING_TYPE, messages.GRID_INFO):
         raise BagError(
             f"bag {bag.path}: {beside} was not recorded, so nothing says what the labels of "
             f"{topic} mean; record it as well"
         )
     message = bag.decode(record)
     try:
-        if bag.types[beside] == GRID_INFO_TYPE:
-            return _info_of_node(message)
+        if bag.types[beside] == messages.GRID_INFO:
+            return _info_of_message(message)
         return _info_of_json(json.loads(message.data))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise BagError(f"bag {bag.path}: {beside} cannot be used ({_reason(error)})") from error
 
 
 def _info_of_json(entries: Any) -> GridInfo:
+    """Of an early recording of ``alocc run``."""
     grid = _grid(entries["lower_m"], entries["shape_xyz"], entries["resolution_m"])
     classes = entries["classes"]
     return GridInfo(
-        grid,
-        class_list(tuple(str(c["name"]) for c in classes)),
-        str(entries["model"]),
-        bool(entries["random_weights"]),
-        any(c["has_flow"] for c in classes),
+        grid=grid,
+        classes=class_list(tuple(str(c["name"]) for c in classes)),
+        model=str(entries["model"]),
+        weights=str(entries["weights"]),
+        random_weights=bool(entries["random_weights"]),
+        has_flow=any(c["has_flow"] for c in classes),
     )
 
 
-def _info_of_node(message: Any) -> GridInfo:
+def _info_of_message(message: Any) -> GridInfo:
     return GridInfo(
-        _grid_of_message(message.geometry),
-        class_list(tuple(c.name for c in message.classes)),
-        message.model,
-        bool(message.random_weights),
-        bool(message.has_flow),
+        grid=_grid_of_message(message.geometry),
+        classes=class_list(tuple(c.name for c in message.classes)),
+        model=message.model,
+        weights=f"{messages.SHA256}{message.weights_sha256}" if message.weights_sha256 else "",
+        random_weights=bool(message.random_weights),
+        has_flow=bool(message.has_flow),
     )
 
 
@@ -254,11 +244,11 @@ def _dense(message: Any, info: GridInfo, where: str) -> tuple[np.ndarray, np.nda
 
 def _from_points(message: Any, info: GridInfo, where: str) -> tuple[np.ndarray, np.ndarray | None]:
     """Labels and flow of a cloud of ``arrays.POINT_DTYPE``."""
-    said = [(f.name, f.offset, f.datatype, f.count) for f in message.fields]
+    recorded = [(f.name, f.offset, f.datatype, f.count) for f in message.fields]
     data = np.ascontiguousarray(message.data, np.uint8)
     number = int(message.width) * int(message.height)
     if (
-        said != point_fields(POINT_DTYPE)
+        recorded != point_fields(POINT_DTYPE)
         or message.point_step != POINT_DTYPE.itemsize
         or data.size != number * POINT_DTYPE.itemsize
     ):

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from scipy.spatial.transform import Rotation
 
-from alocc_ros.bags import messages
+from alocc_ros import messages
 from alocc_ros.bags.writer import Recorder
 from alocc_ros.geometry import inverse
 from alocc_ros.types import Calibration, CameraImage
@@ -187,8 +187,7 @@ def write_sample(
     extrinsics = [("base_link", c.upper(), cal.base_T_camera) for c, cal in cameras.items()]
     recorder = Recorder(path.with_name(path.name + ".partial"), {"source": "alocc_ros sample"})
     try:
-        static = messages.transforms(START, extrinsics)
-        recorder.write("/tf_static", "tf2_msgs/msg/TFMessage", START, static)
+        recorder.write("/tf_static", START, messages.transforms(START, extrinsics))
         for number in range(round(seconds * rate)):
             for camera, phase in PHASES_MS.items():
                 stamp = START + round(number * 1e9 / rate) + phase * 1_000_000
@@ -196,17 +195,13 @@ def write_sample(
                 source = CameraImage(
                     camera, stamp, jpeg(draw(cameras[camera], stamp, boxes)), "jpeg"
                 )
-                for topic, (kind, message) in {
-                    "/tf": ("tf2_msgs/msg/TFMessage", messages.transforms(stamp, poses)),
-                    f"/{camera.upper()}/camera_info": (
-                        "sensor_msgs/msg/CameraInfo",
-                        messages.camera_info(cameras[camera], stamp, camera.upper()),
-                    ),
-                    f"/{camera.upper()}/image_rect_compressed": messages.image(
-                        source, camera.upper()
-                    ),
+                frame, info = camera.upper(), cameras[camera]
+                for topic, message in {
+                    "/tf": messages.transforms(stamp, poses),
+                    f"/{frame}/camera_info": messages.camera_info(info, stamp, frame),
+                    f"/{frame}/image_rect_compressed": messages.image(source, frame),
                 }.items():
-                    recorder.write(topic, kind, stamp, message)
+                    recorder.write(topic, stamp, message)
             recorder.end_frame()
     except BaseException:
         recorder.discard()

@@ -3,7 +3,7 @@
 
 One frame is one compressed chunk, and a chunk is either completely in the file or not at all.
 So a recording that was cut off, by Ctrl-C or by a power failure, holds whole frames, and
-``Recorder.resume`` goes on behind the last of them; the result equals, byte for byte, what an
+``Recorder.resume`` appends behind the last of them; the result equals, byte for byte, what an
 undisturbed run writes.
 """
 
@@ -13,17 +13,18 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from mcap.records import Channel, Chunk, Message, Schema
 from mcap.stream_reader import StreamReader, breakup_chunk
 from mcap.writer import CompressionType, Writer
 
 import alocc_ros
-from alocc_ros.bags.messages import TYPESTORE
+from alocc_ros import messages
+from alocc_ros.bags import cdr
 from alocc_ros.errors import OutputError
+from alocc_ros.outputs import is_latched
 
-# What ``ros2 bag play`` needs to be told, so that who subscribes later gets it as well: reliable,
+# The QoS from which ``ros2 bag play`` knows to keep a message for later subscribers: reliable,
 # transient local, the last one is kept. Numbers of rmw, which every release reads.
 _FOREVER = "{sec: 9223372036, nsec: 854775807}"
 _LATCHED = f"""\
@@ -60,7 +61,7 @@ class Recorder:
         """
         self.path = path
         self.frames = 0
-        with self._telling_failures():
+        with self._os_errors_as_ours():
             self._file = path.open("wb")
             self._writer = Writer(
                 self._file, chunk_size=_NEVER_SPLIT, compression=CompressionType.ZSTD
@@ -73,7 +74,7 @@ class Recorder:
 
     @classmethod
     def resume(cls, path: Path, metadata: Mapping[str, str]) -> Recorder:
-        """Goes on behind the last whole frame of an unfinished ``path``.
+        """Opens an unfinished ``path`` to append behind its last whole frame.
 
         Raises:
             OutputError: the file cannot be read or written.
@@ -81,7 +82,7 @@ class Recorder:
         # The old file stays untouched until the new one holds all of it.
         recorder = cls(path.with_name(path.name + ".resumed"), metadata)
         try:
-            with recorder._telling_failures():
+            with recorder._os_errors_as_ours():
                 for frame in whole_frames(path):
                     for topic, type_name, log_time, data in frame:
                         recorder.write_bytes(topic, type_name, log_time, data)
@@ -93,10 +94,9 @@ class Recorder:
         recorder.path = path
         return recorder
 
-    def write(self, topic: str, type_name: str, log_time: int, message: Any) -> None:
-        """Adds ``message`` (of ``messages.py``) to the frame that is being written."""
-        data = TYPESTORE.serialize_cdr(message, type_name)
-        self.write_bytes(topic, type_name, log_time, bytes(data))
+    def write(self, topic: str, log_time: int, message: messages.Message) -> None:
+        """Adds ``message`` to the frame that is being written; ``log_time`` in ns."""
+        self.write_bytes(topic, message.type, log_time, cdr.encode(message))
 
     def write_bytes(
         self,
@@ -108,33 +108,32 @@ class Recorder:
     ) -> None:
         """Adds a message that is already serialised.
 
-        ``definition`` is the text of its type; empty: that of ROS 2 Humble.
+        ``definition`` is the text of its type; empty: that of ROS 2 Humble or of this package.
         """
         if topic not in self._channels:
             if type_name not in self._schemas:
-                if not definition:
-                    definition, _ = TYPESTORE.generate_msgdef(type_name, ros_version=2)
+                text = definition or cdr.definition(type_name)
                 self._schemas[type_name] = self._writer.register_schema(
-                    type_name, "ros2msg", definition.encode()
+                    type_name, "ros2msg", text.encode()
                 )
-            profile = {"offered_qos_profiles": _LATCHED} if _is_said_once(topic) else {}
+            profile = {"offered_qos_profiles": _LATCHED} if is_latched(topic) else {}
             self._channels[topic] = self._writer.register_channel(
                 topic, "cdr", self._schemas[type_name], profile
             )
         self._between_frames = False
-        with self._telling_failures():
+        with self._os_errors_as_ours():
             self._writer.add_message(self._channels[topic], log_time, data, log_time)
 
     def end_frame(self) -> None:
-        """Everything since the last call is one frame; it is on its way to the disk now."""
-        with self._telling_failures():
+        """Ends a frame, which is everything since the last call, and flushes it."""
+        with self._os_errors_as_ours():
             self._writer.flush()
         self.frames += 1
         self._between_frames = True
 
     def finish(self) -> None:
         """Writes the index and closes the file; what is there is a valid recording."""
-        with self._telling_failures():
+        with self._os_errors_as_ours():
             self._writer.finish()
             self._file.flush()
             os.fsync(self._file.fileno())
@@ -143,7 +142,7 @@ class Recorder:
     def publish(self, path: Path) -> None:
         """``finish``, then give the file its final name in one step."""
         self.finish()
-        with self._telling_failures():
+        with self._os_errors_as_ours():
             os.replace(self.path, path)
 
     def abandon(self) -> None:
@@ -162,7 +161,7 @@ class Recorder:
         self.path.unlink(missing_ok=True)
 
     @contextlib.contextmanager
-    def _telling_failures(self) -> Iterator[None]:
+    def _os_errors_as_ours(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
@@ -172,7 +171,7 @@ class Recorder:
 def whole_frames(path: Path) -> Iterator[list[tuple[str, str, int, bytes]]]:
     """The frames of a recording of ours: lists of (topic, type, log time in ns, bytes).
 
-    Ends without a word where the file does, or at the first damage.
+    Ends silently where the file does, or at the first damage.
     """
     schemas: dict[int, Schema] = {}
     channels: dict[int, Channel] = {}
@@ -201,10 +200,6 @@ def whole_frames(path: Path) -> Iterator[list[tuple[str, str, int, bytes]]]:
                     type_name = schemas[channel.schema_id].name
                     frame.append((channel.topic, type_name, one.log_time, one.data))
             yield frame
-
-
-def _is_said_once(topic: str) -> bool:
-    return topic == "/tf_static" or topic.endswith("/grid_info")
 
 
 def _is_chunk(record: object) -> bool:

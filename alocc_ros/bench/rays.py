@@ -14,7 +14,7 @@ import numpy as np
 from alocc_ros.grid import OCC3D_GRID
 from alocc_ros.labels import OPENOCC
 from alocc_ros.metrics.ray_scores import RayScores
-from alocc_ros.metrics.rays import cast, in_voxels, ray_directions, walk
+from alocc_ros.metrics.rays import in_voxels, ray_directions, raycast, raycast_reference
 from alocc_ros.ops import native
 
 
@@ -49,10 +49,14 @@ def main() -> None:
     timed("a pair of grids, RayIoU alone", runs,
           lambda: RayScores(OPENOCC).update(prediction, truth, origins))  # fmt: skip
     timed("one grid, rays only", runs,
-          lambda: cast(truth.labels, origins, directions, OPENOCC.free))  # fmt: skip
+          lambda: raycast(truth.labels, origins, directions, OPENOCC.free))  # fmt: skip
     timed("an empty grid, rays only", runs,
-          lambda: cast(empty, origins, directions, OPENOCC.free))  # fmt: skip
-    timed("one grid, numpy twin", 1, lambda: walk(truth.labels, start, direction, OPENOCC.free))
+          lambda: raycast(empty, origins, directions, OPENOCC.free))  # fmt: skip
+    timed(
+        "one grid, numpy reference",
+        1,
+        lambda: raycast_reference(truth.labels, start, direction, OPENOCC.free),
+    )
 
 
 def timed(what: str, runs: int, function: Callable[[], object]) -> None:

@@ -73,7 +73,7 @@ def _node(args: argparse.Namespace) -> int:
 
     from alocc_ros.errors import ParameterError
     from alocc_ros.records import find
-    from alocc_ros.ros.benchmark import plumbing, publishing
+    from alocc_ros.ros.benchmark import end_to_end, publishing
     from alocc_ros.runtime.device import resolve_device
 
     rate = args.rate or (1.0 if args.bag else 12.0)
@@ -88,16 +88,16 @@ def _node(args: argparse.Namespace) -> int:
         if args.publish:
             report = publishing.measure(status.update)
         else:
-            setup = plumbing.Setup(
+            setup = end_to_end.Setup(
                 args.seconds, args.raw, args.decode, args.bag, rate, model, device
             )
-            report = plumbing.measure(setup, status.update)
+            report = end_to_end.measure(setup, status.update)
     table = Table(title=report.title)
     for column in ("", "measured", "wanted", ""):
         table.add_column(column)
     for row in report.rows:
         table.add_row(
-            row.name, row.value, row.wanted, {True: "yes", False: "NO"}.get(row.holds, "")
+            row.name, row.value, row.required, {True: "yes", False: "NO"}.get(row.holds, "")
         )
     console.print(table)
     console.print(", ".join(f"{k} {v}" for k, v in report.environment.items()), style="dim")

@@ -7,6 +7,7 @@ import argparse
 from pathlib import Path
 
 from alocc_ros.cli._progress import bars
+from alocc_ros.datasets.formats import FORMATS
 from alocc_ros.errors import OutputError, ParameterError
 
 
@@ -27,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--version", help="tables to read, e.g. v1.0-mini (default: v1.0-trainval)")
     parser.add_argument(
         "--truth",
-        choices=["occ3d", "openocc", "surroundocc"],
+        choices=list(FORMATS),
         help="also write the labels of this benchmark",
     )
     parser.add_argument("--boxes", action="store_true", help="also write the annotated boxes")

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from alocc_ros.records import ModelRecord
-    from alocc_ros.ros.demo.drive import Driven
+    from alocc_ros.ros.demo.drive import DriveResult
     from alocc_ros.ros.demo.scores import Scored
     from alocc_ros.ros.demo.street import Street
 
@@ -173,13 +173,13 @@ def _forget(*paths: Path) -> None:
             raise OutputError(f"cannot write {path}: {error.strerror}") from error
 
 
-def _nothing(driven: Driven) -> int:
+def _nothing(driven: DriveResult) -> int:
     print("alocc: the node gave no results; it said:", file=sys.stderr)
-    print(driven.last_words.strip(), file=sys.stderr)
+    print(driven.node_output.strip(), file=sys.stderr)
     return 1
 
 
-def _tell(console: Console, scored: Scored, driven: Driven) -> None:
+def _tell(console: Console, scored: Scored, driven: DriveResult) -> None:
     from rich.table import Table
 
     from alocc_ros.ros.demo.report import score_rows, time_rows

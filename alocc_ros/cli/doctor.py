@@ -33,6 +33,7 @@ LIBRARIES = {
     "mcap": "mcap",
     "mcap_ros2": "mcap-ros2-support",
     "numpy": "numpy",
+    "pydantic.type_adapter": "pydantic",  # distributions have pydantic 1, which lacks it
     "rich": "rich",
     "rosbags": "rosbags",
     "safetensors": "safetensors",
@@ -309,7 +310,7 @@ def _abandoned() -> Finding:
 
 def _running(seconds: float) -> list[Finding]:
     """What nodes of this domain say about themselves."""
-    from alocc_ros.ros.hearing import statuses
+    from alocc_ros.ros.status_monitor import statuses
 
     heard = statuses(seconds)
     domain = os.environ.get("ROS_DOMAIN_ID") or "0"

@@ -18,13 +18,13 @@ import numpy as np
 
 from alocc_ros.cli._models import add_model_arguments, find_model, load_network
 from alocc_ros.datasets.infos import open_dataset
-from alocc_ros.datasets.nuscenes import Dataset, Scene
+from alocc_ros.datasets.samples import Dataset, Scene
 from alocc_ros.datasets.truth import check_present, missing_files
+from alocc_ros.distributed import World, process_group
 from alocc_ros.errors import OutputError, ParameterError
 from alocc_ros.evaluation.evaluate import Predictor, Report, Task, evaluate, write_report
-from alocc_ros.evaluation.processes import Processes, started
-from alocc_ros.evaluation.scoring import SCORINGS, Scoring, find_scoring
-from alocc_ros.evaluation.store import Folder
+from alocc_ros.evaluation.scoring import SCORINGS, Scoring, find_scoring, scoring_of
+from alocc_ros.evaluation.store import ResultStore
 from alocc_ros.evaluation.submission import check_about, write_submission
 from alocc_ros.metrics.sums import text_table
 
@@ -100,16 +100,16 @@ def run(args: argparse.Namespace) -> int:
     scoring.check_model(record)
     from alocc_ros.evaluation.network import network_predictor
 
-    with started() as processes:
-        dataset = _dataset(args, processes)
+    with process_group() as world:
+        dataset = _dataset(args, world)
         task = _task(args, dataset, scoring, record, scored)
-        counted = _counted(args, dataset, scoring)
-        pipeline, weights = _pipeline(args, record, weights_file, processes)
-        identity = processes.agree(_identity(args, record, weights, dataset, scored))
+        counted = _prior_scenes(args, dataset, scoring)
+        pipeline, weights = _pipeline(args, record, weights_file, world)
+        identity = world.broadcast(_identity(args, record, weights, dataset, scored))
         default = Path("evaluation", f"{record.name}-{scoring.name}-{args.split}")
-        folder = Folder(args.output or default, identity)
-        report = _watched(task, network_predictor(pipeline), processes, folder, args.restart)
-        if processes.rank == 0:
+        folder = ResultStore(args.output or default, identity)
+        report = _evaluated(task, network_predictor(pipeline), world, folder, args.restart)
+        if world.rank == 0:
             if args.submission:
                 _submit(args.submission, task, folder, {"method": record.name, **about})
             if scored:
@@ -117,13 +117,13 @@ def run(args: argparse.Namespace) -> int:
         reports = {record.name: report}
         for name, place, predictor in _baselines(args, counted, task, pipeline, record):
             about_it = {**identity, "predictor": name}
-            beside = Folder(folder.path / "baselines" / place, about_it)
+            baseline_store = ResultStore(folder.path / "baselines" / place, about_it)
             # A submission is of the network alone.
             alone = replace(task, keep_rays=False)
-            reports[name] = _watched(alone, predictor, processes, beside, args.restart)
-            if processes.rank == 0:
-                write_report(beside.path / "scores.json", reports[name], about_it)
-        if processes.rank == 0:
+            reports[name] = _evaluated(alone, predictor, world, baseline_store, args.restart)
+            if world.rank == 0:
+                write_report(baseline_store.path / "scores.json", reports[name], about_it)
+        if world.rank == 0:
             _print(args, reports, folder, record, scored)
     return 0
 
@@ -142,7 +142,7 @@ def _task(
     )
 
 
-def _counted(args: argparse.Namespace, dataset: Dataset, scoring: Scoring) -> Sequence[Scene]:
+def _prior_scenes(args: argparse.Namespace, dataset: Dataset, scoring: Scoring) -> Sequence[Scene]:
     """The scenes whose classes are counted; what is missing is told before work begins."""
     if not args.baselines:
         return ()
@@ -177,12 +177,12 @@ def _baselines(
 
 
 def _pipeline(
-    args: argparse.Namespace, record: ModelRecord, weights_file: Path | None, processes: Processes
+    args: argparse.Namespace, record: ModelRecord, weights_file: Path | None, world: World
 ) -> tuple[Pipeline, str]:
     """The pipeline, and where its weights come from in a few words."""
-    device = _device(args.device, processes)
+    device = _device(args.device, world)
     if args.deterministic:
-        _forbid_chance()
+        _make_deterministic()
     network, weights = load_network(record, weights_file, device, args.seed)
     from alocc_ros.evaluation.network import AS_IN_TRAINING
     from alocc_ros.pipeline import Pipeline
@@ -192,17 +192,17 @@ def _pipeline(
     return Pipeline(network, record, AS_IN_TRAINING, base_T_grid=base_T_grid), weights
 
 
-def _device(name: str, processes: Processes) -> str:
+def _device(name: str, world: World) -> str:
     """Each process of a machine takes a GPU of its own, as far as there are any."""
     import torch
 
-    if processes.count > 1 and name in ("auto", "cuda") and torch.cuda.is_available():
-        return f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count()}"
+    if world.size > 1 and name in ("auto", "cuda") and torch.cuda.is_available():
+        return f"cuda:{world.local_rank % torch.cuda.device_count()}"
     return name
 
 
-def _forbid_chance() -> None:
-    """On a GPU sums are made in whatever order threads come; not so from now on."""
+def _make_deterministic() -> None:
+    """On a GPU the order of a sum depends on its threads; from now on it does not."""
     import torch
 
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -230,10 +230,9 @@ def _identity(
     }
 
 
-def _dataset(args: argparse.Namespace, processes: Processes) -> Dataset:
-    from rich.console import Console
+def _dataset(args: argparse.Namespace, world: World) -> Dataset:
 
-    with Console(stderr=True, quiet=processes.rank > 0).status("reading tables") as status:
+    with world.console().status("reading tables") as status:
 
         def on_progress(what: str, done: int, total: int) -> None:
             status.update(f"reading {what}, {100 * done // max(total, 1)} %")
@@ -241,18 +240,18 @@ def _dataset(args: argparse.Namespace, processes: Processes) -> Dataset:
         return open_dataset(args.data, args.version, on_progress)
 
 
-def _watched(
-    task: Task, predictor: Predictor, processes: Processes, folder: Folder, restart: bool
+def _evaluated(
+    task: Task, predictor: Predictor, world: World, folder: ResultStore, restart: bool
 ) -> Report:
     """The evaluation, with a progress bar of the first process."""
-    with _progress(processes) as (on_todo, on_frame):
+    with _progress(world) as (on_todo, on_frame):
         try:
             return evaluate(
-                task, predictor, processes=processes, folder=folder,
+                task, predictor, world=world, folder=folder,
                 restart=restart, on_todo=on_todo, on_frame=on_frame,
             )  # fmt: skip
         except KeyboardInterrupt:
-            if processes.rank == 0:
+            if world.rank == 0:
                 done = sum(folder.done(scene) is not None for scene in task.scenes)
                 print(
                     f"alocc: {done} of {len(task.scenes)} scenes are done and kept in "
@@ -264,10 +263,9 @@ def _watched(
 
 @contextlib.contextmanager
 def _progress(
-    processes: Processes,
+    world: World,
 ) -> Iterator[tuple[Callable[[Sequence[Scene]], None], Callable[[Scene, int], None]]]:
     """A bar of the first process on a terminal; a line for each scene in a log."""
-    from rich.console import Console
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -277,11 +275,11 @@ def _progress(
         TimeRemainingColumn,
     )
 
-    console = Console(stderr=True, quiet=processes.rank > 0)
+    console = world.console()
     if not console.is_terminal:
         yield lambda todo: None, lambda scene, frames: _log(console, scene, frames)
         return
-    of = f" (process 1 of {processes.count})" if processes.count > 1 else ""
+    of = f" (process 1 of {world.size})" if world.size > 1 else ""
     progress = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -309,7 +307,7 @@ def _log(console: Any, scene: Scene, frames: int) -> None:
         console.print(f"{scene.name}: {frames} frames", highlight=False)
 
 
-def _submit(path: Path, task: Task, folder: Folder, about: dict[str, str]) -> None:
+def _submit(path: Path, task: Task, folder: ResultStore, about: dict[str, str]) -> None:
     from rich.console import Console
 
     def scenes() -> Iterator[Any]:
@@ -340,7 +338,7 @@ def _about(entries: Sequence[str]) -> dict[str, str]:
 def _print(
     args: argparse.Namespace,
     reports: Mapping[str, Report],
-    folder: Folder,
+    folder: ResultStore,
     record: ModelRecord,
     scored: bool,
 ) -> None:
@@ -367,7 +365,7 @@ def _print(
         print()
     if args.random_weights:
         print("the weights are random: the scores mean nothing")
-    for warning in _warnings(args, record):
+    for warning in _warnings(find_scoring(args.benchmark), record):
         print(f"alocc: warning: {warning}", file=sys.stderr)
     if scored:
         print(f"results  {folder.path / 'scores.json'}")
@@ -388,11 +386,12 @@ def _totals(reports: Mapping[str, Report]) -> dict[str, dict[str, float]]:
     }
 
 
-def _warnings(args: argparse.Namespace, record: ModelRecord) -> Iterator[str]:
-    if record.supervision == "camera_visible" and args.benchmark == "occ3d":
+def _warnings(scoring: Scoring, record: ModelRecord) -> Iterator[str]:
+    own = scoring_of(record)
+    if record.supervision == "camera_visible" and own.masked and not scoring.masked:
         yield (
             f"{record.name} was trained on what cameras see; it guesses elsewhere, so this is far "
-            "below what it is published with (--benchmark occ3d-mask)"
+            f"below what it is published with (--benchmark {own.name})"
         )
-    if record.supervision == "all" and args.benchmark == "occ3d-mask":
-        yield f"{record.name} was trained without the camera mask (--benchmark occ3d)"
+    if record.supervision == "all" and scoring.masked and not own.masked:
+        yield f"{record.name} was trained without the camera mask (--benchmark {own.name})"

@@ -60,9 +60,9 @@ def run(args: argparse.Namespace) -> int:
 
     from alocc_ros.bags.reader import Bag, topic_name
     from alocc_ros.ros import transport
-    from alocc_ros.ros.player import Account, Player, playable
+    from alocc_ros.ros.player import PlaybackStatistics, Player, playable
 
-    account = Account()
+    statistics = PlaybackStatistics()
     with Bag(args.bag) as bag:
         topics, unknown = playable(bag)
         if unknown:
@@ -88,16 +88,16 @@ def run(args: argparse.Namespace) -> int:
             )
             if alone := player.wait(args.wait):
                 print(f"nobody has subscribed to {', '.join(alone)}", file=sys.stderr)
-            player.play(account)
+            player.play(statistics)
             while args.loop:
-                player.play(account)
+                player.play(statistics)
             player.finish()
         finally:
-            if account.messages:
+            if statistics.messages:
                 print(
-                    f"played {account.messages} messages, {account.images} images in "
-                    f"{account.laps} whole laps, "
-                    f"late by {1e3 * account.behind:.0f} ms at most"
+                    f"played {statistics.messages} messages, {statistics.images} images in "
+                    f"{statistics.laps} whole laps, "
+                    f"late by {1e3 * statistics.behind:.0f} ms at most"
                 )
             rclpy.try_shutdown()
     return 0

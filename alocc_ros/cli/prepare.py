@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from alocc_ros.cli._progress import bars
 
 if TYPE_CHECKING:
-    from alocc_ros.datasets.nuscenes import Dataset, Scene
+    from alocc_ros.datasets.samples import Dataset, Scene
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,12 +62,13 @@ def run(args: argparse.Namespace) -> int:
 
 def _truth_lines(dataset: Dataset, scenes: list[Scene]) -> list[str]:
     """How much there is of each benchmark's labels."""
-    from alocc_ros.datasets.truth import BENCHMARKS, missing_files
+    from alocc_ros.datasets.formats import FORMATS
+    from alocc_ros.datasets.truth import missing_files
 
     samples = [sample for scene in scenes for sample in scene.samples]
     lines = []
-    for name in BENCHMARKS:
-        here = len(samples) - len(missing_files(dataset.root, samples, name))
+    for name, labels in FORMATS.items():
+        here = len(samples) - len(missing_files(dataset.root, samples, labels))
         if here:
             lines.append(f"labels of {name}: {here} of {len(samples)} key frames")
     return lines or ["no labels of any benchmark are there"]

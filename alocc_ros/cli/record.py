@@ -106,9 +106,9 @@ def _account(recorder: TopicRecorder, problems: list[str]) -> int:
         print(f"{count:7d}  {topic}")
     for problem in problems:
         print(f"alocc: warning: {problem}", file=sys.stderr)
-    if recorder.left_out:
+    if recorder.dropped:
         print(
-            f"alocc: warning: {recorder.left_out} messages are left out: the disk is too slow",
+            f"alocc: warning: {recorder.dropped} messages are left out: the disk is too slow",
             file=sys.stderr,
         )
     if not recorder.counts.total():

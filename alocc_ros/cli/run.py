@@ -22,7 +22,7 @@ from alocc_ros.stream.preset import load_preset, preset_names
 
 if TYPE_CHECKING:
     from alocc_ros.bags.frames import FrameSource
-    from alocc_ros.bags.job import Account, Job
+    from alocc_ros.bags.job import Job, JobStatistics
     from alocc_ros.pipeline import Pipeline
     from alocc_ros.records import ModelRecord
 
@@ -77,15 +77,14 @@ def run(args: argparse.Namespace) -> int:
     with Bag(args.bag) as bag:
         preset = preset or preset_of(bag)
         with _waiting("reading poses and cameras"):
-            source = FrameSource(bag, preset, args.calibration)
-        base_T_grid = source.base_T(args.grid_frame) if args.grid_frame else None
+            source = FrameSource(bag, preset, args.calibration, args.grid_frame)
         with _waiting(f"loading {record.name}"):
-            pipeline, weights = _pipeline(args, record, weights_file, base_T_grid)
-        job = _job(args, source, record, weights, base_T_grid, bag.identity(), preset)
+            pipeline, weights = _pipeline(args, record, weights_file, source.base_T_grid)
+        job = _job(args, source, record, weights, bag.identity(), preset)
         total = min(source.expected, args.max_frames or source.expected)
         with _progress(total) as on_stage, _stop_on_interrupt() as stopping:
-            account = process(job, source, pipeline, on_stage, stopping)
-        _print_summary(preset.name, job, source, pipeline, account)
+            statistics = process(job, source, pipeline, on_stage, stopping)
+        _print_summary(preset.name, job, source, pipeline, statistics)
         if bag.warning:
             print(f"alocc: warning: {bag.warning}", file=sys.stderr)
         if record.lidar_depth:
@@ -94,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
                 "gives it none: it sees worse than published",
                 file=sys.stderr,
             )
-    return 130 if account.interrupted else 0
+    return 130 if statistics.interrupted else 0
 
 
 def _check_output(output: Path, bag: Path) -> None:
@@ -135,7 +134,6 @@ def _job(
     source: FrameSource,
     record: ModelRecord,
     weights: str,
-    base_T_grid: np.ndarray | None,
     bag_identity: dict[str, Any],
     preset: Any,
 ) -> Job:
@@ -152,7 +150,7 @@ def _job(
             weights=weights,
             camera_frames=source.camera_frames,
             image_topics=topics if args.with_images else {},
-            base_T_grid=base_T_grid,
+            base_T_grid=source.base_T_grid,
         ),
         identity={
             "version": __version__,
@@ -195,7 +193,7 @@ def _waiting(what: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _progress(total: int) -> Iterator[Callable[[str, Account], None]]:
+def _progress(total: int) -> Iterator[Callable[[str, JobStatistics], None]]:
     """A progress bar on stderr, if that is a terminal."""
     from rich.console import Console
     from rich.progress import (
@@ -209,7 +207,7 @@ def _progress(total: int) -> Iterator[Callable[[str, Account], None]]:
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield lambda stage, account: None
+        yield lambda stage, statistics: None
         return
     progress = Progress(
         TextColumn("{task.description:<22}"),
@@ -224,10 +222,10 @@ def _progress(total: int) -> Iterator[Callable[[str, Account], None]]:
     with progress:
         task = progress.add_task("", total=total, rate="")
 
-        def on_stage(stage: str, account: Account) -> None:
-            recent = [s for t in ("total", "write") for s in account.latencies.get(t, [])[-10:]]
+        def on_stage(stage: str, statistics: JobStatistics) -> None:
+            recent = [s for t in ("total", "write") for s in statistics.latencies.get(t, [])[-10:]]
             rate = f"{len(recent) / 2 / sum(recent):.2f} frames/s" if recent else ""
-            progress.update(task, description=stage, completed=account.frames, rate=rate)
+            progress.update(task, description=stage, completed=statistics.frames, rate=rate)
 
         yield on_stage
 
@@ -252,22 +250,25 @@ def _stop_on_interrupt() -> Iterator[Callable[[], bool]]:
 
 
 def _print_summary(
-    preset: str, job: Job, source: FrameSource, pipeline: Pipeline, account: Account
+    preset: str, job: Job, source: FrameSource, pipeline: Pipeline, statistics: JobStatistics
 ) -> None:
-    partial = account.frames - account.complete
-    resumed = f", {account.resumed} of them from the run before" if account.resumed else ""
+    partial = statistics.frames - statistics.complete
+    resumed = f", {statistics.resumed} of them from the run before" if statistics.resumed else ""
     lines = [
-        ("frames", f"{account.frames} ({account.complete} complete, {partial} partial{resumed})"),
-        ("missing", _counts(account.missing)),
+        (
+            "frames",
+            f"{statistics.frames} ({statistics.complete} complete, {partial} partial{resumed})",
+        ),
+        ("missing", _counts(statistics.missing)),
         ("dropped", _counts(source.drops)),
         ("resets", _counts(pipeline.keyframes.resets)),
-        ("latency", _latency(account)),
+        ("latency", _latency(statistics)),
         ("preset", preset),
         ("model", f"{job.provenance.model}, {job.provenance.weights}"),
     ]
     if pipeline.random_weights:
         lines.append(("", "the weights are random: the output means nothing"))
-    if account.interrupted:
+    if statistics.interrupted:
         lines.append(("stopped", f"{job.partial} holds what is done"))
         lines.append(("", "run the same command again to go on"))
     else:
@@ -282,14 +283,14 @@ def _counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{number} x {name}" for name, number in sorted(counts.items()))
 
 
-def _latency(account: Account) -> str:
-    total = account.latencies.get("total")
+def _latency(statistics: JobStatistics) -> str:
+    total = statistics.latencies.get("total")
     if not total:
         return ""
     p50, p95 = (1e3 * np.percentile(total, q) for q in (50, 95))
     parts = [
         f"{stage} {1e3 * np.median(seconds):.0f}"
-        for stage, seconds in account.latencies.items()
+        for stage, seconds in statistics.latencies.items()
         if stage != "total"
     ]
     return f"p50 {p50:.0f} ms, p95 {p95:.0f} ms (median ms: {', '.join(parts)})"

@@ -56,8 +56,8 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from alocc_ros.errors import ParameterError
-    from alocc_ros.synthetic.job import write_bags, write_both, write_dataset
-    from alocc_ros.synthetic.nuscenes import Recipe
+    from alocc_ros.synthetic.dataset import write_bags, write_both, write_dataset
+    from alocc_ros.synthetic.nuscenes.spec import DatasetSpec
 
     split = args.split or (("val", args.scenes),)
     if sum(count for _, count in split) != args.scenes:
@@ -65,12 +65,12 @@ def run(args: argparse.Namespace) -> int:
         raise ParameterError(f"--split gives {counts} scenes, --scenes says {args.scenes}")
     device = _device(args.device)
     jobs = args.jobs or (torch.get_num_threads() if device == "cpu" else 1)
-    recipe = Recipe(
+    spec = DatasetSpec(
         args.seed, args.scenes, args.frames, args.size, not args.no_sweeps, tuple(split)
     )
     with bars() as on_progress:
         for_format = {"nuscenes": write_dataset, "bag": write_bags, "both": write_both}[args.format]
-        for_format(args.out, recipe, device, min(jobs, args.scenes), on_progress)
+        for_format(args.out, spec, device, min(jobs, args.scenes), on_progress)
     print(f"{args.scenes} scenes with {args.frames} key frames each in {args.out}")
     return 0
 

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     import torch
     from rich.console import Console
 
+    from alocc_ros.distributed import World
     from alocc_ros.training.config import TrainingConfig
-    from alocc_ros.training.parallel import World
     from alocc_ros.training.trainer import Report
 
 
@@ -48,24 +48,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train; alone, or as one of torchrun's processes."""
-    from rich.console import Console
-
     from alocc_ros.runtime.device import keep_freed_memory, resolve_device
 
     device = resolve_device(args.device)
     keep_freed_memory()
     import torch
 
-    from alocc_ros.training.parallel import joined
+    from alocc_ros.distributed import process_group
 
     torch.backends.cudnn.benchmark = True  # sizes stay the same: the fastest way is worth a search
 
     config = _config(args)
-    with joined(device.type) as world:
-        console = Console(stderr=True, quiet=world.rank > 0)
+    with process_group(device.type) as world:
         if device.type == "cuda" and world.size > 1:
             device = resolve_device(f"cuda:{world.local_rank}")
-        _train(args, config, device, world, console)
+        _train(args, config, device, world)
     return 0
 
 
@@ -99,43 +96,45 @@ def _train(
     config: TrainingConfig,
     device: torch.device,
     world: World,
-    console: Console,
 ) -> None:
     from alocc_ros import records
+    from alocc_ros.distributed import barrier
     from alocc_ros.network.checkpoint import read_state_dict
     from alocc_ros.network.model import Alocc
     from alocc_ros.network.variants import find_variant
-    from alocc_ros.training.parallel import wait_for_all
     from alocc_ros.training.randomness import seed_everything
     from alocc_ros.training.scores import evaluator
     from alocc_ros.training.source import NuScenesSource
-    from alocc_ros.training.start import randomise, spread_classes, take_over
+    from alocc_ros.training.start import initialise, load_matching, spread_classes
     from alocc_ros.training.trainer import Trainer, inter_index_max
 
+    console = world.console()
     record = records.find(config.model)
     variant = find_variant(record.variant)
     with console.status(f"reading {args.data}"):
         source = NuScenesSource(args.data, config.split, record, config.benchmark)
     seed_everything(config.seed)
     network = Alocc(variant, inter_index_max(variant, config))
-    randomise(network)
+    initialise(network)
     if config.spread_classes:
         spread_classes(network)
     if args.weights is not None:
         weights = read_state_dict(args.weights)
-        report = take_over(network, weights, record.channel_order, args.fresh)
+        report = load_matching(network, weights, record.channel_order, args.fresh)
         for line in report.lines():
             console.print(line, highlight=False)
     evaluate = None
     if config.evaluate_every:
-        evaluate = evaluator(args.data, config.evaluate_split, record, config.evaluate_scenes)
+        evaluate = evaluator(
+            args.data, config.evaluate_split, record, config.evaluate_scenes, world
+        )
     trainer = Trainer(network, record, source, config, args.output, device, world, evaluate)
     if args.resume:
         trainer.resume()
     if world.rank == 0:  # not before everything is known to fit
         args.output.mkdir(parents=True, exist_ok=True)
         config.write(args.output / "config.yaml")
-    wait_for_all()
+    barrier()
     console.print(
         f"{config.model} on {sum(map(len, source.scenes))} key frames of {len(source.scenes)} "
         f"scenes: steps {trainer.step} to {config.steps}, {trainer.slots} samples each, "

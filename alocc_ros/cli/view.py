@@ -20,8 +20,8 @@ from alocc_ros.errors import BagError, OutputError, ParameterError
 from alocc_ros.stream.preset import load_preset, preset_names
 
 if TYPE_CHECKING:
-    from alocc_ros.viewer.moments import Moment, View
-    from alocc_ros.viewer.sources import Source, Wishes
+    from alocc_ros.viewer.frames import FrameHandle, ViewFrame
+    from alocc_ros.viewer.source import ReadOptions, Source
 
 _FIRST_IN_NS = 10**12  # smaller stamps are seconds: as nanoseconds they were minutes after 1970
 
@@ -91,17 +91,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
     _check_outputs(args)
-    from alocc_ros.viewer.sources import (
+    from alocc_ros.viewer.inputs import open_sources
+    from alocc_ros.viewer.source import (
         TRUTH,
-        Wishes,
+        ReadOptions,
         as_truth,
-        in_order,
-        open_sources,
-        told_apart,
+        in_display_order,
+        with_distinct_names,
     )
 
     chosen = args.config or args.preset
-    wishes = Wishes(
+    options = ReadOptions(
         preset=load_preset(chosen) if chosen else None,
         calibration=args.calibration,
         scene=args.scene,
@@ -112,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
         with bars() as on_progress:
 
             def opened(path: Path) -> list[Source]:
-                return open_sources(path, _to_go_with(sources, wishes), stack, on_progress)
+                return open_sources(path, _options_beside(sources, options), stack, on_progress)
 
             for path in args.inputs:
                 sources += opened(path)
@@ -120,8 +120,8 @@ def run(args: argparse.Namespace) -> int:
         if args.truth:
             _check_truth(args.truth, truth, sources)
             sources = [s for s in sources if s.name != TRUTH] + truth
-        sources = told_apart(sources)
-        number = _show(args, in_order(sources))
+        sources = with_distinct_names(sources)
+        number = _show(args, in_display_order(sources))
     for path in filter(None, (args.png, args.animation, args.save)):
         print(f"{path}: {number} frame{'s' * (number > 1)}")
     for warning in dict.fromkeys(s.warning for s in sources if s.warning):
@@ -129,10 +129,10 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _to_go_with(sources: Sequence[Source], wishes: Wishes) -> Wishes:
-    """What is to be read of the next input."""
+def _options_beside(sources: Sequence[Source], options: ReadOptions) -> ReadOptions:
+    """How the next input is read beside those that are open."""
     classes = next((s.classes for s in sources if s.classes), "")
-    return dataclasses.replace(wishes, classes=classes, all_scenes=bool(sources))
+    return dataclasses.replace(options, classes=classes, all_scenes=bool(sources))
 
 
 def _check_truth(path: Path, truth: Sequence[Source], sources: Sequence[Source]) -> None:
@@ -182,17 +182,17 @@ def _asked_for(args: argparse.Namespace) -> str:
 
 def _show(args: argparse.Namespace, sources: Sequence[Source]) -> int:
     """Everything that was asked for; returns how many frames that were."""
-    from alocc_ros.viewer.moments import only_seen
-    from alocc_ros.viewer.sources import moments_of
+    from alocc_ros.viewer.layers import mask_unseen
+    from alocc_ros.viewer.source import matched_frames
 
     paired: set[Source] = set()
-    chosen = _chosen(args, moments_of(sources, paired.add))
+    chosen = _chosen(args, matched_frames(sources, paired.add))
     number = 0
     with contextlib.ExitStack() as stack:
         advance = stack.enter_context(_progress())
         outputs = _outputs(args, sources, stack)
-        for number, moment in enumerate(_matched(args, chosen, sources, paired), start=1):
-            view = only_seen(moment.look()) if args.camera_mask else moment.look()
+        for number, frame in enumerate(_matched(args, chosen, sources, paired), start=1):
+            view = mask_unseen(frame.load()) if args.camera_mask else frame.load()
             for output in outputs:
                 output(number - 1, view)
             advance()
@@ -203,18 +203,18 @@ def _show(args: argparse.Namespace, sources: Sequence[Source]) -> int:
 
 def _matched(
     args: argparse.Namespace,
-    moments: Iterator[Moment],
+    frames: Iterator[FrameHandle],
     sources: Sequence[Source],
     paired: set[Source],
-) -> Iterator[Moment]:
-    """The moments; an error if what they were to be matched with is of another time."""
+) -> Iterator[FrameHandle]:
+    """The frames; an error if the sources to be matched are of another time."""
     alone = args.frame is not None or args.stamp is not None or _one_picture(args)
     seen = False
-    for moment in moments:
+    for frame in frames:
         seen = True
         if alone:
             _check_matched(sources, paired)
-        yield moment
+        yield frame
     if seen:
         _check_matched(sources, paired)
 
@@ -229,32 +229,32 @@ def _check_matched(sources: Sequence[Source], paired: set[Source]) -> None:
             )
 
 
-def _chosen(args: argparse.Namespace, moments: Iterator[Moment]) -> Iterator[Moment]:
-    from alocc_ros.viewer.sources import TOLERANCE
+def _chosen(args: argparse.Namespace, frames: Iterator[FrameHandle]) -> Iterator[FrameHandle]:
+    from alocc_ros.viewer.source import TOLERANCE
 
     if args.stamp is not None:
-        near = nearest(moments, args.stamp)
+        near = nearest(frames, args.stamp)
         return iter([near] if near and abs(near.stamp - args.stamp) <= TOLERANCE else [])
     if args.frame is not None:
-        return itertools.islice(moments, args.frame, args.frame + 1)
-    return itertools.islice(moments, 1 if _one_picture(args) else args.max_frames)
+        return itertools.islice(frames, args.frame, args.frame + 1)
+    return itertools.islice(frames, 1 if _one_picture(args) else args.max_frames)
 
 
-def nearest(moments: Iterable[Moment], stamp: int) -> Moment | None:
+def nearest(frames: Iterable[FrameHandle], stamp: int) -> FrameHandle | None:
     """The one nearest to ``stamp`` (ns); they come in order of time."""
     best = None
-    for moment in moments:
-        if best and abs(moment.stamp - stamp) > abs(best.stamp - stamp):
+    for frame in frames:
+        if best and abs(frame.stamp - stamp) > abs(best.stamp - stamp):
             break
-        best = moment
+        best = frame
     return best
 
 
 def _outputs(
     args: argparse.Namespace, sources: Sequence[Source], stack: contextlib.ExitStack
-) -> list[Callable[[int, View], None]]:
+) -> list[Callable[[int, ViewFrame], None]]:
     """What is done with each view."""
-    outputs: list[Callable[[int, View], None]] = []
+    outputs: list[Callable[[int, ViewFrame], None]] = []
     if args.save or _on_screen(args):
         from alocc_ros.viewer.recording import Recording
 
@@ -267,17 +267,19 @@ def _outputs(
     return outputs
 
 
-def _pages(args: argparse.Namespace, stack: contextlib.ExitStack) -> Callable[[int, View], None]:
+def _pages(
+    args: argparse.Namespace, stack: contextlib.ExitStack
+) -> Callable[[int, ViewFrame], None]:
+    from alocc_ros.viewer.page import render_page
     from alocc_ros.viewer.pictures import ANIMATION_WIDTH, Animation, save_png
-    from alocc_ros.viewer.sheet import sheet
 
     animation = None
     if args.animation:
         animation = Animation(args.animation, args.width or ANIMATION_WIDTH, args.fps)
         stack.enter_context(animation)
 
-    def page_of(number: int, view: View) -> None:
-        page = sheet(view, plain_images=args.plain_images)
+    def page_of(number: int, view: ViewFrame) -> None:
+        page = render_page(view, plain_images=args.plain_images)
         if args.png:
             name = f"{number + (args.frame or 0):06d}_{view.stamp}.png"
             save_png(args.png if _one_picture(args) else args.png / name, page)

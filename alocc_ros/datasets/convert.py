@@ -19,23 +19,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from mcap.exceptions import McapError
 from mcap.reader import make_reader
 
-from alocc_ros import arrays
-from alocc_ros.bags import messages
-from alocc_ros.bags.outputs import Provenance, grid_info
+from alocc_ros import arrays, messages
 from alocc_ros.bags.writer import Recorder
 from alocc_ros.datasets.boxes import Box, box_lines, read_boxes
-from alocc_ros.datasets.nuscenes import (
+from alocc_ros.datasets.formats import find_format
+from alocc_ros.datasets.nuscenes import NuScenes
+from alocc_ros.datasets.samples import (
     ANCHOR,
     LIDAR,
     CameraSample,
     LidarSample,
-    NuScenes,
     OtherSample,
     Reading,
     Sample,
@@ -47,22 +45,18 @@ from alocc_ros.datasets.tables import OnProgress, nothing
 from alocc_ros.datasets.truth import (
     UNKNOWN,
     check_present,
-    find_benchmark,
     missing_files,
     read_truth,
 )
 from alocc_ros.errors import DataError, OutputError
+from alocc_ros.messages import GridInfo, Message
 from alocc_ros.types import Occupancy
 
 MAP, BASE = "map", "base_link"
-_CLOUD = "sensor_msgs/msg/PointCloud2"
-_MARKERS = "visualization_msgs/msg/MarkerArray"
-_TF = "tf2_msgs/msg/TFMessage"
 _LIDAR_DTYPE = np.dtype([(name, "<f4") for name in ("x", "y", "z", "intensity", "ring")])
 _CHUNK_NS = 500_000_000  # of a recording: what is read at once to play from a place in it
 
-# topic, type, log time (ns), message
-_Message = tuple[str, str, int, Any]
+_Message = tuple[str, int, Message]  # topic, log time (ns), message
 _Seen = CameraSample | LidarSample
 
 
@@ -188,25 +182,25 @@ def _write_static(recorder: Recorder, readings: Sequence[_Seen], stamp: int) -> 
         if not np.array_equal(mounts[_frame(reading)], _mount(reading)):
             raise DataError(f"{_frame(reading)} moves on the vehicle: {reading.path.name}")
     entries = [(BASE, frame, mount) for frame, mount in sorted(mounts.items())]
-    recorder.write("/tf_static", _TF, stamp, messages.transforms(stamp, entries))
+    recorder.write("/tf_static", stamp, messages.transforms(stamp, entries))
 
 
 def _instant(stamp: int, readings: list[Reading], labels: _Labels) -> Iterator[_Message]:
     """What was recorded at one stamp: where the vehicle was, and what was seen from there."""
     pose = messages.transforms(stamp, [(MAP, BASE, readings[0].map_T_base)])
-    yield "/tf", _TF, stamp, pose
+    yield "/tf", stamp, pose
     for reading in readings:
         if isinstance(reading, OtherSample):
             continue
         frame = _frame(reading)
         if isinstance(reading, CameraSample):
-            kind, message = messages.image(camera_image(reading), frame)
-            yield f"/{frame}/image_rect_compressed", kind, stamp, message
+            image = messages.image(camera_image(reading), frame)
+            yield f"/{frame}/image_rect_compressed", stamp, image
             info = messages.camera_info(reading.calibration, stamp, frame)
-            yield f"/{frame}/camera_info", "sensor_msgs/msg/CameraInfo", stamp, info
+            yield f"/{frame}/camera_info", stamp, info
         else:
             points = lidar_points(reading).view(_LIDAR_DTYPE).reshape(-1)
-            yield f"/{frame}", _CLOUD, stamp, messages.point_cloud(points, stamp, frame)
+            yield f"/{frame}", stamp, messages.point_cloud(points, stamp, frame)
         yield from labels.at(reading)
 
 
@@ -229,7 +223,7 @@ class _Labels:
         self._samples: dict[str, Sample] = {}  # by token of the reading, as below
         self._boxes: dict[str, list[Box]] = {}
         if benchmark is not None:
-            self._in_lidar_frame = find_benchmark(benchmark).in_lidar_frame
+            self._in_lidar_frame = find_format(benchmark).in_lidar_frame
             for sample in scene.samples:
                 anchor = sample.lidar if self._in_lidar_frame else sample.cameras[ANCHOR]
                 self._samples[anchor.token] = sample
@@ -243,7 +237,7 @@ class _Labels:
         if reading.token in self._boxes:
             lines = box_lines(self._boxes[reading.token])
             markers = messages.flow_markers(lines, reading.stamp, MAP, clear=True)
-            yield "/truth/boxes", _MARKERS, reading.stamp, markers
+            yield "/truth/boxes", reading.stamp, markers
         if reading.token in self._samples:
             yield from self._grid(self._samples[reading.token], reading)
 
@@ -251,15 +245,21 @@ class _Labels:
         stamp, frame = reading.stamp, LIDAR if self._in_lidar_frame else BASE
         occupancy = self._occupancy(sample, reading, frame)
         if not self.grids:
-            provenance = Provenance(f"{self._benchmark} labels", "none: these are labels", {}, {})
-            info = messages.string(grid_info(occupancy, provenance))
-            yield "/truth/grid_info", "std_msgs/msg/String", stamp, info
+            info = GridInfo(
+                grid=occupancy.grid,
+                classes=occupancy.classes,
+                model=f"{self._benchmark} labels",
+                weights="none: these are labels",
+                random_weights=False,
+                has_flow=occupancy.flow is not None,
+            )
+            yield "/truth/grid_info", stamp, messages.grid_info(info, stamp, frame)
         points = arrays.occupied_points(occupancy)
-        yield "/truth/occupancy", _CLOUD, stamp, messages.point_cloud(points, stamp, frame)
+        yield "/truth/occupancy", stamp, messages.point_cloud(points, stamp, frame)
         if occupancy.flow is not None:
             lines = arrays.flow_lines(occupancy)
             markers = messages.flow_markers(lines, stamp, frame, clear=not self.grids)
-            yield "/truth/flow_markers", _MARKERS, stamp, markers
+            yield "/truth/flow_markers", stamp, markers
         self.grids += 1
 
     def _occupancy(self, sample: Sample, reading: _Seen, frame: str) -> Occupancy:

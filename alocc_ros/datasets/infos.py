@@ -19,15 +19,8 @@ import numpy as np
 from PIL import Image
 
 from alocc_ros.datasets.boxes import CLASS_OF_CATEGORY, DETECTION_CLASSES, Box
-from alocc_ros.datasets.nuscenes import (
-    CameraSample,
-    Dataset,
-    LidarSample,
-    NuScenes,
-    Sample,
-    Scene,
-    pose_matrices,
-)
+from alocc_ros.datasets.nuscenes import NuScenes, pose_matrices
+from alocc_ros.datasets.samples import CameraSample, Dataset, LidarSample, Sample, Scene
 from alocc_ros.datasets.splits import read_splits
 from alocc_ros.datasets.tables import OnProgress, nothing
 from alocc_ros.errors import DataError

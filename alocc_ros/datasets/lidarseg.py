@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from alocc_ros.datasets.files import read_bytes, read_npz
-from alocc_ros.datasets.nuscenes import LidarSample
+from alocc_ros.datasets.samples import LidarSample
 from alocc_ros.datasets.tables import read_columns
 from alocc_ros.errors import DataError
 from alocc_ros.files import whole_file

@@ -9,7 +9,7 @@ from pathlib import Path
 from alocc_ros.datasets.boxes import read_boxes
 from alocc_ros.datasets.infos import PREFIX, write_infos
 from alocc_ros.datasets.lidarseg import labels_path, lidarseg_files, read_categories, write_labels
-from alocc_ros.datasets.nuscenes import Dataset, Scene
+from alocc_ros.datasets.samples import Dataset, Scene
 from alocc_ros.datasets.splits import official_splits
 from alocc_ros.datasets.tables import OnProgress, nothing
 from alocc_ros.datasets.truth import check_present

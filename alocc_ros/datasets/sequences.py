@@ -1,7 +1,7 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
 """Key frames as sequences: what came before each, and where a temporal memory begins.
 
-As the reference counts them (spec data_and_metrics.md section 1, training.md section 2), except
+As the reference counts them (docs/network.md section T2), except
 that a scene stays together when another one was recorded at the same time.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from alocc_ros.datasets.nuscenes import Sample
+from alocc_ros.datasets.samples import Sample
 from alocc_ros.geometry import inverse
 
 
@@ -64,9 +64,9 @@ def steps(samples: Sequence[Sample], sequences: Sequence[Sequence[int]]) -> list
         for scene in whole_scenes(samples)
         for previous, index in zip(scene, scene[1:], strict=False)
     }
-    walked = []
+    found = []
     for sequence in sequences:
-        walk = []
+        of_sequence = []
         for place, index in enumerate(sequence):
             previous = sequence[place - 1] if place else index
             moved = (
@@ -75,6 +75,6 @@ def steps(samples: Sequence[Sample], sequences: Sequence[Sequence[int]]) -> list
                 else np.eye(4)
             )
             adjacent = before.get(index, index)
-            walk.append(Step(index, place == 0, adjacent, moved.astype(np.float32)))
-        walked.append(walk)
-    return walked
+            of_sequence.append(Step(index, place == 0, adjacent, moved.astype(np.float32)))
+        found.append(of_sequence)
+    return found

@@ -27,7 +27,7 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     "num_lidar_pts": int,
     "num_radar_pts": int,
 }
-_CHUNK = 1 << 23  # characters; no row comes near to this
+CHUNK = 1 << 23  # characters; no row comes near to this
 _BETWEEN = re.compile(r"\s*,?\s*")
 
 
@@ -80,7 +80,7 @@ def read_columns(
 
 
 def _rows(stream: TextIO, read_more: Callable[[], None]) -> Iterator[Any]:
-    text = stream.read(_CHUNK).lstrip()
+    text = stream.read(CHUNK).lstrip()
     if not text.startswith("["):
         raise ValueError("it does not begin with [")
     scan = json.JSONDecoder().raw_decode
@@ -92,8 +92,8 @@ def _rows(stream: TextIO, read_more: Callable[[], None]) -> Iterator[Any]:
             if following == len(text):  # a number or the rest of a name might go on
                 raise ValueError("it ends within the list")
         except ValueError as error:
-            more = stream.read(_CHUNK)
-            if not more or len(text) - at > _CHUNK:
+            more = stream.read(CHUNK)
+            if not more or len(text) - at > CHUNK:
                 raise ValueError(str(error).partition(": line")[0]) from error
             text, at = text[at:] + more, 0
             read_more()

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from alocc_ros.datasets.nuscenes import Sample, Scene
-from alocc_ros.datasets.truth import Truth, find_benchmark, read_truth
+from alocc_ros.datasets.samples import Sample, Scene
+from alocc_ros.datasets.truth import Truth, read_truth
 from alocc_ros.errors import DataError
 from alocc_ros.evaluation.evaluate import Predictor
 from alocc_ros.evaluation.scoring import Scoring
@@ -63,10 +63,10 @@ def class_prior(root: Path, scenes: Sequence[Scene], scoring: Scoring) -> ClassP
     Raises:
         DataError: no scenes, or a file is missing or damaged.
     """
-    kind = find_benchmark(scoring.labels)
-    counts = np.zeros((len(kind.classes.names), *kind.grid.shape), dtype=np.uint32)
-    moving = np.zeros(kind.grid.shape, dtype=np.uint32)
-    velocity = np.zeros((*kind.grid.shape, 2), dtype=np.float32)
+    labels_of = scoring.labels
+    counts = np.zeros((len(labels_of.classes.names), *labels_of.grid.shape), dtype=np.uint32)
+    moving = np.zeros(labels_of.grid.shape, dtype=np.uint32)
+    velocity = np.zeros((*labels_of.grid.shape, 2), dtype=np.float32)
     if not scenes:
         raise DataError("a class prior needs scenes to count in, and there are none")
     for scene in scenes:
@@ -76,15 +76,15 @@ def class_prior(root: Path, scenes: Sequence[Scene], scoring: Scoring) -> ClassP
             for label in np.unique(truth.labels[known]):
                 counts[label] += known & (truth.labels == label)
             if truth.flow is not None:
-                moves = known & np.isin(truth.labels, kind.classes.flow)
+                moves = known & np.isin(truth.labels, labels_of.classes.flow)
                 moves &= np.isfinite(truth.flow).all(-1)
                 moving += moves
                 velocity[moves] += truth.flow[moves]
-    labels = np.where(counts.any(0), counts.argmax(0), kind.classes.free).astype(np.uint8)
+    labels = np.where(counts.any(0), counts.argmax(0), labels_of.classes.free).astype(np.uint8)
     flow = None
     if scoring.flow:
         flow = velocity / np.maximum(moving, 1)[..., None].astype(np.float32)
-    return ClassPrior(labels, flow, kind.grid, kind.classes)
+    return ClassPrior(labels, flow, labels_of.grid, labels_of.classes)
 
 
 def _known(truth: Truth, scoring: Scoring) -> np.ndarray:  # [X, Y, Z] bool

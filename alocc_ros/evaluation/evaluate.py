@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from alocc_ros.datasets.nuscenes import Sample, Scene
+from alocc_ros.datasets.samples import Sample, Scene
 from alocc_ros.datasets.truth import check_present, missing_files, missing_images, read_truth
+from alocc_ros.distributed import SINGLE_PROCESS, World
 from alocc_ros.errors import AloccError, ModelError
-from alocc_ros.evaluation.processes import Processes
 from alocc_ros.evaluation.scoring import (
     Results,
     Scores,
@@ -28,9 +28,9 @@ from alocc_ros.evaluation.scoring import (
     check_prediction,
     ray_origins,
 )
-from alocc_ros.evaluation.store import Folder, Rays, pack, unpack
+from alocc_ros.evaluation.store import Rays, ResultStore, pack, unpack
 from alocc_ros.files import whole_file
-from alocc_ros.metrics.rays import Hits, cast, ray_directions
+from alocc_ros.metrics.rays import Hits, ray_directions, raycast
 from alocc_ros.types import Occupancy
 
 # Called with a scene, it forgets what came before and gives what predicts the scene's samples,
@@ -64,7 +64,7 @@ class Task:
     lidar: bool = False
 
     def scores(self) -> Scores:
-        """Accumulators of which nothing is counted yet."""
+        """Empty accumulators."""
         return self.scoring.scores(self.reference_exact) if self.scored else {}
 
 
@@ -105,8 +105,8 @@ def evaluate(
     task: Task,
     predictor: Predictor,
     *,
-    processes: Processes | None = None,
-    folder: Folder | None = None,
+    world: World = SINGLE_PROCESS,
+    folder: ResultStore | None = None,
     restart: bool = False,
     on_todo: OnTodo = lambda todo: None,
     on_frame: OnFrame = lambda scene, frames: None,
@@ -116,7 +116,7 @@ def evaluate(
     Args:
         task: what to do.
         predictor: is called with each scene, and what it gives with each of its samples.
-        processes: those that share the work; None: this one alone.
+        world: the processes that share the work.
         folder: what was done before is taken from it, and what gets done goes there. Rank 0
             decides, so the others need not see the same disk; only rays are not sent.
         restart: forget what was done before.
@@ -127,9 +127,8 @@ def evaluate(
         AloccError: files are missing (all of them are named before work begins), or cannot be
             read, or the predictions do not fit the benchmark. Scenes that are done are kept.
     """
-    processes = processes or Processes()
-    todo = _todo(task, processes, folder, restart)
-    mine = todo[processes.rank :: processes.count]
+    todo = _pending(task, world, folder, restart)
+    mine = todo[world.rank :: world.size]
     on_todo(mine)
     packed: dict[str, bytes] = {}
     with ThreadPoolExecutor(1, thread_name_prefix="alocc-scores") as scorer:
@@ -137,22 +136,22 @@ def evaluate(
             packed[scene.name], rays = _scene(task, scene, predictor, scorer, on_frame)
             if folder is not None:
                 folder.keep(scene, packed[scene.name], rays)
-    return _report(task, _all_packed(task, packed, todo, processes, folder))
+    return _report(task, _all_packed(task, packed, todo, world, folder))
 
 
-def _todo(task: Task, processes: Processes, folder: Folder | None, restart: bool) -> list[Scene]:
+def _pending(task: Task, world: World, folder: ResultStore | None, restart: bool) -> list[Scene]:
     """Scenes that are not done; all processes agree on them, or fail together."""
     plan: dict[str, Any] = {}
-    if processes.rank == 0:
+    if world.rank == 0:
         try:
             _check_files(task)
             if folder is not None:
                 folder.prepare(restart)
             plan["todo"] = [s.name for s in task.scenes if not _is_done(task, s, folder)]
         except AloccError as error:
-            processes.agree({"error": str(error)})
+            world.broadcast({"error": str(error)})
             raise
-    plan = processes.agree(plan)
+    plan = world.broadcast(plan)
     if "error" in plan:
         raise AloccError(plan["error"])
     return [scene for scene in task.scenes if scene.name in set(plan["todo"])]
@@ -172,7 +171,7 @@ def _check_files(task: Task) -> None:
     check_present(missing, f"{task.root}, which this evaluation reads,")
 
 
-def _is_done(task: Task, scene: Scene, folder: Folder | None) -> bool:
+def _is_done(task: Task, scene: Scene, folder: ResultStore | None) -> bool:
     if folder is None or folder.done(scene) is None:
         return False
     return not task.keep_rays or folder.has_rays(scene)
@@ -197,7 +196,7 @@ def _scene(
     if before is not None:
         before.result()
     state = {kind: accumulator.state() for kind, accumulator in scores.items()}
-    return pack(state), _together(ends) if task.keep_rays else None
+    return pack(state), _concatenated(ends) if task.keep_rays else None
 
 
 def _score(
@@ -216,23 +215,25 @@ def _score(
             )
             hits = add_frame(scores, task.scoring, prediction, truth, origins)
         if task.keep_rays:
-            ends.append(_ends(prediction, hits, origins))
+            ends.append(_ray_ends(prediction, hits, origins))
     except AloccError as error:
         raise type(error)(f"{sample.name}: {error}") from error
 
 
-def _ends(prediction: Occupancy, hits: Hits | None, origins: np.ndarray) -> tuple[np.ndarray, ...]:
+def _ray_ends(
+    prediction: Occupancy, hits: Hits | None, origins: np.ndarray
+) -> tuple[np.ndarray, ...]:
     """Class, distance and flow at the end of every ray, in the challenge's precision."""
     if prediction.flow is None:
         raise ModelError("the prediction has no flow, which the challenge wants")
     if hits is None:
         free, grid = prediction.classes.free, prediction.grid
-        hits = cast(prediction.labels, origins, ray_directions(), free, grid)
+        hits = raycast(prediction.labels, origins, ray_directions(), free, grid)
     labels, flow = hits.take(prediction.labels), hits.take(prediction.flow)
     return labels, hits.distance.astype(np.float16), flow.astype(np.float16)
 
 
-def _together(ends: Sequence[tuple[np.ndarray, ...]]) -> Rays:
+def _concatenated(ends: Sequence[tuple[np.ndarray, ...]]) -> Rays:
     counts = np.array([len(labels) for labels, _, _ in ends])
     return Rays(counts, *(np.concatenate(part) for part in zip(*ends, strict=True)))
 
@@ -241,22 +242,22 @@ def _all_packed(
     task: Task,
     packed: dict[str, bytes],
     todo: list[Scene],
-    processes: Processes,
-    folder: Folder | None,
+    world: World,
+    folder: ResultStore | None,
 ) -> dict[str, bytes]:
     """The counts of every scene, to every process: those of before are with rank 0."""
-    if processes.rank == 0 and folder is not None:
+    if world.rank == 0 and folder is not None:
         for scene in task.scenes:
             if scene.name not in packed and (content := folder.done(scene)) is not None:
                 packed[scene.name] = content
-    if processes.count == 1:
+    if world.size == 1:
         return packed
     arrays = {name: np.frombuffer(content, np.uint8) for name, content in packed.items()}
     everything: dict[str, bytes] = {}
-    for content in processes.gather(pack({"scenes": arrays})):
+    for content in world.all_gather(pack({"scenes": arrays})):
         scenes = unpack(content).get("scenes", {})
         everything |= {name: array.tobytes() for name, array in scenes.items()}
-    if processes.rank == 0 and folder is not None:
+    if world.rank == 0 and folder is not None:
         for scene in todo:
             if folder.done(scene) is None:
                 folder.keep(scene, everything[scene.name], None)

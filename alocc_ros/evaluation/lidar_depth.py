@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from alocc_ros.datasets.nuscenes import Sample, lidar_points
+from alocc_ros.datasets.samples import Sample, lidar_points
 from alocc_ros.geometry import inverse, project
-from alocc_ros.stream.images import Crop
+from alocc_ros.stream.image_geometry import Crop
 from alocc_ros.types import CAMERAS
 
 
@@ -16,7 +16,7 @@ def lidar_depth(
     input_size: tuple[int, int],  # height and width
     depth_range: tuple[float, float],  # m
 ) -> np.ndarray:  # [N, H, W] float32 m, 0: no return
-    """The nearest return within the range, at each pixel (training.md 4.1).
+    """The nearest return within the range, at each pixel (docs/network.md section T4).
 
     Raises:
         DataError: the LiDAR's file is not there, or cut off.

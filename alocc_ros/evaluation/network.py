@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from alocc_ros.datasets.nuscenes import Sample, Scene, frame_set
+from alocc_ros.datasets.samples import Sample, Scene, frame_set
 from alocc_ros.evaluation.evaluate import Predictor
 from alocc_ros.evaluation.lidar_depth import lidar_depth
 from alocc_ros.pipeline import Pipeline

@@ -9,22 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from alocc_ros.datasets.nuscenes import Scene
-from alocc_ros.datasets.truth import Truth, find_benchmark
+from alocc_ros.datasets.formats import FORMATS, LabelFormat, VoxelAccumulator, format_of
+from alocc_ros.datasets.samples import Scene
+from alocc_ros.datasets.truth import Truth
 from alocc_ros.errors import DataError, ModelError, ParameterError
+from alocc_ros.grid import VoxelGrid
 from alocc_ros.labels import ClassList
 from alocc_ros.metrics.ray_scores import RayResult, RayScores
 from alocc_ros.metrics.rays import Hits, lidar_origins
-from alocc_ros.metrics.voxels import (
-    WITHOUT_OTHERS,
-    SurroundOccReference,
-    VoxelResult,
-    VoxelScores,
-)
-from alocc_ros.records import ModelRecord
+from alocc_ros.metrics.voxels import VoxelResult
+from alocc_ros.records import SUPERVISIONS, ModelRecord
 from alocc_ros.types import Occupancy
 
-Scores = Mapping[str, VoxelScores | SurroundOccReference | RayScores]
+Scores = Mapping[str, VoxelAccumulator | RayScores]
 Results = Mapping[str, VoxelResult | RayResult]
 
 
@@ -34,38 +31,35 @@ class Scoring:
 
     Attributes:
         name: on the command line.
-        labels: which labels are the truth, a name of ``datasets.truth.BENCHMARKS``.
+        labels: which labels are the truth.
         masked: only voxels that a camera sees count.
         voxels, rays, flow: which scores there are.
+        trained_on: of ``records.SUPERVISIONS``, those of the models that these scores are
+            published of; others guess where this benchmark looks, or are not judged where they
+            could be.
     """
 
     name: str
-    labels: str
+    labels: LabelFormat
     masked: bool = False
     voxels: bool = False
     rays: bool = False
     flow: bool = False
+    trained_on: tuple[str, ...] = SUPERVISIONS
 
     @property
     def classes(self) -> ClassList:
         """What the labels mean."""
-        return find_benchmark(self.labels).classes
+        return self.labels.classes
 
     def scores(self, reference_exact: bool = False) -> Scores:
-        """Accumulators of which nothing is counted yet."""
+        """Empty accumulators."""
         scores: dict[str, Any] = {}
-        if self.labels == "surroundocc":
-            scores["voxels"] = (
-                SurroundOccReference()
-                if reference_exact
-                else VoxelScores(self.classes, WITHOUT_OTHERS)
-            )
-        elif self.voxels:
-            scores["voxels"] = VoxelScores(self.classes, reference_exact=reference_exact)
+        if self.voxels:
+            scores["voxels"] = self.labels.voxel_scores(reference_exact)
         if self.rays:
-            grid = find_benchmark(self.labels).grid
             scores["rays"] = RayScores(
-                self.classes, self.flow, grid, reference_exact=reference_exact
+                self.classes, self.flow, self.labels.grid, reference_exact=reference_exact
             )
         return scores
 
@@ -75,7 +69,7 @@ class Scoring:
         Raises:
             ModelError: other classes, another grid, or no flow.
         """
-        truth = find_benchmark(self.labels)
+        truth = self.labels
         if record.classes != truth.classes:
             raise ModelError(
                 f"{record.name} gives the classes of {record.classes.name}, "
@@ -83,24 +77,59 @@ class Scoring:
             )
         if self.flow and not record.flow:
             raise ModelError(f"{record.name} gives no flow, which {self.name} scores")
-        if (record.frame == "lidar") != truth.in_lidar_frame:
+        if record.frame != truth.frame:
             frame = "LiDAR's" if truth.in_lidar_frame else "vehicle's"
             raise ModelError(
                 f"{record.name} sees in the {record.frame} frame, "
                 f"but the voxels of {self.name} lie in the {frame}"
             )
         if record.grid != truth.grid:
-            raise ModelError(f"{record.name} has other voxels than {self.name}: {record.grid}")
+            raise ModelError(
+                f"{record.name} has other voxels than {self.name}, and a prediction is not "
+                f"resampled: {_in_words(record.grid)}, not {_in_words(truth.grid)}"
+            )
+
+
+def _in_words(grid: VoxelGrid) -> str:
+    size = " x ".join(map(str, grid.shape))
+    return f"{size} of {grid.resolution:g} m from {grid.lower}"
 
 
 SCORINGS = {
     s.name: s
     for s in (
-        Scoring("occ3d", "occ3d", voxels=True, rays=True),
-        Scoring("occ3d-mask", "occ3d", voxels=True, masked=True),
-        Scoring("openocc", "openocc", rays=True, flow=True),
-        Scoring("openocc-mask", "openocc", masked=True, voxels=True, rays=True, flow=True),
-        Scoring("surroundocc", "surroundocc", voxels=True),
+        Scoring(
+            "occ3d",
+            FORMATS["occ3d"],
+            voxels=True,
+            rays=True,
+            trained_on=("all", "ray_visible", "visible"),
+        ),
+        Scoring(
+            "occ3d-mask",
+            FORMATS["occ3d"],
+            voxels=True,
+            masked=True,
+            trained_on=("camera_visible",),
+        ),
+        Scoring(
+            "openocc",
+            FORMATS["openocc"],
+            rays=True,
+            flow=True,
+            trained_on=("all", "ray_visible", "camera_visible"),
+        ),
+        Scoring(
+            "openocc-mask",
+            FORMATS["openocc"],
+            masked=True,
+            voxels=True,
+            rays=True,
+            flow=True,
+            trained_on=("visible",),
+        ),
+        Scoring("surroundocc", FORMATS["surroundocc"], voxels=True),
+        Scoring("openoccupancy", FORMATS["openoccupancy"], voxels=True),
     )
 }
 
@@ -116,13 +145,23 @@ def find_scoring(name: str) -> Scoring:
     return SCORINGS[name]
 
 
+def scoring_of(record: ModelRecord) -> Scoring:
+    """The benchmark that a model was trained for."""
+    labels = format_of(record)
+    return next(
+        scoring
+        for scoring in SCORINGS.values()
+        if scoring.labels == labels and record.supervision in scoring.trained_on
+    )
+
+
 def check_prediction(prediction: Occupancy, scoring: Scoring, where: str) -> None:
     """That a prediction is about the same voxels and classes as the truth.
 
     Raises:
         ModelError: it is not.
     """
-    truth = find_benchmark(scoring.labels)
+    truth = scoring.labels
     if prediction.classes != truth.classes or prediction.grid != truth.grid:
         raise ModelError(
             f"{where}: the prediction has the classes of {prediction.classes.name} in "

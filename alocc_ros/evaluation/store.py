@@ -15,7 +15,7 @@ from urllib.parse import quote
 import numpy as np
 
 from alocc_ros.datasets.files import read_npz
-from alocc_ros.datasets.nuscenes import Scene
+from alocc_ros.datasets.samples import Scene
 from alocc_ros.errors import DataError, OutputError
 from alocc_ros.files import whole_file
 
@@ -55,7 +55,7 @@ def unpack(content: bytes) -> State:
     return state
 
 
-class Folder:
+class ResultStore:
     """The folder of one evaluation; ``scenes/`` holds a file for each scene that is done.
 
     Attributes:

@@ -12,7 +12,7 @@ import numpy as np
 from alocc_ros.errors import MetricError
 from alocc_ros.grid import OCC3D_GRID, VoxelGrid
 from alocc_ros.labels import ClassList
-from alocc_ros.metrics.rays import Hits, cast, ray_directions
+from alocc_ros.metrics.rays import Hits, ray_directions, raycast
 from alocc_ros.metrics.sums import (
     IGNORED,
     Sums,
@@ -188,8 +188,8 @@ class RayScores(Sums):
             prediction.labels, self.classes, "prediction", shape=self.grid.shape
         )
         flows = (self._velocities(prediction, "prediction"), self._velocities(truth, "truth"))
-        hits = cast(labels, origins, self.directions, free, self.grid)
-        true_hits = cast(true_labels, origins, self.directions, free, self.grid)
+        hits = raycast(labels, origins, self.directions, free, self.grid)
+        true_hits = raycast(true_labels, origins, self.directions, free, self.grid)
         true = true_hits.take(true_labels)
         kept = true != free
         if not self._reference:

@@ -1,9 +1,9 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
-"""What a LiDAR would see of a voxel grid: the ray set, its origins, and the walk of a ray.
+"""What a LiDAR would see of a voxel grid: the ray set, its origins, and raycasting.
 
 RayIoU is defined by the numbers that the benchmark's code gives, and those depend on where it
-rounds. ``in_voxels`` does all of the rounding; ``walk`` is the obvious form of the walk, one
-step of all rays at a time, and the kernel of ``ops/raycast`` gives the same bits.
+rounds. ``in_voxels`` does all of the rounding; ``raycast_reference`` is the obvious form, one step
+of all rays at a time, and the kernel of ``ops/raycast`` gives the same bits.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def lidar_origins(
     return points
 
 
-def cast(
+def raycast(
     labels: np.ndarray,  # [X, Y, Z] uint8
     origins: np.ndarray,  # [t, 3] m
     directions: np.ndarray,  # [r, 3], need not be unit vectors
@@ -88,7 +88,7 @@ def cast(
 ) -> Hits:
     """The first voxel on each ray whose label is not ``free``.
 
-    Uses the C kernel where there is a compiler; ``walk`` gives the same bits, slower.
+    Uses the C kernel where there is a compiler; ``raycast_reference`` gives the same bits, slower.
 
     Raises:
         MetricError: arrays of other shapes, or positions that are not finite.
@@ -101,9 +101,9 @@ def cast(
     start, direction = in_voxels(origins, directions, grid)
     library = native.library()
     if library is None:
-        voxel, distance = walk(labels, start, direction, free)
+        voxel, distance = raycast_reference(labels, start, direction, free)
     else:
-        voxel, distance = _walk_in_c(library, labels, start, direction, free)
+        voxel, distance = _raycast_in_c(library, labels, start, direction, free)
     return Hits(voxel, distance * np.float32(grid.resolution))
 
 
@@ -138,7 +138,7 @@ def in_voxels(
     return start, direction / length[..., None]
 
 
-def walk(
+def raycast_reference(
     labels: np.ndarray,  # [X, Y, Z]
     origins: np.ndarray,  # [t, 3] float64, voxels
     directions: np.ndarray,  # [t, r, 3] float64, voxels
@@ -147,7 +147,7 @@ def walk(
     """Flat voxel [t * r] int32 (-1: never in the grid), and where it is left, in voxels, float32.
 
     Amanatides and Woo: always across the nearest face; of equally near ones z is taken before
-    y before x. Every ray of ``alive`` takes its next step at the same time.
+    y before x. Every ray of ``active`` takes its next step at the same time.
     """
     count = directions.shape[0] * directions.shape[1]
     origin = np.repeat(origins, directions.shape[1], axis=0)
@@ -161,19 +161,19 @@ def walk(
         moves = direction != 0
         following = np.where(moves, (cell + (direction >= 0) - origin) / direction, huge)
         delta = np.where(moves, step / direction, huge)
-        alive = np.arange(count)
+        active = np.arange(count)
         for _ in range(_STEP_LIMIT + 1):
             inside = ((cell >= 0) & (cell < labels.shape)).all(axis=1)
-            stays = inside | (voxel[alive] < 0)
+            stays = inside | (voxel[active] < 0)
             if not stays.all():
-                alive, inside = alive[stays], inside[stays]
+                active, inside = active[stays], inside[stays]
                 cell, step, following, delta = (a[stays] for a in (cell, step, following, delta))
-            if not len(alive):
+            if not len(active):
                 break
             tx, ty, tz = following.T
             axis = np.where(tx < ty, np.where(tx < tz, 0, 2), np.where(ty < tz, 1, 2))
-            rows = np.arange(len(alive))
-            here = alive[inside]
+            rows = np.arange(len(active))
+            here = active[inside]
             flat = np.ravel_multi_index(tuple(cell[inside].T), labels.shape)
             voxel[here] = flat
             distance[here] = following[rows, axis][inside]
@@ -181,12 +181,12 @@ def walk(
             following[rows, axis] += delta[rows, axis]
             goes_on = ~inside
             goes_on[inside] = labels.reshape(-1)[flat] == free
-            alive = alive[goes_on]
+            active = active[goes_on]
             cell, step, following, delta = (a[goes_on] for a in (cell, step, following, delta))
     return voxel, distance
 
 
-def _walk_in_c(
+def _raycast_in_c(
     library: native.ctypes.CDLL,
     labels: np.ndarray,
     origins: np.ndarray,

@@ -134,7 +134,7 @@ class FlowMatching(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.operator = correlation
+        self.operator, self.taps = correlation, TAPS * TAPS
         self.warp = Warp()
 
     def forward(
@@ -190,6 +190,7 @@ class PreparedFlowHead(nn.Module):
     def __init__(self, variant: Variant, post_conv: FoldedConv, predict: nn.Sequential) -> None:
         super().__init__()
         self._everywhere = variant.flow_everywhere
+        self.operator = dense_flow if variant.flow_everywhere else sparse_flow
         self._capacity = math.prod(variant.grid.shape) // _FLOW_SHARE
         first, last = predict[0], predict[2]
         # Component-major, so that each component's bins lie side by side for the softmax.
@@ -220,9 +221,9 @@ class PreparedFlowHead(nn.Module):
         layers = (self.matrix1, self.offset1, self.matrix2, self.offset2)
         if self._everywhere:
             deep = self.deep(voxels).permute(0, 2, 3, 4, 1)
-            return dense_flow(deep, self.flat(cost).permute(0, 2, 3, 1), *layers), None
+            return self.operator(deep, self.flat(cost).permute(0, 2, 3, 1), *layers), None
         where = self.moving[labels.long()]
-        return sparse_flow(
+        return self.operator(
             cost, voxels, where, self.post_weight, self.post_bias, *layers, self._capacity
         )
 
@@ -248,8 +249,8 @@ def _merged_conv(
     matrix: Tensor,  # [W, V]
     heights: int,
 ) -> FoldedConv:  # C -> heights * W, channel = z * W + w
-    """The convolution to voxel features and a product with each of them as one convolution. With the
-    identity the features themselves come out of it, in the memory order of voxels.
+    """The convolution to voxel features and a product with each of them as one convolution. With
+    the identity the features themselves come out of it, in the memory order of voxels.
     """
     features, m = matrix.shape[1], matrix.double()
     weight = final_conv.weight.unflatten(0, (features, heights)).double()

@@ -3,9 +3,9 @@
 
 This file is the paper's figure 2; every step is one call. Module names are those of the official
 state_dict; what has no weights there is a module all the same, so that hooks can watch it. One
-forward serves training and inference, any number of samples at once, and a network that was prepared
-(``runtime/prepare.py``) as well as one that was not. Nothing here belongs to the host: no branch on
-a number of a tensor, no copy, no clock.
+forward serves training and inference, any number of samples at once, and a network that was
+prepared (``runtime/prepare.py``) as well as one that was not. Nothing here belongs to the host: no
+branch on a number of a tensor, no copy, no clock.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ class Alocc(nn.Module):
             self.final_conv = nn.Conv2d(v.neck_channels, v.voxel_channels * heights, 3, padding=1)
         self.alocc_head = AloccHead(v)
         self.classify: nn.Module = Classifier(v, getattr(self, "final_conv", None), self.alocc_head)
-        self.argmax = occupancy_argmax
+        self.operator = occupancy_argmax
         if v.flow:
             self.flow_map, self.flow_match = FlowMap(), FlowMatching()
             self.flow_cost = FlowCost(v, self.alocc_head)
@@ -176,7 +176,7 @@ class Alocc(nn.Module):
         """
         prediction, state = self.predict(images, plan, state, out, keyframe, rig, measured)
         skip, logits = self.variant.skip_classes, prediction.logits
-        labels = self.argmax(logits[..., skip:], skip)  # [B, Y, X, Z]
+        labels = self.operator(logits[..., skip:], skip)  # [B, Y, X, Z]
         flow = overflow = None
         if self.variant.flow:
             flow, overflow = self.flow_head(prediction.flow_cost, prediction.voxels, labels)
@@ -239,13 +239,13 @@ class Alocc(nn.Module):
                     f"{self.variant.name} needs a stereo feature in its state"
                 )
             cost = self.stereo(c2, reference, plan.homography, plan.offset)
-        gates = self.depth_net.gates(plan.camera) if rig is None else rig.gates
+        gates = self.depth_net.gates(plan.camera_vector) if rig is None else rig.gates
         return self.depth_net(feature, gates, cost), c2
 
     def calibrate(self, plan: PlanTensors, nodes: bool = True) -> RigConstants:
         """What stays as long as the rig does; ``nodes`` are of no use to the CPU's kernel."""
         return RigConstants(
-            self.depth_net.gates(plan.camera), self.lift.place(plan) if nodes else None
+            self.depth_net.gates(plan.camera_vector), self.lift.place(plan) if nodes else None
         )
 
     def empty_state(self, samples: int = 1, cameras: int = 6) -> State:
@@ -285,7 +285,7 @@ class Alocc(nn.Module):
         return torch.where(plan.has_reference.view(-1, 1, 1, 1), state.flow_bev, bev)
 
     def _check(self, images: Tensor, plan: PlanTensors) -> None:
-        expected, count = (3, *self.variant.input_size), len(plan.camera)
+        expected, count = (3, *self.variant.input_size), len(plan.camera_vector)
         if images.dim() != 4 or tuple(images.shape[1:]) != expected:
             raise ModelError(
                 f"{self.variant.name} takes images [N, {', '.join(map(str, expected))}], "

@@ -1,5 +1,7 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
-"""Image neck: the two coarse levels merged into one stride-16 feature (docs/network.md section 3)."""
+"""Image neck: the two coarse levels merged into one stride-16 feature (docs/network.md section
+3).
+"""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ class PlanTensors(NamedTuple):
     """What the network takes of a plan, on its device; B samples with N cameras.
 
     Attributes:
-        camera: [B * N, 27] float32, what the depth network is told of each camera.
+        camera_vector: [B * N, 27] float32, what the depth network is told of each camera.
         rays: [B * N, 3, 3] float64; pixel (u, v) at depth d lies at d * M (u, v, 1) + origin.
         origin: [B * N, 3] float64 metres, in the grid's frame.
         camera_mask: [B * N] bool; False: no image came, nothing is lifted from this camera.
@@ -40,7 +40,7 @@ class PlanTensors(NamedTuple):
         has_reference: [B] bool; False: this sample's flow map is matched with itself; likewise.
     """
 
-    camera: Tensor
+    camera_vector: Tensor
     rays: Tensor
     origin: Tensor
     camera_mask: Tensor
@@ -54,7 +54,7 @@ class PlanTensors(NamedTuple):
 
 
 # Fields of the packed vector: the rig's first. The shapes are those of one camera or one sample.
-_RIG = (("camera", (27,)), ("rays", (3, 3)), ("origin", (3,)))
+_RIG = (("camera_vector", (27,)), ("rays", (3, 3)), ("origin", (3,)))
 _FRAME = (("camera_mask", ()), ("homography", (3, 3)), ("offset", (3,)))
 _SAMPLE = (("motion", (3, 4)), ("flow_motion", (3, 4)))
 
@@ -69,7 +69,8 @@ class FramePlan:
         has_history, has_reference: [B] bool, or None; see ``PlanTensors``.
         first: the frame begins a sequence.
         keyframe: the history moves on with this frame.
-        reference, slot: where the stream's state holds the reference frame's features, and where this
+        reference, slot: where the stream's state holds the reference frame's features, and where
+        this
             frame's go.
     """
 
@@ -98,9 +99,11 @@ class FramePlan:
     def tensors(self, device: torch.device | str) -> PlanTensors:
         """All of it on a device, by one copy."""
         packed = self.packed.to(device, non_blocking=True)
-        masks = (None if m is None else m.to(device) for m in (self.has_history, self.has_reference))
         tensors = unpack(packed, self.cameras, self.samples, self.slots)
-        return tensors._replace(**dict(zip(("has_history", "has_reference"), masks, strict=True)))
+        return tensors._replace(
+            has_history=None if self.has_history is None else self.has_history.to(device),
+            has_reference=None if self.has_reference is None else self.has_reference.to(device),
+        )
 
 
 def frame_plan(
@@ -124,7 +127,8 @@ def frame_plan(
         reference_T_current: of what the state's ``stereo`` and ``flow_bev`` are.
         ages: how old each slot is now.
         camera_mask: which cameras have an image.
-        has_history, has_reference: which samples have them; None: all.
+        has_history: which samples have a history; None: all.
+        has_reference: which samples have a reference frame; None: all.
         samples: B.
 
     Raises:
@@ -165,9 +169,7 @@ def frame_plan(
         torch.cat([torch.zeros(samples, 1), ages], 1),
     ]
     packed = torch.cat([p.to(torch.float64).reshape(-1) for p in parts])
-    return FramePlan(
-        packed, count // samples, samples, variant.history, has_history, has_reference
-    )
+    return FramePlan(packed, count // samples, samples, variant.history, has_history, has_reference)
 
 
 def unpack(packed: Tensor, cameras: int, samples: int, slots: int) -> PlanTensors:
@@ -180,7 +182,7 @@ def unpack(packed: Tensor, cameras: int, samples: int, slots: int) -> PlanTensor
         name: packed[end - prod(shape) : end].view(shape)
         for (name, shape), end in zip(shapes.items(), ends, strict=True)
     }
-    views["camera"], views["ages"] = views["camera"].float(), views["ages"].float()
+    views["camera_vector"], views["ages"] = views["camera_vector"].float(), views["ages"].float()
     views["camera_mask"] = views["camera_mask"] != 0
     return PlanTensors(**views)
 

@@ -110,7 +110,7 @@ class EmbeddedHistoryFusion(nn.Module):
     def __init__(self, variant: Variant, time_conv: FoldedConv, cat_conv: FoldedConv) -> None:
         super().__init__()
         c = variant.context_channels
-        self._variant = variant
+        self._variant, self.operator = variant, fuse_history
         weight = time_conv.weight.reshape(c, -1)  # [C, C + 1], the time comes last
         matrix = cat_conv.weight.reshape(c, -1)
         for name, value in (
@@ -150,7 +150,7 @@ class EmbeddedHistoryFusion(nn.Module):
         if keyframe:
             new = torch.empty_like(history) if out is None else out
         bias = (self.bias + plan.ages[..., None] * self.per_second).flatten(1)
-        fused = fuse_history(
+        fused = self.operator(
             rows, history, bias, plan.motion, self.matrix, self.offset, new if keyframe else None
         )
         return fused.permute(0, 4, 1, 2, 3), new

@@ -1,5 +1,7 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
-"""The published networks, one frozen record each (arXiv 2411.07725; docs/network.md section 0), and ours."""
+"""The published networks, one frozen record each (arXiv 2411.07725; docs/network.md section 0),
+and ours.
+"""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from alocc_ros.ops import native
 
 _library = torch.library.Library("alocc", "DEF")
+_general: dict[Callable[..., Any], Callable[..., Any]] = {}
 
 
 def operator(
@@ -40,7 +41,8 @@ def operator(
     overload = getattr(torch.ops.alocc, name).default
 
     def usable(data: Tensor) -> bool:
-        if data.dtype != torch.float32:
+        # What is traced (for export or compilation) has no numbers that C could read.
+        if data.dtype != torch.float32 or type(data) not in (Tensor, torch.nn.Parameter):
             return False
         return not compiled or native.library() is not None
 
@@ -56,10 +58,16 @@ def operator(
     def kernel(*args: Any, **kwargs: Any) -> Any:  # reached without autograd in inference mode only
         return (cpu if usable(args[0]) else general)(*args, **kwargs)
 
+    _general[overload] = general
     _library.impl(name, general, "CompositeImplicitAutograd")
     _library.impl(name, kernel, "CPU")
     _library.impl(name, autograd, "AutogradCPU")
     return overload
+
+
+def general_form(overload: Callable[..., Any]) -> Callable[..., Any]:
+    """The general form of an operator, for exporters that know torch's own operators only."""
+    return _general[overload]
 
 
 def kernel(signature: str, cpu: Callable[..., Any], fake: Callable[..., Any]) -> Callable[..., Any]:

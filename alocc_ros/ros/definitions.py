@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import re
+from functools import cache
 
 from alocc_ros.errors import ParameterError
 
@@ -28,6 +29,7 @@ def is_installed(type_name: str) -> bool:
     )
 
 
+@cache
 def message_class(type_name: str) -> type:
     """The class of ``sensor_msgs/msg/Image``.
 
@@ -51,28 +53,28 @@ def definition(type_name: str) -> str:
         ParameterError: one of them is not installed here.
     """
     texts: dict[str, str] = {}
-    waiting = [type_name]
-    while waiting:
-        name = waiting.pop(0)
+    pending = [type_name]
+    while pending:
+        name = pending.pop(0)
         if name in texts:
             continue
         fields = message_class(name).get_fields_and_field_types()
-        texts[name] = "".join(f"{_written(kind)} {field}\n" for field, kind in fields.items())
+        texts[name] = "".join(f"{_msg_type(kind)} {field}\n" for field, kind in fields.items())
         parts = (_element(kind) for kind in fields.values())
-        waiting += ["/msg/".join(part.split("/")) for part in parts if "/" in part]
+        pending += ["/msg/".join(part.split("/")) for part in parts if "/" in part]
     first, *others = texts.items()
     return first[1] + "".join(
         f"{_SEPARATOR}\nMSG: {name.replace('/msg/', '/')}\n{text}" for name, text in others
     )
 
 
-def _written(kind: str) -> str:
-    """A field's type as rosidl's classes name it, in the language of ``.msg`` files."""
+def _msg_type(kind: str) -> str:
+    """A field's type, as rosidl's classes name it, in the syntax of ``.msg`` files."""
     if sequence := _SEQUENCE.fullmatch(kind):
         most = f"<={sequence['most']}" if sequence["most"] else ""
-        return f"{_written(sequence['element'])}[{most}]"
+        return f"{_msg_type(sequence['element'])}[{most}]"
     if array := _ARRAY.fullmatch(kind):
-        return f"{_written(array['element'])}[{array['length']}]"
+        return f"{_msg_type(array['element'])}[{array['length']}]"
     if bounded := re.fullmatch(r"(w?string)<(\d+)>", kind):
         return f"{bounded[1]}<={bounded[2]}"
     return _NAMES.get(kind, kind)

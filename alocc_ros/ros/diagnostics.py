@@ -1,7 +1,7 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
-"""What /diagnostics says: which camera, since when, why; what became of the sets; how fast.
+"""The node's /diagnostics: states of the cameras with reasons, counts of camera sets, timing.
 
-Made by a timer from snapshots, so that it also comes, and says so, when nothing else does.
+Made by a timer from snapshots, so that it also comes, with the reason, when nothing else does.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 from alocc_ros.ros.inputs import Camera
 from alocc_ros.ros.worker import WorkerStatistics
-from alocc_ros.stream.collector import CameraStatistics, CollectorStatistics
+from alocc_ros.stream.camera_queue import CameraStatistics
+from alocc_ros.stream.collector import CollectorStatistics
 
 # States of a camera. External monitors match on these words: keep them.
 WAITING = "waiting"  # nothing came yet, or no CameraInfo
@@ -62,7 +63,7 @@ _LOSS_HINT = (
     "profile config/fastdds_shm.xml (see `alocc doctor`)"
 )
 _SHARE = 0.05  # of missing images that is worth a warning
-_FEW = 20  # gaps; fewer tell no period
+_FEW = 20  # gaps; of fewer no period can be estimated
 _PAUSE = 10  # periods; a longer gap is a camera that was off
 # A latency beyond this compares clocks that have nothing to do with each other: a bag is
 # played without use_sim_time.
@@ -85,9 +86,9 @@ class CameraState:
 
 
 def share_missing(gaps: Sequence[int]) -> float:
-    """Which part of a camera's images did not come, judged by the gaps between their stamps.
+    """Share of a camera's images that did not come, estimated from the gaps between their stamps.
 
-    Its period is told from the short gaps, so that it is found even if more than half of the
+    Its period is estimated from the short gaps, so that it is found even if more than half of the
     images are missing; one and a half periods are still a late image.
     """
     if len(gaps) < _FEW:
@@ -99,7 +100,7 @@ def share_missing(gaps: Sequence[int]) -> float:
 
 
 class Diagnostics:
-    """Statuses of one period after the other; remembers what it needs to tell changes."""
+    """Statuses of one period after the other; keeps the counts of the last one, for rates."""
 
     def __init__(self, node_name: str, stale_after: float, now: float) -> None:
         """``stale_after`` in s; ``now`` and all later ones on the clock ``time.monotonic``."""
@@ -112,7 +113,7 @@ class Diagnostics:
         self,
         *,
         cameras: Mapping[str, Camera],
-        refusals: Mapping[str, str],
+        rejections: Mapping[str, str],
         collector: CollectorStatistics,
         worker: WorkerStatistics,
         problems: list[str],
@@ -123,7 +124,7 @@ class Diagnostics:
 
         Args:
             cameras: by name.
-            refusals: by camera, why the worker could not use its last image.
+            rejections: by camera, why the worker could not use its last image.
             collector: what came in.
             worker: what became of it.
             problems: publishers that cannot be received.
@@ -133,7 +134,9 @@ class Diagnostics:
         out = []
         states = {}
         for name, camera in cameras.items():
-            states[name] = self._state(camera, collector.cameras[name], refusals.get(name, ""), now)
+            states[name] = self._state(
+                camera, collector.cameras[name], rejections.get(name, ""), now
+            )
             out.append(self._camera(camera, states[name], collector.cameras[name], now))
         out.append(self._sets(states, collector, worker, problems))
         out.append(self._network(worker, device_memory, now))
@@ -146,7 +149,7 @@ class Diagnostics:
         return [self._status("node", _WARN, f"not active: {state}", {})]
 
     def _state(
-        self, camera: Camera, statistics: CameraStatistics, refusal: str, now: float
+        self, camera: Camera, statistics: CameraStatistics, rejection: str, now: float
     ) -> CameraState:
         image = camera.image
         if image.last_arrival is None:
@@ -159,10 +162,10 @@ class Diagnostics:
         age = now - image.last_arrival
         if age > self._stale_after:
             return CameraState(STALE, image.problem or f"no image for {age:.1f} s", age)
-        if camera.intrinsics is None and camera.info is not None and not camera.info_refusal:
+        if camera.intrinsics is None and camera.info is not None and not camera.info_rejection:
             reason = camera.info.problem or f"no CameraInfo on {camera.info.resolved}"
             return CameraState(WAITING, reason, age)
-        reason = camera.refusal or camera.info_refusal or refusal
+        reason = camera.rejection or camera.info_rejection or rejection
         reason = reason or self._unused(camera.name, statistics)
         return CameraState(REJECTED if reason else ACTIVE, reason, age)
 
@@ -217,7 +220,7 @@ class Diagnostics:
             "incomplete": collector.incomplete,
             "time_jumps": collector.time_jumps,
             "spread_ms": f"{collector.last_spread * 1e-6:.3f}",
-            "offered": worker.offered,
+            "offered": worker.submitted,
             "processed": worker.processed,
             "superseded": worker.superseded,
             "ignored": worker.ignored,

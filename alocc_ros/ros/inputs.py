@@ -21,7 +21,8 @@ from alocc_ros.errors import CalibrationError, StampError
 from alocc_ros.ros.parameters import NodeParameters
 from alocc_ros.ros.topics import Topic
 from alocc_ros.stream import conversions
-from alocc_ros.stream.collector import CollectorConfig, CollectorStatistics, FrameCollector
+from alocc_ros.stream.collector import CollectorStatistics, FrameCollector
+from alocc_ros.stream.collector_config import CollectorConfig
 from alocc_ros.stream.preset import CameraTopics, Preset
 from alocc_ros.stream.rig import Intrinsics, RigCamera, intrinsics_from_camera_info
 from alocc_ros.types import CameraImage, CameraSet
@@ -32,7 +33,7 @@ IMAGE_TYPES = {
     "raw": {RAW: Image},
     "compressed": {COMPRESSED: CompressedImage},
 }
-_GAPS = 60  # that the share of missing images is told from
+_GAPS = 60  # from which the share of missing images is estimated
 _IMAGE_DEPTH = 10  # nearly a second at 12 Hz, for when the processor is busy with others
 _INFO_DEPTH = 2
 
@@ -80,9 +81,9 @@ class Camera:
         name: out of the rig.
         frame: TF name of the optical frame; "" until a message tells.
         intrinsics: None until CameraInfo or a file tells; the same object until they change.
-        refusal: why the newest image was refused, or "".
+        rejection: why the newest image cannot be used, or "".
         gaps: ns between the stamps of its newest images.
-        info_refusal: why the newest CameraInfo was refused, or "".
+        info_rejection: why the newest CameraInfo cannot be used, or "".
         image, info: the topics; ``info`` is None if the intrinsics come from a file.
     """
 
@@ -100,24 +101,24 @@ class Camera:
         self.name = name
         self.frame = conversions.frame_name(topics.frame)
         self.intrinsics: Intrinsics | None = rig.intrinsics if rig else None
-        self.refusal = self.info_refusal = ""
+        self.rejection = self.info_rejection = ""
         self.gaps: deque[int] = deque(maxlen=_GAPS)
         self._last_stamp: int | None = None
         self._rectified = rectified
         self._info_key: tuple[Any, ...] = ()
-        take = partial(on_image, self)
-        self.image = Topic(node, topics.image, types, take, _IMAGE_DEPTH, count_lost=True)
+        callback = partial(on_image, self)
+        self.image = Topic(node, topics.image, types, callback, _IMAGE_DEPTH, count_lost=True)
         self.info: Topic | None = None
         if self.intrinsics is None and topics.camera_info:
             info_types = {"sensor_msgs/msg/CameraInfo": CameraInfo}
             self.info = Topic(node, topics.camera_info, info_types, self._on_info, _INFO_DEPTH)
 
-    def note_frame(self, frame: str) -> None:
+    def add_frame(self, frame: str) -> None:
         """The first header that names a frame counts, if the preset names none."""
         if not self.frame and frame:
             self.frame = conversions.frame_name(frame)
 
-    def note_stamp(self, stamp: int) -> None:
+    def add_stamp(self, stamp: int) -> None:
         """Keeps the gap to the stamp before; time that goes back begins anew."""
         if self._last_stamp is not None and stamp > self._last_stamp:
             self.gaps.append(stamp - self._last_stamp)
@@ -126,7 +127,7 @@ class Camera:
         self._last_stamp = stamp
 
     def _on_info(self, message: CameraInfo) -> None:
-        self.note_frame(message.header.frame_id)
+        self.add_frame(message.header.frame_id)
         # It comes with every image and hardly ever changes: comparing is cheaper than reading.
         key = (
             *(message.width, message.height, message.distortion_model),
@@ -141,9 +142,9 @@ class Camera:
             self.intrinsics = intrinsics_from_camera_info(
                 message, self._rectified, self.info.resolved
             )
-            self.info_refusal = ""
+            self.info_rejection = ""
         except CalibrationError as error:
-            self.intrinsics, self.info_refusal = None, str(error)
+            self.intrinsics, self.info_rejection = None, str(error)
 
 
 class Inputs:
@@ -165,7 +166,14 @@ class Inputs:
         self._stamp_source = parameters.stamp_source
         if self._stamp_source == "preset":
             self._stamp_source = preset.stamp_source
-        self.collector = SetCollector(collector_config(preset, parameters))
+        self.collector = SetCollector(
+            CollectorConfig.from_preset(
+                preset,
+                timeout_s=parameters.set_timeout,
+                min_cameras=parameters.min_cameras,
+                silent_after_s=parameters.stale_after,
+            )
+        )
         self.cameras = {
             name: Camera(
                 node,
@@ -201,32 +209,18 @@ class Inputs:
         return self._node.get_clock().now().nanoseconds
 
     def _on_image(self, camera: Camera, message: Image | CompressedImage) -> None:
-        camera.note_frame(message.header.frame_id)
+        camera.add_frame(message.header.frame_id)
         now = self._now()
         try:
             header_stamp = conversions.stamp_ns(message.header.stamp)
         except StampError as error:
-            camera.refusal = str(error)
+            camera.rejection = str(error)
             return
         if self._stamp_source == "header" and header_stamp == 0:
-            camera.refusal = "the header stamp is zero; stamp_source: receive takes the arrival's"
+            camera.rejection = "the header stamp is zero; stamp_source: receive takes the arrival's"
         else:
-            camera.refusal = ""
+            camera.rejection = ""
         stamp = now if self._stamp_source == "receive" else header_stamp
-        camera.note_stamp(stamp)
+        camera.add_stamp(stamp)
         image = conversions.camera_image(message, camera.name, stamp, self._preset.assume_8uc3)
         self.collector.add(image, now)  # which counts images that it cannot use
-
-
-def collector_config(preset: Preset, parameters: NodeParameters) -> CollectorConfig:
-    """The preset's rules for sets, as far as the parameters leave them to it."""
-    timeout = parameters.set_timeout or preset.set_timeout_s
-    return CollectorConfig(
-        cameras=tuple(preset.used_cameras),
-        anchor=preset.anchor,
-        offsets_ns={name: round(t.offset_s * 1e9) for name, t in preset.used_cameras.items()},
-        max_spread_ns=round(preset.max_spread_s * 1e9),
-        timeout_ns=round(timeout * 1e9),
-        min_cameras=min(parameters.min_cameras or preset.min_cameras, len(preset.used_cameras)),
-        silent_after_ns=round(parameters.stale_after * 1e9),
-    )

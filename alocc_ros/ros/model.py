@@ -41,7 +41,7 @@ class Model:
         import numpy as np
 
         from alocc_ros.pipeline import Pipeline
-        from alocc_ros.stream.images import Preprocessor
+        from alocc_ros.stream.preprocessing import Preprocessor
 
         parameters, record = self.parameters, self.record
         variant = self.network.variant

@@ -28,19 +28,20 @@ from std_srvs.srv import SetBool, Trigger
 from tf2_ros import Buffer
 
 from alocc_ros.errors import AloccError, ParameterError
-from alocc_ros.ros import messages
+from alocc_ros.ros.cameras import LiveCameras, check_image
 from alocc_ros.ros.diagnostics import Diagnostics
-from alocc_ros.ros.frames import FrameMaker
+from alocc_ros.ros.encoder import time
 from alocc_ros.ros.inputs import Inputs
 from alocc_ros.ros.model import Model, load
 from alocc_ros.ros.outputs import Outputs
 from alocc_ros.ros.parameters import DeclaredParameters, NodeParameters
-from alocc_ros.ros.poses import Poses
+from alocc_ros.ros.poses import LivePoses
 from alocc_ros.ros.topics import clock_problems
 from alocc_ros.ros.worker import Worker
+from alocc_ros.stream.assembler import FrameAssembler
 from alocc_ros.stream.preset import Preset, load_preset
 from alocc_ros.stream.rig import RigCamera, load_rig
-from alocc_ros.types import CameraSet, FrameSet
+from alocc_ros.types import FrameSet, Occupancy
 
 # Service under ~/, type, effect; the documentation is made of it.
 SERVICES = (
@@ -53,7 +54,7 @@ _SCAN_PERIOD = 0.5  # s
 # leaves its shared memory behind.
 _END_TIMEOUT = 3.0
 _CLOCK_PATIENCE = 5.0  # s that the player of a bag may need to start
-_COMPLAINT_PERIOD = 5.0  # s between two equal kinds of complaints in the log
+_ERROR_LOG_PERIOD = 5.0  # s between two equal kinds of errors in the log
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
@@ -79,8 +80,8 @@ class _Active:
     """What an active node has on top."""
 
     inputs: Inputs
-    poses: Poses
-    make_frame: FrameMaker
+    poses: LivePoses
+    assembler: FrameAssembler
     worker: Worker
     diagnostics: Diagnostics
     timers: list[Any]
@@ -177,30 +178,34 @@ class AloccNode(LifecycleNode):
             super().on_deactivate(state)
             return FAILURE
         inputs = Inputs(self, preset, parameters, configured.rig)
-        poses = Poses(self, preset, self._buffer)
-        make_frame = FrameMaker(
+        poses = LivePoses(self, preset, self._buffer)
+        assembler = FrameAssembler(
             preset,
-            inputs.cameras,
             poses,
+            LiveCameras(inputs.cameras),
             configured.rig,
-            min_cameras=parameters.min_cameras or preset.min_cameras,
+            min_cameras=parameters.min_cameras,
+            grid_frame=parameters.grid_frame,
             timeout=parameters.tf_timeout,
+            check_image=check_image,
         )
+        outputs = configured.outputs
+
+        def publish(frame: FrameSet, occupancy: Occupancy) -> None:
+            outputs.base_T_grid = frame.base_T_grid
+            outputs.publish(frame, occupancy)
+
         worker = Worker(
-            pipeline,
-            self._with_grid(make_frame, poses, pipeline),
-            configured.outputs.publish,
-            now=self._now,
-            complain=self._complain,
+            pipeline, assembler.assemble, publish, now=self._now, report_error=self._report_error
         )
-        configured.outputs.cameras = inputs.cameras
-        inputs.collector.registerCallback(worker.offer)
+        outputs.cameras = inputs.cameras
+        inputs.collector.registerCallback(worker.submit)
         timers = [self._every(_POLL_PERIOD, inputs.poll), self._every(_SCAN_PERIOD, self._scan)]
         now = monotonic()
         diagnostics = Diagnostics(self.get_fully_qualified_name(), parameters.stale_after, now)
-        self._active = _Active(inputs, poses, make_frame, worker, diagnostics, timers, now)
+        self._active = _Active(inputs, poses, assembler, worker, diagnostics, timers, now)
         model = configured.model
-        configured.outputs.announce(model.record, model.weights_sha256, configured.frame)
+        outputs.announce(model.record, model.weights_sha256, configured.frame)
         return done
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -252,23 +257,6 @@ class AloccNode(LifecycleNode):
 
     # --- at work -------------------------------------------------------------------------
 
-    def _with_grid(
-        self, make_frame: FrameMaker, poses: Poses, pipeline: Any
-    ) -> Callable[[CameraSet], FrameSet]:
-        """``make_frame``; for models of the LiDAR frame, TF says once where that is."""
-        parameters, outputs = self._configured.parameters, self._configured.outputs
-        if not parameters.grid_frame:
-            return make_frame
-
-        def make(camera_set: CameraSet) -> FrameSet:
-            if outputs.base_T_grid is None:
-                deadline = monotonic() + parameters.tf_timeout
-                outputs.base_T_grid = poses.base_T(parameters.grid_frame, deadline)
-                pipeline.base_T_grid = outputs.base_T_grid
-            return make_frame(camera_set)
-
-        return make
-
     def _scan(self) -> None:
         # Poses first: a player may begin as soon as somebody wants its images.
         problems = self._active.poses.problems()
@@ -282,7 +270,7 @@ class AloccNode(LifecycleNode):
 
     def _report(self) -> None:
         message = DiagnosticArray()
-        message.header.stamp = messages.time(self._now())
+        message.header.stamp = time(self._now())
         if self._active is None:
             name = self.get_fully_qualified_name()
             message.status = Diagnostics(name, 0.0, 0.0).inactive("inactive")
@@ -290,7 +278,7 @@ class AloccNode(LifecycleNode):
             active = self._active
             message.status = active.diagnostics.statuses(
                 cameras=active.inputs.cameras,
-                refusals=active.make_frame.refusals,
+                rejections=active.assembler.rejections,
                 collector=active.inputs.collector.statistics,
                 worker=active.worker.statistics,
                 problems=self._problems,
@@ -314,8 +302,8 @@ class AloccNode(LifecycleNode):
             self._active.worker.enabled = request.data
         return response
 
-    def _complain(self, text: str) -> None:
-        self.get_logger().error(text, throttle_duration_sec=_COMPLAINT_PERIOD)
+    def _report_error(self, text: str) -> None:
+        self.get_logger().error(text, throttle_duration_sec=_ERROR_LOG_PERIOD)
 
     def _every(self, period: float, callback: Callable[[], None]) -> Any:
         return self.create_timer(period, callback, clock=self._steady)

@@ -1,5 +1,5 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
-"""What the node publishes of each result; nothing is computed that nobody has subscribed to."""
+"""The node's publishers; only outputs that have subscribers are computed."""
 
 from __future__ import annotations
 
@@ -8,33 +8,24 @@ from time import monotonic
 from typing import Any
 
 import numpy as np
-from nav_msgs.msg import OccupancyGrid
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from sensor_msgs.msg import Image, PointCloud2
-from std_msgs.msg import Header
-from visualization_msgs.msg import MarkerArray
 
-from alocc_ros import arrays
-from alocc_ros.msg import FrameStatusStamped, GridInfo, SemanticGrid
+from alocc_ros import messages
+from alocc_ros.messages import GridInfo, Message
+from alocc_ros.outputs import OUTPUTS, PER_CAMERA, Output, Result
 from alocc_ros.records import ModelRecord
-from alocc_ros.ros import messages
+from alocc_ros.ros.definitions import message_class
+from alocc_ros.ros.encoder import encode
 from alocc_ros.ros.inputs import Camera
 from alocc_ros.ros.overlays import Overlays
 from alocc_ros.ros.parameters import NodeParameters
 from alocc_ros.types import FrameSet, Occupancy
 
-# Topic under ~/, type, meaning; the documentation is made of it.
-TOPICS = (
-    ("occupancy", PointCloud2, "every occupied voxel: x y z rgb label vx vy (m, m/s)"),
-    ("obstacles", PointCloud2, "x y z of voxels that a planner must not drive into"),
-    ("occupancy_grid", OccupancyGrid, "seen from above: 100 obstacle, 0 ground, -1 unknown"),
-    ("flow_markers", MarkerArray, "moving voxels, as lines to where they will be in 1 s"),
-    ("voxels", SemanticGrid, "a label for every cell, and the flow of what can move"),
-    ("status", FrameStatusStamped, "how far the outputs of that stamp can be trusted"),
-    ("markers", MarkerArray, "occupied voxels as cubes; only with the parameter `markers`"),
-    ("overlay/<camera>", Image, "the camera's image with the voxels drawn into it"),
-    ("grid_info", GridInfo, "classes, geometry and model; latched"),
+NODE_OUTPUTS = tuple(o for o in OUTPUTS if o.node and not o.is_absolute)
+# What planners use goes out first.
+_PER_RESULT = sorted(
+    (o for o in NODE_OUTPUTS if o.build is not None and not o.latched), key=lambda o: o.for_viewing
 )
 _LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 # Reliable, because any subscription can have it; the newest only, because older ones are of no
@@ -56,14 +47,14 @@ class Outputs:
         """Creates them; they are silent until the node is active."""
         self._node, self._parameters = node, parameters
         self._publishers: dict[str, Any] = {}
-        for name, kind, _ in TOPICS:
-            if name == "markers" and not parameters.markers:
+        for output in NODE_OUTPUTS:
+            if output.parameter and not getattr(parameters, output.parameter):
                 continue
-            for camera in cameras if "<camera>" in name else [""]:
-                topic = name.replace("<camera>", camera)
-                qos = _LATCHED if name == "grid_info" else _NEWEST
-                self._publishers[topic] = node.create_lifecycle_publisher(kind, f"~/{topic}", qos)
-        self._height = (-np.inf, parameters.obstacle_height)
+            for name in _names(output, cameras):
+                qos = _LATCHED if output.latched else _NEWEST
+                self._publishers[name] = node.create_lifecycle_publisher(
+                    message_class(output.type), f"~/{name}", qos
+                )
         self.cameras: Mapping[str, Camera] = {}
         self.base_T_grid: np.ndarray | None = None
         self._last_view: float | None = None
@@ -72,78 +63,70 @@ class Outputs:
 
     def announce(self, record: ModelRecord, weights_sha256: str, frame: str) -> None:
         """Publishes ``grid_info``."""
-        now = self._node.get_clock().now().nanoseconds
-        info = messages.grid_info(record, weights_sha256, frame, now)
-        self._publishers["grid_info"].publish(info)
+        info = GridInfo(
+            grid=record.grid,
+            classes=record.classes,
+            model=record.name,
+            weights=f"{messages.SHA256}{weights_sha256}" if weights_sha256 else "",
+            random_weights=not weights_sha256,
+            has_flow=record.flow,
+        )
+        self._publish("grid_info", messages.grid_info(info, self._now(), frame))
 
     def clear(self, frame: str) -> None:
         """Deletes the markers; nothing new will come for a while."""
-        stamp = messages.time(self._node.get_clock().now().nanoseconds)
         for name in ("flow_markers", "markers"):
             if name in self._publishers:
-                head = Header(stamp=stamp, frame_id=frame)
-                self._publishers[name].publish(messages.no_markers(head))
+                self._publish(name, messages.no_markers(self._now(), frame))
 
     def finish(self) -> None:
         """Waits until nothing is published any more; to be called when no results come."""
         self._overlays.stop()
 
     def destroy(self) -> None:
-        """Takes all publishers away."""
+        """Removes all publishers."""
         self.finish()
         for publisher in self._publishers.values():
             self._node.destroy_lifecycle_publisher(publisher)
         self._publishers.clear()
 
     def publish(self, frame: FrameSet, occupancy: Occupancy) -> None:
-        """Everything that somebody wants of one result."""
-        head = messages.header(occupancy)
-        status = messages.frame_status(frame, occupancy)
-        if self.wanted("status"):
-            self._publishers["status"].publish(FrameStatusStamped(header=head, status=status))
-        if self.wanted("obstacles"):
-            points = arrays.obstacle_points(occupancy, self._height)
-            rows = points.view(arrays.OBSTACLE_DTYPE).reshape(-1)
-            self._publishers["obstacles"].publish(messages.point_cloud(rows, head))
-        if self.wanted("occupancy_grid"):
-            cells = arrays.occupancy_grid(occupancy, self._height)
-            self._publishers["occupancy_grid"].publish(
-                messages.occupancy_grid(cells, occupancy.grid, head)
-            )
-        if self.wanted("voxels"):
-            self._publishers["voxels"].publish(messages.semantic_grid(occupancy, status, head))
+        """Publishes the outputs of one result that have subscribers."""
         self._clear_markers |= bool(occupancy.reset)
-        if self._is_time_to_view():
-            self._publish_views(frame, occupancy, head)
+        show = self._is_time_to_view()
+        result = Result(
+            frame,
+            occupancy,
+            obstacle_height=(-np.inf, self._parameters.obstacle_height),
+            max_points=self._parameters.max_points,
+            clear_markers=self._clear_markers,
+        )
+        for output in _PER_RESULT:
+            if (show or not output.for_viewing) and self.has_subscribers(output.name):
+                self._publish(output.name, output.build(result))
+        if show:
+            self._clear_markers = False
+            self._draw_overlays(frame, occupancy)
 
-    def _publish_views(self, frame: FrameSet, occupancy: Occupancy, head: Header) -> None:
-        clear, self._clear_markers = self._clear_markers, False
-        if self.wanted("occupancy") or self.wanted("markers"):
-            points = self._thinned(arrays.occupied_points(occupancy))
-            if self.wanted("occupancy"):
-                self._publishers["occupancy"].publish(messages.point_cloud(points, head))
-            if self.wanted("markers"):
-                resolution = occupancy.grid.resolution
-                cubes = messages.cube_markers(points, resolution, head, clear=clear)
-                self._publishers["markers"].publish(cubes)
-        if self.wanted("flow_markers"):
-            lines = arrays.flow_lines(occupancy)
-            self._publishers["flow_markers"].publish(
-                messages.flow_markers(lines, head, clear=clear)
-            )
-        cameras = [camera for camera in frame.images if self.wanted(f"overlay/{camera}")]
-        if cameras:
-            self._overlays.offer(frame, occupancy, self.base_T_grid, cameras)
-
-    def _publish_overlay(self, frame: FrameSet, camera: str, pixels: np.ndarray) -> None:
-        stamp = messages.time(frame.images[camera].stamp)
-        head = Header(stamp=stamp, frame_id=self.cameras[camera].frame)
-        self._publishers[f"overlay/{camera}"].publish(messages.image(pixels, head))
-
-    def wanted(self, name: str) -> bool:
-        """Whether somebody has subscribed to that topic."""
+    def has_subscribers(self, name: str) -> bool:
+        """Whether the topic ``~/name`` has any."""
         publisher = self._publishers.get(name)
         return publisher is not None and publisher.get_subscription_count() > 0
+
+    def _draw_overlays(self, frame: FrameSet, occupancy: Occupancy) -> None:
+        cameras = [c for c in frame.images if self.has_subscribers(f"overlay/{c}")]
+        if cameras:
+            self._overlays.submit(frame, occupancy, self.base_T_grid, cameras)
+
+    def _publish_overlay(self, frame: FrameSet, camera: str, pixels: np.ndarray) -> None:
+        stamp, tf_frame = frame.images[camera].stamp, self.cameras[camera].frame
+        self._publish(f"overlay/{camera}", messages.rgb_image(pixels, stamp, tf_frame))
+
+    def _publish(self, name: str, message: Message) -> None:
+        self._publishers[name].publish(encode(message))
+
+    def _now(self) -> int:  # ns
+        return self._node.get_clock().now().nanoseconds
 
     def _is_time_to_view(self) -> bool:
         if self._parameters.max_rate_hz == 0.0:
@@ -157,8 +140,9 @@ class Outputs:
         self._last_view = max(due, now - period)
         return True
 
-    def _thinned(self, points: np.ndarray) -> np.ndarray:
-        most = self._parameters.max_points
-        if most == 0 or len(points) <= most:
-            return points
-        return points[np.arange(most) * len(points) // most]
+
+def _names(output: Output, cameras: Iterable[str]) -> list[str]:
+    """Of the output's topics, under ``~/``."""
+    if not output.per_camera:
+        return [output.name]
+    return [output.name.replace(PER_CAMERA, camera) for camera in cameras]

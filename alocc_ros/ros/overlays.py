@@ -1,8 +1,8 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
-"""Voxels drawn into the cameras' images, for people, beside the work.
+"""Voxels drawn into the cameras' images, on a thread of their own.
 
-A picture takes longer than everything else that is published. So this has a thread of its own,
-for which nobody waits; the newest result waits for it, older ones are left out.
+A picture takes longer than everything else that is published, so it must not delay the worker.
+The newest result waits for the thread; older ones are dropped.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image as PillowImage
 
-from alocc_ros.stream.images import Undistortion, decode
+from alocc_ros.stream.decoding import decode
+from alocc_ros.stream.image_geometry import Undistortion
 from alocc_ros.stream.overlay import camera_T_grid, overlay
 from alocc_ros.types import Calibration, FrameSet, Occupancy
 
@@ -30,28 +31,28 @@ class _Result(NamedTuple):
 
 
 class Overlays:
-    """Draws the newest result, as often as it gets done."""
+    """Draws the newest result, as often as the drawing thread gets to it."""
 
     def __init__(
         self,
         publish: Callable[[FrameSet, str, np.ndarray], None],
-        complain: Callable[[str], None],
+        on_error: Callable[[str], None],
     ) -> None:
-        """``publish`` gets the frame set, the camera and [h, w, 3] uint8 RGB."""
-        self._publish, self._complain = publish, complain
+        """``publish`` gets frame set, camera and [h, w, 3] uint8 RGB; ``on_error`` a traceback."""
+        self._publish, self._on_error = publish, on_error
         self._changed = threading.Condition()
         self._next: _Result | None = None
         self._thread: threading.Thread | None = None
         self._undistortions: dict[str, tuple[Calibration, Undistortion]] = {}
 
-    def offer(
+    def submit(
         self,
         frame: FrameSet,
         occupancy: Occupancy,
         base_T_grid: np.ndarray | None,  # [4, 4]
         cameras: Collection[str],
     ) -> None:
-        """Takes a result in, in place of one that is still waiting. Returns at once."""
+        """Queues a result, in place of one that is still waiting. Returns at once."""
         with self._changed:
             self._next = _Result(frame, occupancy, base_T_grid, cameras)
             if self._thread is None:
@@ -59,7 +60,7 @@ class Overlays:
                 self._thread.start()
 
     def stop(self) -> None:
-        """Leaves out what is waiting, and waits for the picture at hand."""
+        """Drops what is waiting, and waits for the picture that is being drawn."""
         with self._changed:
             self._next, thread = None, self._thread
         if thread is not None:
@@ -76,7 +77,7 @@ class Overlays:
                 try:
                     self._publish(result.frame, camera, self._picture(result, camera))
                 except Exception:  # a defect must not end the others
-                    self._complain(traceback.format_exc().strip())
+                    self._on_error(traceback.format_exc().strip())
 
     def _picture(self, result: _Result, camera: str) -> np.ndarray:  # [h, w, 3] uint8 RGB
         frame, occupancy = result.frame, result.occupancy

@@ -54,8 +54,8 @@ class NodeParameters:
     device: str = _parameter("auto", "where the network runs: auto, cpu, cuda or cuda:N")
     backend: str = _parameter(
         "eager",
-        "how the network is run: eager, or reference (every operator in its slow obvious form; twin is "
-        "its former name)",
+        "how the network is run: eager, or reference (every operator in its slow obvious form; "
+        "twin is its former name)",
         choices=("eager", "reference", "twin"),
     )
     decode: str = _parameter(

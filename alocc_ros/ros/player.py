@@ -13,48 +13,24 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 
-from alocc_ros.bags.reader import (
-    CAMERA_INFO_TYPE,
-    GRID_INFO_TYPE,
-    IMAGE_TYPES,
-    OUTPUT_TYPES,
-    POINT_CLOUD_TYPE,
-    POSE_TYPES,
-    SEMANTIC_GRID_TYPE,
-    STRING_TYPE,
-    TF_TYPE,
-    Bag,
-    Record,
-)
+from alocc_ros.bags.reader import CAMERA_INFO_TYPE, IMAGE_TYPES, KNOWN_TYPES, Bag, Record
 from alocc_ros.errors import BagError
+from alocc_ros.outputs import is_latched
 from alocc_ros.ros.definitions import is_installed, message_class
-from alocc_ros.ros.messages import time as time_message
+from alocc_ros.ros.encoder import time as time_message
 
-PLAYED_TYPES = (
-    *IMAGE_TYPES,
-    CAMERA_INFO_TYPE,
-    TF_TYPE,
-    *POSE_TYPES,
-    POINT_CLOUD_TYPE,
-    SEMANTIC_GRID_TYPE,
-    GRID_INFO_TYPE,
-    STRING_TYPE,
-    *OUTPUT_TYPES,
-)
-# Published once and for all, whenever somebody comes to listen; the second name under any other.
-TF_STATIC, GRID_INFO = "/tf_static", "grid_info"
 CLOCK = "/clock"
 _DEPTH = 10
 _ACK_TIMEOUT = 2.0  # s
 _POLL = 0.02  # s
-# Who wants the images also wants poses and camera infos, and those are found a moment later.
+# A subscriber of images also subscribes to poses and camera infos, which are found a moment later.
 _SETTLE = 0.7  # s
-# Between two laps: what is still on its way must arrive before the clock jumps back.
+# Between two laps: what is still in transit must arrive before the clock jumps back.
 _PAUSE = 0.2  # s
 
 
 @dataclass
-class Account:
+class PlaybackStatistics:
     """What was played.
 
     Attributes:
@@ -100,7 +76,7 @@ class Player:
                 f"it has {', '.join(sorted(bag.types))}"
             )
         self._bag, self._rate, self._node = bag, rate, node
-        latched = [t for t in topics if t == TF_STATIC or t.endswith(f"/{GRID_INFO}")]
+        latched = [t for t in topics if is_latched(t)]
         self._topics = [t for t in topics if t not in latched]
         reliable = QoSProfile(depth=_DEPTH)
         as_cameras = QoSProfile(depth=_DEPTH, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -122,28 +98,28 @@ class Player:
             self._latch(topic, new_name(topic, renamed))
 
     def wait(self, timeout: float) -> list[str]:
-        """Waits until somebody subscribes to every image topic; those that nobody wants.
+        """Waits until every image topic has a subscriber; returns those that have none.
 
-        In a recording without images, until somebody subscribes to anything.
+        In a recording without images, until any topic has one.
         """
         deadline = time.monotonic() + timeout
         while True:
-            wanted = {t for t, p in self._publishers.items() if p.get_subscription_count()}
-            alone = [t for t in self._images or self._topics if t not in wanted]
-            if not alone or (wanted and not self._images) or time.monotonic() >= deadline:
+            subscribed = {t for t, p in self._publishers.items() if p.get_subscription_count()}
+            missing = [t for t in self._images or self._topics if t not in subscribed]
+            if not missing or (subscribed and not self._images) or time.monotonic() >= deadline:
                 break
             time.sleep(_POLL)
-        if timeout > 0 and wanted:
+        if timeout > 0 and subscribed:
             time.sleep(_SETTLE)
-        return alone if self._images or not wanted else []
+        return missing if self._images or not subscribed else []
 
-    def play(self, account: Account) -> None:
-        """One pass; ``account`` is kept up to date meanwhile.
+    def play(self, statistics: PlaybackStatistics) -> None:
+        """One pass; ``statistics`` are kept up to date meanwhile.
 
         Raises:
             BagError: the bag is damaged, or there is nothing after ``start``.
         """
-        if account.laps:
+        if statistics.laps:
             time.sleep(_PAUSE)
         begin_wall = time.monotonic()
         played = 0
@@ -155,14 +131,14 @@ class Player:
             if record is None:
                 self._clock.publish(Clock(clock=time_message(stamp)))
                 continue
-            account.behind = max(account.behind, -delay)
+            statistics.behind = max(statistics.behind, -delay)
             self._publishers[record.topic].publish(record.data)
-            account.messages += 1
-            account.images += record.topic in self._images
+            statistics.messages += 1
+            statistics.images += record.topic in self._images
             played += 1
         if played == 0:
             raise BagError(f"bag {self._bag.path} has no messages so far from its beginning")
-        account.laps += 1
+        statistics.laps += 1
 
     def finish(self) -> None:
         """Waits until what was published has arrived, for a moment at most."""
@@ -203,6 +179,6 @@ def new_name(topic: str, renamed: Mapping[str, str]) -> str:
 
 def playable(bag: Bag) -> tuple[list[str], list[str]]:
     """Topics that can be played, and those whose message types are not installed here."""
-    known = sorted(topic for topic, kind in bag.types.items() if kind in PLAYED_TYPES)
+    known = sorted(topic for topic, kind in bag.types.items() if kind in KNOWN_TYPES)
     here = [topic for topic in known if is_installed(bag.types[topic])]
     return here, [topic for topic in known if topic not in here]

@@ -1,14 +1,13 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
-"""Where the vehicle was, and where things are mounted on it: TF, or TF and odometry.
+"""Ego poses and mountings, live: TF, or TF and odometry.
 
-Questions may come from any thread but the executor's: they wait, up to a deadline, for the
-answer to arrive. Nothing is guessed: no pose at a stamp is an error.
+Lookups may come from any thread but the executor's: they wait, up to a deadline, for the
+message to arrive.
 """
 
 from __future__ import annotations
 
 import threading
-from bisect import bisect_left
 from time import monotonic
 
 import numpy as np
@@ -20,26 +19,25 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.time import Time
 from tf2_ros import Buffer, TransformException
 
-from alocc_ros.errors import PoseError, StampError
-from alocc_ros.geometry import interpolate
-from alocc_ros.ros.links import LinkListener
+from alocc_ros.errors import PoseError, PoseGapError, StampError
 from alocc_ros.ros.topics import Topic, qos_problems
+from alocc_ros.ros.transform_listener import JUMP, StampedTransformListener
 from alocc_ros.stream import conversions
+from alocc_ros.stream.pose_limits import PoseLimits
 from alocc_ros.stream.preset import Preset
 from alocc_ros.stream.trajectory import Trajectory
+from alocc_ros.stream.transforms import TransformTree
 
 ODOMETRY_TYPES = {
     "nav_msgs/msg/Odometry": Odometry,
     "geometry_msgs/msg/PoseStamped": PoseStamped,
     "geometry_msgs/msg/PoseWithCovarianceStamped": PoseWithCovarianceStamped,
 }
-# Stamps that go back further than this have begun anew; bags carry poses half a second ahead.
-_JUMP = 1_000_000_000  # ns
 _STATIC_QOS = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
-class Poses:
-    """Ego poses and mounts.
+class LivePoses:
+    """A ``PoseSource`` over a tf2 buffer, and odometry if the preset asks for it.
 
     Attributes:
         odometry: the topic of the ego poses, or None if they come from TF.
@@ -49,14 +47,13 @@ class Poses:
     def __init__(self, node: Node, preset: Preset, buffer: Buffer) -> None:
         """Subscribes; ``buffer`` outlives this, as it cannot be taken off a node's clock."""
         self._node, self._preset, self._buffer = node, preset, buffer
-        self._listener = LinkListener(buffer, node)
+        self._listener = StampedTransformListener(buffer, node)
         self.map_frame = preset.world_frame
         self.odometry: Topic | None = None
-        self._refused = ""  # why odometry messages are of no use
+        self._rejection = ""  # why odometry messages are of no use
         self._arrived = threading.Condition()
-        self._gap = round(preset.pose_gap_s * 1e9)
-        self._beyond = round(preset.pose_extrapolation_s * 1e9)
-        self._trajectory = Trajectory(max_gap_ns=self._gap, max_extrapolation_ns=self._beyond)
+        self._limits = PoseLimits.from_preset(preset)
+        self._trajectory = Trajectory(limits=self._limits)
         if preset.ego_pose_source == "odometry":
             self.odometry = Topic(
                 node, preset.odometry_topic, ODOMETRY_TYPES, self._add_odometry, depth=50
@@ -75,7 +72,7 @@ class Poses:
             try:
                 return self._trajectory.at(stamp)
             except PoseError as error:
-                reason = self._refused or self.odometry.problem or str(error)
+                reason = self._rejection or self.odometry.problem or str(error)
                 raise PoseError(f"{self.odometry.resolved}: {reason}") from error
 
     def base_T(self, frame: str, deadline: float) -> np.ndarray:  # [4, 4]
@@ -108,42 +105,46 @@ class Poses:
         return covered is not None and stamp <= covered[1]
 
     def _on_tf(self, stamp: int, deadline: float) -> np.ndarray:  # [4, 4]
-        """``map_T_base`` on TF, within the preset's bounds, of which the buffer knows nothing."""
+        """``map_T_base`` on TF, within the limits, of which the buffer knows nothing."""
         world, base = self._preset.world_frame, self._preset.base_frame
         try:
             pose = self._lookup(world, base, stamp, deadline)
-        except PoseError:
-            extrapolated = self._extrapolated(stamp)
-            if extrapolated is None:
+        except PoseError as error:
+            if self._limits.max_extrapolation_ns == 0:
                 raise
-            return extrapolated
-        for (parent, child), stamps in self._listener.moving(world, base).items():
-            after = bisect_left(stamps, stamp)
-            if not 0 < after < len(stamps) or stamps[after] == stamp:
+            try:
+                return self._extrapolated(stamp)
+            except PoseError:
+                raise error from None
+        for (parent, child), stamps in self._listener.chain(world, base).items():
+            if not (stamps and stamps[0] <= stamp <= stamps[-1]):
                 continue
-            gap = stamps[after] - stamps[after - 1]
-            if gap > self._gap:
+            try:
+                self._limits.bracket(stamps, stamp, f"{child} in {parent}")
+            except PoseGapError as error:
                 raise PoseError(
                     f"no pose of {child} in {parent} at {stamp * 1e-9:.3f}: the transforms around "
-                    f"it are {gap * 1e-9:.3f} s apart, more than the preset's pose_gap_s, "
-                    f"{self._gap * 1e-9:g} s"
-                )
+                    f"it are {error.gap * 1e-9:.3f} s apart, more than the preset's pose_gap_s, "
+                    f"{self._limits.max_gap_ns * 1e-9:g} s"
+                ) from error
         return pose
 
-    def _extrapolated(self, stamp: int) -> np.ndarray | None:  # [4, 4]
-        """With the motion at the nearer end of what TF covers; None: not within the bounds."""
+    def _extrapolated(self, stamp: int) -> np.ndarray:  # [4, 4]
+        """``map_T_base`` as a recording has it: each dynamic transform for itself.
+
+        Raises:
+            PoseError: the stamp is not within the limits.
+        """
         world, base = self._preset.world_frame, self._preset.base_frame
-        links = list(self._listener.moving(world, base).values())
-        if self._beyond == 0 or not links:
-            return None
-        first, last = max(s[0] for s in links), min(s[-1] for s in links)
-        known = sorted({s for stamps in links for s in stamps if first <= s <= last})
-        pair = known[:2] if stamp < first else known[-2:]
-        away = max(first - stamp, stamp - last)
-        if len(pair) < 2 or not 0 < away <= self._beyond or pair[1] - pair[0] > self._gap:
-            return None
-        poses = [self._lookup(world, base, s, deadline=0.0) for s in pair]
-        return interpolate(*poses, (stamp - pair[0]) / (pair[1] - pair[0]))
+        tree = TransformTree(history_ns=None, limits=self._limits)
+        for (parent, child), stamps in self._listener.chain(world, base).items():
+            if not stamps:
+                tree.add_static(parent, child, self._lookup(parent, child, 0, deadline=0.0))
+                continue
+            for index in self._limits.bracket(stamps, stamp, f"{child} in {parent}"):
+                known = stamps[index]
+                tree.add(known, parent, child, self._lookup(parent, child, known, deadline=0.0))
+        return tree.lookup(world, base, stamp)
 
     def _lookup(self, target: str, source: str, stamp: int, deadline: float) -> np.ndarray:
         wait = Duration(nanoseconds=max(round((deadline - monotonic()) * 1e9), 0))
@@ -162,12 +163,12 @@ class Poses:
                     raise PoseError(f"this is the motion of {pose.child}, not of {base}")
                 parent = pose.parent or self._preset.world_frame
                 covered = self._trajectory.covered
-                began_anew = covered is not None and pose.stamp < covered[1] - _JUMP
+                began_anew = covered is not None and pose.stamp < covered[1] - JUMP
                 if began_anew or parent != (self._trajectory.parent or parent):
                     self._trajectory.clear()
                 self._trajectory.add(pose.stamp, pose.parent_T_child, parent, base)
             except (PoseError, StampError) as error:
-                self._refused = str(error)
+                self._rejection = str(error)
                 return
-            self._refused, self.map_frame = "", parent
+            self._rejection, self.map_frame = "", parent
             self._arrived.notify_all()

@@ -23,18 +23,22 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 import alocc_ros
 from alocc_ros.bags.writer import Recorder
 from alocc_ros.errors import AloccError, OutputError
+from alocc_ros.outputs import OUTPUTS
 from alocc_ros.ros.definitions import definition, message_class
-from alocc_ros.ros.outputs import TOPICS
 from alocc_ros.ros.topics import qos_problems
 
 NODE = "/alocc_node"
-# Of the node: all but what is only there to be looked at and large.
-OUTPUTS = tuple(f"{NODE}/{name}" for name, _, _ in TOPICS if name != "markers" and "<" not in name)
-DEFAULT_TOPICS = (*OUTPUTS, "/tf", "/tf_static", "/diagnostics")
+# Without those that are large and only there to be looked at.
+OUTPUT_TOPICS = tuple(
+    f"{NODE}/{output.name}"
+    for output in OUTPUTS
+    if output.node and not (output.is_absolute or output.per_camera or output.parameter)
+)
+DEFAULT_TOPICS = (*OUTPUT_TOPICS, "/tf", "/tf_static", "/diagnostics")
 
 _DEPTH = 100
 _CHUNK_BYTES, _CHUNK_SECONDS = 4 << 20, 1.0  # what a power failure may cost
-_MOST_WAITING = 256 << 20  # bytes
+_MOST_QUEUED = 256 << 20  # bytes
 
 
 class _Message(NamedTuple):
@@ -50,7 +54,7 @@ class TopicRecorder:
     Attributes:
         path: of the file that will be.
         counts: messages by topic.
-        left_out: messages for which the disk was too slow.
+        dropped: messages for which the disk was too slow.
     """
 
     def __init__(
@@ -74,13 +78,13 @@ class TopicRecorder:
         """
         self.path, self._node, self._topics, self._now = path, node, tuple(topics), now
         self.counts: Counter[str] = Counter()
-        self.left_out = 0
+        self.dropped = 0
         self._types: dict[str, str] = {}
         self._profiles: dict[str, QoSProfile] = {}
         self._subscriptions: list = []
-        self._timeless: list[_Message] = []
+        self._unstamped: list[_Message] = []
         self._failure: AloccError | None = None
-        self._waiting_bytes, self._lock = 0, threading.Lock()
+        self._queued_bytes, self._lock = 0, threading.Lock()
         self._queue: queue.Queue[_Message | None] = queue.Queue()
         metadata = {"source": "ROS 2 topics", "alocc_ros": alocc_ros.__version__}
         self._file = Recorder(path.with_name(path.name + ".partial"), metadata)
@@ -90,11 +94,11 @@ class TopicRecorder:
 
     @property
     def subscribed(self) -> frozenset[str]:
-        """Topics that somebody publishes and that are received."""
+        """Topics that have publishers and are received."""
         return frozenset(self._types)
 
     def scan(self) -> None:
-        """Subscribes to the topics that somebody publishes by now.
+        """Subscribes to the topics that have publishers by now.
 
         Raises:
             ParameterError: a message type is not installed here.
@@ -109,12 +113,12 @@ class TopicRecorder:
             kind = publishers[0].topic_type
             self._definitions[kind] = definition(kind)
             self._types[topic] = kind
-            self._profiles[topic] = _fitting([p.qos_profile for p in publishers])
+            self._profiles[topic] = _compatible_qos([p.qos_profile for p in publishers])
             self._subscriptions.append(
                 self._node.create_subscription(
                     message_class(kind),
                     topic,
-                    self._taker(topic, kind),
+                    self._callback_for(topic, kind),
                     self._profiles[topic],
                     raw=True,
                 )
@@ -165,38 +169,38 @@ class TopicRecorder:
         self._queue.put(None)
         self._thread.join()
 
-    def _taker(self, topic: str, kind: str) -> Callable[[bytes], None]:
-        return lambda data: self._take(topic, kind, data)
+    def _callback_for(self, topic: str, kind: str) -> Callable[[bytes], None]:
+        return lambda data: self._on_message(topic, kind, data)
 
-    def _take(self, topic: str, kind: str, data: bytes) -> None:
+    def _on_message(self, topic: str, kind: str, data: bytes) -> None:
         now = self._now()
         if now is None:
-            self._timeless.append(_Message(topic, kind, 0, data))
+            self._unstamped.append(_Message(topic, kind, 0, data))
         else:
             self._release(now)
-            self._hand_over(_Message(topic, kind, now, data))
+            self._enqueue(_Message(topic, kind, now, data))
 
     def _release(self, now: int) -> None:
-        """What came when the time was not known yet."""
-        for message in self._timeless:
-            self._hand_over(message._replace(log_time=now))
-        self._timeless.clear()
+        """Enqueues what came before the time was known."""
+        for message in self._unstamped:
+            self._enqueue(message._replace(log_time=now))
+        self._unstamped.clear()
 
-    def _hand_over(self, message: _Message) -> None:
+    def _enqueue(self, message: _Message) -> None:
         with self._lock:
-            if self._waiting_bytes > _MOST_WAITING:
-                self.left_out += 1
+            if self._queued_bytes > _MOST_QUEUED:
+                self.dropped += 1
                 return
-            self._waiting_bytes += len(message.data)
+            self._queued_bytes += len(message.data)
         self.counts[message.topic] += 1
         self._queue.put(message)
 
     def _write(self) -> None:
-        """The thread."""
+        """The writer thread."""
         size, since = 0, time.monotonic()
         while (message := self._queue.get()) is not None:
             with self._lock:
-                self._waiting_bytes -= len(message.data)
+                self._queued_bytes -= len(message.data)
             if self._failure is not None:
                 continue
             try:
@@ -214,10 +218,10 @@ class TopicRecorder:
                 self._file.end_frame()
 
 
-def _fitting(offered: Sequence[QoSProfile]) -> QoSProfile:
-    """Of a subscription that gets something of every publisher, and all that they keep."""
-    reliable = all(p.reliability == ReliabilityPolicy.RELIABLE for p in offered)
-    latched = all(p.durability == DurabilityPolicy.TRANSIENT_LOCAL for p in offered)
+def _compatible_qos(published: Sequence[QoSProfile]) -> QoSProfile:
+    """Of a subscription that is compatible with every publisher, and gets what they keep."""
+    reliable = all(p.reliability == ReliabilityPolicy.RELIABLE for p in published)
+    latched = all(p.durability == DurabilityPolicy.TRANSIENT_LOCAL for p in published)
     return QoSProfile(
         depth=_DEPTH,
         reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,

@@ -1,5 +1,5 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
-"""Subscriptions that find out what is on their topic, and say why nothing comes."""
+"""Subscriptions that find out the type on their topic, and diagnose why nothing comes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ except ImportError:  # Humble
 
 
 def best_effort(depth: int) -> QoSProfile:
-    """Of a subscription that takes what any publisher offers."""
+    """QoS of a subscription that is compatible with any publisher."""
     return QoSProfile(
         history=HistoryPolicy.KEEP_LAST, depth=depth, reliability=ReliabilityPolicy.BEST_EFFORT
     )
@@ -61,7 +61,7 @@ class Topic:
         Args:
             node: what subscribes.
             name: of the topic.
-            types: message classes by type name; what the publishers offer decides.
+            types: message classes by type name; the type of the publishers decides.
             callback: gets every message, in the executor's thread.
             depth: messages that may wait for the executor; overridable, like reliability, by
                 the parameters ``qos_overrides.<topic>.subscription.*``.
@@ -95,7 +95,7 @@ class Topic:
         for publisher in found:
             if publisher.topic_type not in self._types:
                 problems.append(
-                    f"{_who(publisher)} publishes {publisher.topic_type} on {self.resolved}, "
+                    f"{_node_name(publisher)} publishes {publisher.topic_type} on {self.resolved}, "
                     f"not {' or '.join(self._types)}"
                 )
         self.problem = "; ".join(problems)
@@ -113,32 +113,34 @@ class Topic:
             "qos_overriding_options": QoSOverridingOptions.with_default_policies(),
         }
         # The default callbacks would cost the executor time for what scan() tells better.
-        lose = self._lose if self._count_lost else None
-        events = SubscriptionEventCallbacks(message_lost=lose, use_default_callbacks=False)
+        on_lost = self._on_lost if self._count_lost else None
+        events = SubscriptionEventCallbacks(message_lost=on_lost, use_default_callbacks=False)
         try:
             subscriber = Subscriber(*arguments, event_callbacks=events, **options)
         except UnsupportedEventTypeError:  # some middlewares do not count what they lose
             subscriber = Subscriber(*arguments, **options)
-        subscriber.registerCallback(self._take)
+        subscriber.registerCallback(self._on_message)
         self._subscriber, self.type = subscriber, type_name
 
-    def _take(self, message: Any) -> None:
+    def _on_message(self, message: Any) -> None:
         self.received += 1
         self.last_arrival = monotonic()
         self._callback(message)
 
-    def _lose(self, event: Any) -> None:
+    def _on_lost(self, event: Any) -> None:
         self.lost = event.total_count
 
 
-def qos_problems(node: Node, topic: str, wanted: QoSProfile) -> list[str]:
-    """Publishers on ``topic`` that a subscription with the QoS ``wanted`` gets nothing from."""
+def qos_problems(node: Node, topic: str, requested: QoSProfile) -> list[str]:
+    """Publishers on ``topic`` that a subscription with the QoS ``requested`` gets nothing from."""
     problems = []
     for publisher in node.get_publishers_info_by_topic(topic):
-        fits, reason = qos_check_compatible(publisher.qos_profile, wanted)
+        fits, reason = qos_check_compatible(publisher.qos_profile, requested)
         if fits == QoSCompatibility.ERROR:
             name = node.resolve_topic_name(topic)
-            problems.append(f"incompatible QoS of {_who(publisher)} on {name}: {reason.strip()}")
+            problems.append(
+                f"incompatible QoS of {_node_name(publisher)} on {name}: {reason.strip()}"
+            )
     return problems
 
 
@@ -150,12 +152,12 @@ def clock_problems(node: Node) -> list[str]:
     if not clocks:
         return ["use_sim_time is set, but nobody publishes /clock"]
     if len(clocks) > 1:
-        names = ", ".join(sorted(map(_who, clocks)))
+        names = ", ".join(sorted(map(_node_name, clocks)))
         return [f"{len(clocks)} publish /clock, and time jumps between them: {names}"]
     return []
 
 
-def _who(publisher: TopicEndpointInfo) -> str:
+def _node_name(publisher: TopicEndpointInfo) -> str:
     """Node and publisher become known separately."""
     if "UNKNOWN" in publisher.node_name:
         return "a publisher"

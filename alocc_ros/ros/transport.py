@@ -27,9 +27,9 @@ _OTHER_VARIABLES = ("FASTDDS_BUILTIN_TRANSPORTS", "ROS_DISCOVERY_SERVER")
 
 SHARED_MEMORY = Path("/dev/shm")
 # A segment and the lock that its process holds for as long as it lives.
-_SEGMENT = re.compile(r"fast(dds|rtps)_[0-9a-f]{16}")
+SEGMENT = re.compile(r"fast(dds|rtps)_[0-9a-f]{16}")
 _LOCK = "_el"
-_STARTING = 10.0  # s; between making the two a process is left alone
+STARTING = 10.0  # s; between making the two a process is left alone
 
 # Publisher and node take a segment each; a viewer and a recorder may come.
 _PROCESSES = 4
@@ -37,7 +37,7 @@ _PROCESSES = 4
 
 @dataclass(frozen=True)
 class Transport:
-    """What was decided.
+    """Which profile is in force, and why.
 
     Attributes:
         profile: the XML file in force, or None.
@@ -145,12 +145,13 @@ def remove_abandoned_segments(folder: Path | None = None) -> int:
 def abandoned_segments(folder: Path | None = None) -> list[Path]:
     """Shared memory of Fast DDS whose process is no more."""
     names = sorted((folder or SHARED_MEMORY).glob("fast*_*"))
-    return [p for p in names if _SEGMENT.fullmatch(p.name) and _is_abandoned(p)]
+    return [p for p in names if SEGMENT.fullmatch(p.name) and is_abandoned(p)]
 
 
-def _is_abandoned(segment: Path) -> bool:
+def is_abandoned(segment: Path) -> bool:
+    """Whether nobody holds the lock of a segment any more."""
     try:
-        if time.time() - segment.stat().st_mtime < _STARTING:
+        if time.time() - segment.stat().st_mtime < STARTING:
             return False
         with segment.with_name(segment.name + _LOCK).open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -17,7 +17,7 @@ from time import monotonic
 
 from alocc_ros.errors import AloccError, ImageError
 from alocc_ros.pipeline import Pipeline
-from alocc_ros.stream.images import decode
+from alocc_ros.stream.decoding import decode
 from alocc_ros.types import CameraSet, FrameSet, Occupancy
 
 # What the time of a set goes into; the documentation is made of it.
@@ -34,16 +34,16 @@ STAGES = (
         "network's being free if that is later, until all is published",
     ),
 )
-_RECENT = 200  # results that times are told of
+_RECENT = 200  # results that the times are of
 _JOIN_TIMEOUT = 30.0  # s
 
 
 @dataclass(frozen=True)
 class WorkerStatistics:
-    """What became of the camera sets; offered = the other numbers together, plus one at work.
+    """What became of the camera sets; submitted = the other numbers together, plus one at work.
 
     Attributes:
-        offered, processed, superseded, ignored: sets; ``ignored`` while it was disabled.
+        submitted, processed, superseded, ignored: sets; ``ignored`` while it was disabled.
         failed: sets by kind of error.
         last_failure: the newest error, or "" if a result came since.
         stages: s of recent results by stage (``STAGES``).
@@ -52,7 +52,7 @@ class WorkerStatistics:
         waiting: whether a set is waiting.
     """
 
-    offered: int
+    submitted: int
     processed: int
     superseded: int
     ignored: int
@@ -74,27 +74,27 @@ class Worker:
     def __init__(
         self,
         pipeline: Pipeline,
-        make_frame: Callable[[CameraSet], FrameSet],
+        assemble: Callable[[CameraSet], FrameSet],
         publish: Callable[[FrameSet, Occupancy], None],
         now: Callable[[], int],
-        complain: Callable[[str], None],
+        report_error: Callable[[str], None],
     ) -> None:
         """Starts the thread.
 
         Args:
             pipeline: network and memory; nobody else may use it until ``stop``.
-            make_frame: completes a camera set; may wait, may raise AloccError.
+            assemble: completes a camera set; may wait, may raise AloccError.
             publish: gets every result.
             now: ns on the clock of the stamps.
-            complain: gets what goes wrong, in one text.
+            report_error: gets each failure, as one text.
         """
         self.enabled = True
-        self._pipeline, self._make_frame, self._publish = pipeline, make_frame, publish
-        self._now, self._complain = now, complain
+        self._pipeline, self._assemble, self._publish = pipeline, assemble, publish
+        self._now, self._report_error = now, report_error
         self._changed = threading.Condition()
         self._next: tuple[CameraSet, float, float] | None = None
-        self._stopping = self._reset_wanted = False
-        self._offered = self._processed = self._superseded = self._ignored = 0
+        self._stopping = self._reset_requested = False
+        self._submitted = self._processed = self._superseded = self._ignored = 0
         self._failed: Counter[str] = Counter()
         self._last_failure = ""
         self._stages: dict[str, deque[float]] = {}
@@ -103,10 +103,10 @@ class Worker:
         self._thread = threading.Thread(target=self._run, name="alocc worker", daemon=True)
         self._thread.start()
 
-    def offer(self, camera_set: CameraSet) -> None:
+    def submit(self, camera_set: CameraSet) -> None:
         """Takes a set in, in place of one that is still waiting. Returns at once."""
         with self._changed:
-            self._offered += 1
+            self._submitted += 1
             if not self.enabled:
                 self._ignored += 1
                 return
@@ -118,7 +118,7 @@ class Worker:
     def reset(self) -> None:
         """Forgets the past and what is waiting, before the next set."""
         with self._changed:
-            self._reset_wanted = True
+            self._reset_requested = True
             self._ignored += self._next is not None
             self._next = None
 
@@ -137,7 +137,7 @@ class Worker:
         """A snapshot."""
         with self._changed:
             return WorkerStatistics(
-                offered=self._offered,
+                submitted=self._submitted,
                 processed=self._processed,
                 superseded=self._superseded,
                 ignored=self._ignored,
@@ -156,12 +156,12 @@ class Worker:
                     self._changed.wait()
                 if self._stopping:
                     return
-                (camera_set, offered, age), self._next = self._next, None
-                reset, self._reset_wanted = self._reset_wanted, False
+                (camera_set, submitted, age), self._next = self._next, None
+                reset, self._reset_requested = self._reset_requested, False
             try:
                 if reset:
                     self._pipeline.reset()
-                self._work(camera_set, offered, age)
+                self._process(camera_set, submitted, age)
             except AloccError as error:
                 self._fail(type(error).__name__, str(error))
             except Exception as error:  # a defect, or a device out of memory: the next may work
@@ -170,10 +170,12 @@ class Worker:
                 self._fail(type(error).__name__, traceback.format_exc().strip())
             self._free_since = monotonic()
 
-    def _work(self, camera_set: CameraSet, offered: float, age: float) -> None:
+    def _process(self, camera_set: CameraSet, submitted: float, age: float) -> None:
         begin = monotonic()
-        frame = self._make_frame(camera_set)
-        framed = monotonic()
+        frame = self._assemble(camera_set)
+        assembled = monotonic()
+        if frame.base_T_grid is not None:  # TF knows it only now
+            self._pipeline.base_T_grid = frame.base_T_grid
         try:
             occupancy = self._pipeline.step(frame)
         except ImageError:
@@ -186,12 +188,12 @@ class Worker:
         timings = self._pipeline.timings
         stages = {
             "arrival": age,
-            "wait": max(self._free_since - offered, 0.0),
-            "poses": framed - begin,
+            "wait": max(self._free_since - submitted, 0.0),
+            "poses": assembled - begin,
             "preprocess": timings["preprocess"],
             "network": timings["network"],
             "publish": end - stepped,
-            "added": end - max(offered, self._free_since) - timings["total"],
+            "added": end - max(submitted, self._free_since) - timings["total"],
         }
         latency = (self._now() - occupancy.stamp) * 1e-9
         with self._changed:
@@ -205,7 +207,7 @@ class Worker:
         with self._changed:
             self._failed[kind] += 1
             self._last_failure = text
-        self._complain(text)
+        self._report_error(text)
 
 
 def _without_damaged(frame: FrameSet) -> FrameSet:

@@ -1,9 +1,10 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
 """Weights made ready once: folded, merged, split, packed; constants worked out.
 
-``prepare`` returns another network that computes the same. It belongs to no device: it can be moved,
-exported and compiled. ``pack_for_cpu`` then puts the weights into the order that this processor's
-kernels want. Neither changes the network that it was given, and what needs no change is shared.
+``prepare`` returns another network that computes the same. It belongs to no device: it can be
+moved, exported and compiled. ``pack_for_cpu`` then puts the weights into the order that this
+processor's kernels want. Neither changes the network that it was given, and what needs no change
+is shared.
 """
 
 from __future__ import annotations

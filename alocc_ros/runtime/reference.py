@@ -17,7 +17,7 @@ def with_reference_operators(network: Alocc) -> Alocc:
     reference = shallow_copy(network).eval().requires_grad_(False)
     reference.lift.operator = lift_reference
     reference.lift.intra_object.operator = intra_object_reference
-    reference.argmax = occupancy_argmax_reference
+    reference.operator = occupancy_argmax_reference
     if network.variant.stereo:
         reference.stereo.operator = cost_volume_reference
     if network.variant.flow:

@@ -1,9 +1,9 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
 """What one stream remembers, in buffers that stay where they are.
 
-The history has two buffers: each key frame reads one and writes the other. Features of reference frames
-lie in numbered slots (``stream/keyframes.py`` hands out the numbers), which are made when a number is
-used for the first time and then used again and again.
+The history has two buffers: each key frame reads one and writes the other. Features of reference
+frames lie in numbered slots (``stream/keyframes.py`` hands out the numbers), which are made when a
+number is used for the first time and then used again and again.
 """
 
 from __future__ import annotations

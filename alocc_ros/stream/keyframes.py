@@ -11,8 +11,8 @@ step of 0.1 s taken for one of 0.5 s makes everything five times as slow. So of 
 interval a few frames are kept as references, which is cheap, and each frame compares itself
 with the one that lies nearest to an interval ago.
 
-Nothing here holds a tensor. Features of reference frames lie in numbered slots of the stream's state
-(runtime/state.py); which number a frame gets is decided here.
+Nothing here holds a tensor. Features of reference frames lie in numbered slots of the stream's
+state (runtime/state.py); which number a frame gets is decided here.
 """
 
 from __future__ import annotations

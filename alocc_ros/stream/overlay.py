@@ -12,7 +12,8 @@ from PIL import Image, ImageDraw
 
 from alocc_ros.arrays import flow_lines, voxel_centres
 from alocc_ros.geometry import inverse, project
-from alocc_ros.stream.images import Undistortion, decode
+from alocc_ros.stream.decoding import decode
+from alocc_ros.stream.image_geometry import Undistortion
 from alocc_ros.types import CameraImage, FrameSet, Occupancy
 
 # As people look at it: ahead on top, left on the left; the last two as seen over the shoulder.

@@ -7,17 +7,30 @@ every nuScenes converter in the wild; ``custom_example.yaml`` there explains eac
 
 from __future__ import annotations
 
-import difflib
-import math
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
+from pydantic import BeforeValidator, Field
 
+from alocc_ros import schema
 from alocc_ros.errors import PresetError
 from alocc_ros.resources import shared_folder
+from alocc_ros.schema import (
+    EmptyText,
+    Flag,
+    Number,
+    Text,
+    Whole,
+    between,
+    described,
+    nearest,
+    one_of,
+    said,
+    unknown_name,
+)
 from alocc_ros.types import CAMERAS
 
 DEFAULT_PRESET = "nuscenes"
@@ -34,10 +47,30 @@ class CameraTopics:
         offset_s: phase of this camera's stamps against the anchor's, seconds.
     """
 
-    image: str
-    camera_info: str = ""
-    frame: str = ""
-    offset_s: float = 0.0
+    image: Annotated[EmptyText, Field(min_length=1), described("a topic")]
+    camera_info: EmptyText = ""
+    frame: EmptyText = ""
+    offset_s: Number = 0.0
+
+
+def _cameras(entries: Any) -> dict[str, Any]:
+    """The entry ``cameras`` with every camera in network order; None: the vehicle has none."""
+    if not isinstance(entries, dict):
+        raise said("must map camera names to their topics")
+    for camera in entries:
+        if camera not in CAMERAS:
+            raise said(unknown_name("camera", camera, CAMERAS))
+    if missing := [c for c in CAMERAS if c not in entries]:
+        raise said(
+            f"lacks {', '.join(missing)}; "
+            "write `none` behind the name of a camera that the vehicle does not have"
+        )
+    return {c: None if entries[c] == "none" else entries[c] for c in CAMERAS}
+
+
+FileName = Annotated[
+    Path | None, BeforeValidator(lambda value: value or None), described("a file name")
+]
 
 
 @dataclass(frozen=True)
@@ -65,48 +98,30 @@ class Preset:
         min_cameras: sets with fewer images are dropped.
     """
 
-    name: str
-    cameras: Mapping[str, CameraTopics | None]
-    description: str = ""
-    base_frame: str = "base_link"
-    world_frame: str = "map"
-    ego_pose_source: str = "tf"
-    odometry_topic: str = ""
-    pose_gap_s: float = 1.0
-    pose_extrapolation_s: float = 0.0
-    stamp_source: str = "header"
-    extrinsics: str = "tf"
-    calibration_file: Path | None = None
-    rectified: bool = True
-    assume_8uc3: str = "bgr8"
-    anchor: str = "cam_front"
-    max_spread_s: float = 0.055
-    set_timeout_s: float = 0.10
-    min_cameras: int = 1
+    # Beyond the bounds a value is a slip of the unit.
+    name: Text
+    cameras: Annotated[Mapping[str, CameraTopics | None], BeforeValidator(_cameras)]
+    description: EmptyText = ""
+    base_frame: EmptyText = "base_link"
+    world_frame: EmptyText = "map"
+    ego_pose_source: Annotated[str, one_of("tf", "odometry")] = "tf"
+    odometry_topic: EmptyText = ""
+    pose_gap_s: Annotated[Number, between(0.001, 60.0)] = 1.0
+    pose_extrapolation_s: Annotated[Number, between(0.0, 10.0)] = 0.0
+    stamp_source: Annotated[str, one_of("header", "receive")] = "header"
+    extrinsics: Annotated[str, one_of("tf", "file")] = "tf"
+    calibration_file: FileName = None
+    rectified: Flag = True
+    assume_8uc3: Annotated[str, one_of("bgr8", "rgb8")] = "bgr8"
+    anchor: Annotated[str, one_of(*CAMERAS)] = "cam_front"
+    max_spread_s: Annotated[Number, between(0.001, 10.0)] = 0.055
+    set_timeout_s: Annotated[Number, between(0.001, 60.0)] = 0.10
+    min_cameras: Annotated[Whole, between(1, 6, "a whole number")] = 1
 
     @property
     def used_cameras(self) -> dict[str, CameraTopics]:
         """The cameras that this vehicle has, in network order."""
         return {name: topics for name, topics in self.cameras.items() if topics is not None}
-
-
-_CHOICES = {
-    "ego_pose_source": ("tf", "odometry"),
-    "stamp_source": ("header", "receive"),
-    "extrinsics": ("tf", "file"),
-    "assume_8uc3": ("bgr8", "rgb8"),
-    "anchor": CAMERAS,
-}
-# (smallest, largest): beyond these a value is a slip of the unit.
-_BOUNDS = {
-    "max_spread_s": (0.001, 10.0),
-    "set_timeout_s": (0.001, 60.0),
-    "min_cameras": (1, 6),
-    "pose_gap_s": (0.001, 60.0),
-    "pose_extrapolation_s": (0.0, 10.0),
-}
-_TYPES = {"str": str, "bool": bool, "float": float, "int": int}
-_NOUN = {"str": "text", "bool": "true or false", "float": "a number", "int": "a whole number"}
 
 
 def presets_folder() -> Path:
@@ -132,7 +147,7 @@ def load_preset(name_or_path: str | Path) -> Preset:
     known = preset_names()
     if str(name_or_path) not in known:
         raise PresetError(
-            f"no preset is called {str(name_or_path)!r}{_hint(str(name_or_path), known)}; "
+            f"no preset is called {str(name_or_path)!r}{nearest(name_or_path, known)}; "
             f"there are {', '.join(known)} (or give a file that ends in .yaml)"
         )
     return _from_yaml(presets_folder() / f"{name_or_path}.yaml", name=str(name_or_path))
@@ -160,50 +175,14 @@ def parse_preset(entries: Any, *, name: str, where: str, folder: Path) -> Preset
     Raises:
         PresetError: an entry is unknown, missing, or of the wrong kind.
     """
-    types = {f.name: str(f.type) for f in fields(Preset) if f.name != "name"}
-    values = _checked_entries(entries, types, required=("cameras",), where=where)
-    values["cameras"] = _cameras(values["cameras"], where)
-    for key, choices in _CHOICES.items():
-        if key in values and values[key] not in choices:
-            raise PresetError(
-                f"{where}: {key} is {values[key]!r}{_hint(values[key], choices)}; "
-                f"it must be one of {', '.join(choices)}"
-            )
-    for key, (low, high) in _BOUNDS.items():
-        if key in values and not low <= values[key] <= high:
-            raise PresetError(f"{where}: {key} is {values[key]}; it must be {low} to {high}")
-    if values.get("calibration_file") is not None:
-        values["calibration_file"] = folder / Path(values["calibration_file"]).expanduser()
-    preset = Preset(name=name, **values)
-    _check_together(preset, where)
+    preset = schema.parse(Preset, entries, where, PresetError, name=name)
+    if preset.calibration_file is not None:
+        preset = replace(preset, calibration_file=folder / preset.calibration_file.expanduser())
+    _check_consistent(preset, where)
     return preset
 
 
-def _cameras(entries: Any, where: str) -> dict[str, CameraTopics | None]:
-    if not isinstance(entries, dict):
-        raise PresetError(f"{where}: cameras must map camera names to their topics")
-    if missing := [c for c in CAMERAS if c not in entries]:
-        raise PresetError(
-            f"{where}: cameras lacks {', '.join(missing)}; "
-            "write `none` behind the name of a camera that the vehicle does not have"
-        )
-    types = {f.name: str(f.type) for f in fields(CameraTopics)}
-    cameras: dict[str, CameraTopics | None] = {}
-    for camera, topics in entries.items():
-        if camera not in CAMERAS:
-            raise PresetError(
-                f"{where}: cameras has unknown camera {camera!r}{_hint(camera, CAMERAS)}; "
-                f"there are {', '.join(CAMERAS)}"
-            )
-        if topics in (None, "none"):
-            cameras[camera] = None
-            continue
-        here = f"{where}: cameras: {camera}"
-        cameras[camera] = CameraTopics(**_checked_entries(topics, types, ("image",), here))
-    return {camera: cameras[camera] for camera in CAMERAS}
-
-
-def _check_together(preset: Preset, where: str) -> None:
+def _check_consistent(preset: Preset, where: str) -> None:
     """Entries that are right each alone but contradict each other."""
     used = preset.used_cameras
     if not used:
@@ -226,49 +205,3 @@ def _check_together(preset: Preset, where: str) -> None:
             if topic in topics:
                 raise PresetError(f"{where}: {topics[topic]} and {camera} share the topic {topic}")
             topics[topic] = camera
-
-
-def _checked_entries(
-    entries: Any, types: Mapping[str, str], required: Collection[str], where: str
-) -> dict[str, Any]:
-    """``entries`` if each is known and of its type; the types are those of a dataclass."""
-    if not isinstance(entries, dict):
-        raise PresetError(f"{where}: expected `name: value` entries, got {_shown(entries)}")
-    values = {}
-    for key, value in entries.items():
-        if key not in types:
-            raise PresetError(
-                f"{where}: unknown entry {key!r}{_hint(str(key), types)}; "
-                f"there are {', '.join(types)}"
-            )
-        values[key] = _typed(value, types[key], f"{where}: {key}")
-    if missing := [key for key in required if not values.get(key)]:
-        raise PresetError(f"{where}: {', '.join(missing)} is missing")
-    return values
-
-
-def _typed(value: Any, type_name: str, where: str) -> Any:
-    if type_name == "str" and value is None:
-        return ""
-    if type_name == "Path | None" and (value is None or isinstance(value, str)):
-        return value or None
-    if type_name == "float" and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    expected = _TYPES.get(type_name)
-    if expected is not None and type(value) is not expected:
-        raise PresetError(f"{where} must be {_NOUN[type_name]}, got {_shown(value)}")
-    if type_name == "Path | None":
-        raise PresetError(f"{where} must be a file name, got {_shown(value)}")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise PresetError(f"{where} must be a finite number, got {value}")
-    return value
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."
-
-
-def _hint(name: str, known: Collection[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""

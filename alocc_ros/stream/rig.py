@@ -22,25 +22,28 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import yaml
+from pydantic import BeforeValidator
 
 from alocc_ros.errors import AloccError, CalibrationError
 from alocc_ros.geometry import check_rigid, pose_matrix
+from alocc_ros.schema import (
+    Count,
+    EmptyText,
+    Number,
+    Numbers3,
+    Text,
+    described,
+    parse,
+    said,
+    unknown_name,
+)
 from alocc_ros.types import CAMERAS, Calibration
 
 _DISTORTION_MODELS = ("", "plumb_bob", "rational_polynomial", "equidistant")
-_RIG_ENTRIES = {
-    "camera_info",
-    "width",
-    "height",
-    "intrinsics",
-    "distortion_model",
-    "distortion",
-    "base_T_camera",
-}
 
 
 @dataclass(frozen=True)
@@ -170,73 +173,112 @@ def load_rig(path: Path, rectified: bool) -> dict[str, RigCamera]:
         return {
             camera: RigCamera(_camera_info_file(f, rectified), None) for camera, f in found.items()
         }
-    entries = _yaml_mapping(path)
-    cameras = entries.get("cameras")
-    if not isinstance(cameras, dict) or set(entries) != {"cameras"}:
-        raise CalibrationError(
-            f"{path}: a rig calibration is one entry `cameras` with camera names"
-        )
-    if unknown := [str(c) for c in cameras if c not in CAMERAS]:
-        raise CalibrationError(
-            f"{path}: unknown camera {', '.join(unknown)}; there are {', '.join(CAMERAS)}"
-        )
+    file = parse(_RigFile, _yaml_mapping(path), str(path), CalibrationError)
     return {
-        camera: _rig_camera(entry, path, camera, rectified) for camera, entry in cameras.items()
+        camera: _rig_camera(entry, path, camera, rectified)
+        for camera, entry in file.cameras.items()
     }
 
 
-def _rig_camera(entry: Any, path: Path, camera: str, rectified: bool) -> RigCamera:
-    where = f"{path}: {camera}"
-    if not isinstance(entry, dict):
-        raise CalibrationError(f"{where}: expected `name: value` entries")
-    if unknown := [str(k) for k in entry if k not in _RIG_ENTRIES]:
-        raise CalibrationError(f"{where}: unknown entry {', '.join(unknown)}")
-    intrinsics = None
-    if "camera_info" in entry:
-        intrinsics = _camera_info_file(path.parent / str(entry["camera_info"]), rectified)
-    elif "intrinsics" in entry:
+# The layouts of the files, with what is allowed in them.
+
+
+def _known_cameras(entries: Any) -> Any:
+    if not isinstance(entries, dict):
+        raise said("must map camera names to what is known of them")
+    for camera in entries:
+        if camera not in CAMERAS:
+            raise said(unknown_name("camera", camera, CAMERAS))
+    return entries
+
+
+@dataclass(frozen=True)
+class _CameraEntry:
+    camera_info: EmptyText = ""
+    width: Annotated[Count | None, described("a number of pixels")] = None
+    height: Annotated[Count | None, described("a number of pixels")] = None
+    intrinsics: Any = None
+    distortion_model: EmptyText = ""
+    distortion: Any = None
+    base_T_camera: Any = None
+
+
+@dataclass(frozen=True)
+class _RigFile:
+    cameras: Annotated[dict[str, _CameraEntry], BeforeValidator(_known_cameras)]
+
+
+@dataclass(frozen=True)
+class _Pose:
+    translation: Numbers3
+    rotation_xyzw: Annotated[
+        tuple[Number, Number, Number, Number], described("a list of 4 numbers")
+    ]
+
+
+@dataclass(frozen=True)
+class _Matrix:
+    __pydantic_config__ = {"extra": "ignore"}
+    data: Annotated[list[Number], described("a list of numbers")]
+
+
+@dataclass(frozen=True)
+class _CameraInfoFile:
+    """The YAML that camera_calibration writes and camera_info_manager reads."""
+
+    __pydantic_config__ = {"extra": "ignore"}
+    image_width: Count
+    image_height: Count
+    camera_matrix: _Matrix
+    distortion_coefficients: _Matrix
+    distortion_model: Text
+    projection_matrix: _Matrix | None = None
+
+
+def _rig_camera(entry: _CameraEntry, path: Path, camera: str, rectified: bool) -> RigCamera:
+    where = f"{path}: cameras: {camera}"
+    intrinsics = base_T_camera = None
+    if entry.camera_info:
+        intrinsics = _camera_info_file(path.parent / entry.camera_info, rectified)
+    elif entry.intrinsics is not None:
         intrinsics = make_intrinsics(
-            entry.get("width"),
-            entry.get("height"),
-            entry["intrinsics"],
-            entry.get("distortion") or (),
-            str(entry.get("distortion_model") or ""),
+            entry.width,
+            entry.height,
+            entry.intrinsics,
+            entry.distortion or (),
+            entry.distortion_model,
             where=where,
         )
         if rectified and any(intrinsics.distortion):
             raise CalibrationError(
                 f"{where}: distortion is given but the preset says `rectified: true`"
             )
-    base_T_camera = None
-    if "base_T_camera" in entry:
-        base_T_camera = _pose(entry["base_T_camera"], f"{where}: base_T_camera")
+    if entry.base_T_camera is not None:
+        base_T_camera = _pose(entry.base_T_camera, f"{where}: base_T_camera")
     return RigCamera(intrinsics, base_T_camera)
 
 
 def _camera_info_file(path: Path, rectified: bool) -> Intrinsics:
-    """The YAML that camera_calibration writes and camera_info_manager reads."""
-    entries = _yaml_mapping(path)
-    try:
-        return _of_images(
-            entries["image_width"],
-            entries["image_height"],
-            entries["camera_matrix"]["data"],
-            entries.get("projection_matrix", {}).get("data"),
-            entries["distortion_coefficients"]["data"],
-            entries["distortion_model"],
-            rectified,
-            str(path),
-        )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise CalibrationError(f"{path}: not a ROS camera_info YAML ({error!r})") from error
+    info = parse(_CameraInfoFile, _yaml_mapping(path), str(path), CalibrationError)
+    return _of_images(
+        info.image_width,
+        info.image_height,
+        info.camera_matrix.data,
+        info.projection_matrix and info.projection_matrix.data,
+        info.distortion_coefficients.data,
+        info.distortion_model,
+        rectified,
+        str(path),
+    )
 
 
 def _pose(entry: Any, where: str) -> np.ndarray:  # [4, 4]
+    pose = parse(_Pose, entry, where, CalibrationError) if isinstance(entry, dict) else None
     try:
-        if isinstance(entry, dict):
-            return pose_matrix(entry["translation"], entry["rotation_xyzw"])
+        if pose is not None:
+            return pose_matrix(pose.translation, pose.rotation_xyzw)
         return check_rigid(np.asarray(entry, dtype=np.float64), where)
-    except (KeyError, TypeError, ValueError, AloccError) as error:
+    except (TypeError, ValueError, AloccError) as error:
         raise CalibrationError(
             f"{where}: expected translation and rotation_xyzw, or a 4x4 matrix ({error})"
         ) from error

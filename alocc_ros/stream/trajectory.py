@@ -9,6 +9,7 @@ import numpy as np
 
 from alocc_ros.errors import ParameterError, PoseError
 from alocc_ros.geometry import check_rigid, interpolate
+from alocc_ros.stream.pose_limits import PoseLimits, seconds
 
 
 class Trajectory:
@@ -27,32 +28,18 @@ class Trajectory:
     """
 
     def __init__(
-        self,
-        *,
-        history_ns: int | None = 30_000_000_000,
-        max_gap_ns: int = 1_000_000_000,
-        max_extrapolation_ns: int = 0,
+        self, *, history_ns: int | None = 30_000_000_000, limits: PoseLimits | None = None
     ) -> None:
         """Sets the bounds.
 
         Args:
             history_ns: how far back poses are kept at least; None keeps all of them.
-            max_gap_ns: largest distance of two poses between which to interpolate. Bags with
-                poses at the nuScenes key frames only have one every 0.4 to 0.6 s.
-            max_extrapolation_ns: how far beyond either end a pose may be asked for; the two
-                poses at that end give the velocity.
+            limits: between and beyond which poses one may be asked for.
         """
         if history_ns is not None and history_ns <= 0:
             raise ParameterError(f"trajectory: history_ns must be positive, is {history_ns}")
-        if max_gap_ns <= 0:
-            raise ParameterError(f"trajectory: max_gap_ns must be positive, is {max_gap_ns}")
-        if max_extrapolation_ns < 0:
-            raise ParameterError(
-                f"trajectory: max_extrapolation_ns must not be negative, is {max_extrapolation_ns}"
-            )
         self.history_ns = history_ns
-        self.max_gap_ns = max_gap_ns
-        self.max_extrapolation_ns = max_extrapolation_ns
+        self.limits = limits or PoseLimits()
         self.clear()
 
     def clear(self) -> None:
@@ -85,7 +72,7 @@ class Trajectory:
         """
         if stamp <= 0:
             raise PoseError(f"pose of {child} in {parent}: stamp {stamp} is zero or negative")
-        pose = check_rigid(parent_T_child, f"pose of {child} in {parent} at {_seconds(stamp)}")
+        pose = check_rigid(parent_T_child, f"pose of {child} in {parent} at {seconds(stamp)}")
         if self._stamps and (parent, child) != (self.parent, self.child):
             raise PoseError(
                 f"pose of {child} in {parent}, but the poses so far are of "
@@ -116,23 +103,13 @@ class Trajectory:
         """
         stamps = self._stamps
         if not stamps:
-            raise PoseError(f"no pose at {_seconds(stamp)}: none has come in yet")
-        place = bisect_left(stamps, stamp)
-        if place < len(stamps) and stamps[place] == stamp:
-            return self._poses[place].copy()
-        beyond = max(stamps[0] - stamp, stamp - stamps[-1])
-        if beyond > self.max_extrapolation_ns or (beyond > 0 and len(stamps) == 1):
-            raise PoseError(self._not_covered(stamp, beyond))
-        after = min(max(place, 1), len(stamps) - 1)
-        begin, end = stamps[after - 1], stamps[after]
-        if end - begin > self.max_gap_ns:
-            raise PoseError(
-                f"no pose of {self.child} in {self.parent} at {_seconds(stamp)}: the poses around "
-                f"it, {_seconds(begin)} and {_seconds(end)}, are {(end - begin) / 1e9:.3f} s "
-                f"apart, more than {self.max_gap_ns / 1e9:.3f} s"
-            )
+            raise PoseError(f"no pose at {seconds(stamp)}: none has come in yet")
+        before, after = self.limits.bracket(stamps, stamp, f"{self.child} in {self.parent}")
+        if before == after:
+            return self._poses[before].copy()
+        begin, end = stamps[before], stamps[after]
         ratio = (stamp - begin) / (end - begin)
-        return interpolate(self._poses[after - 1], self._poses[after], ratio)
+        return interpolate(self._poses[before], self._poses[after], ratio)
 
     def latest(self) -> np.ndarray:  # [4, 4] parent_T_child
         """The newest pose, whenever that was; for mounts that do not move.
@@ -152,18 +129,3 @@ class Trajectory:
         if self._stamps[half] < self._stamps[-1] - self.history_ns:
             del self._stamps[:half]
             del self._poses[:half]
-
-    def _not_covered(self, stamp: int, beyond: int) -> str:
-        first, last = self._stamps[0], self._stamps[-1]
-        side = "before the first" if stamp < first else "after the last"
-        return (
-            f"no pose of {self.child} in {self.parent} at {_seconds(stamp)}: that is "
-            f"{beyond / 1e9:.3f} s {side}; poses cover {_seconds(first)} to {_seconds(last)}, "
-            f"extrapolation is limited to {self.max_extrapolation_ns / 1e9:.3f} s"
-        )
-
-
-def _seconds(stamp: int) -> str:
-    """A stamp as ROS prints it, exactly."""
-    sign = "-" if stamp < 0 else ""
-    return f"{sign}{abs(stamp) // 1_000_000_000}.{abs(stamp) % 1_000_000_000:09d}"

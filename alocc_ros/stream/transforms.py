@@ -9,31 +9,24 @@ import numpy as np
 
 from alocc_ros.errors import PoseError
 from alocc_ros.geometry import check_rigid, inverse
+from alocc_ros.stream.pose_limits import PoseLimits
 from alocc_ros.stream.trajectory import Trajectory
 
 
 class TransformTree:
-    """Fixed and moving links between frames, by name.
+    """Static and dynamic transforms between frames, by name.
 
     A frame should have one parent; bags in the wild sometimes give it two (a localisation and
-    an odometry). Every link is kept and the shortest chain is taken, so such bags work.
+    an odometry). Every transform is kept and the shortest chain is taken, so such bags work.
     """
 
     def __init__(
-        self,
-        *,
-        history_ns: int | None = 30_000_000_000,
-        max_gap_ns: int = 1_000_000_000,
-        max_extrapolation_ns: int = 0,
+        self, *, history_ns: int | None = 30_000_000_000, limits: PoseLimits | None = None
     ) -> None:
-        """The bounds of every moving link, see ``Trajectory``."""
-        self._bounds = {
-            "history_ns": history_ns,
-            "max_gap_ns": max_gap_ns,
-            "max_extrapolation_ns": max_extrapolation_ns,
-        }
-        self._fixed: dict[tuple[str, str], np.ndarray] = {}  # (parent, child) -> [4, 4]
-        self._moving: dict[tuple[str, str], Trajectory] = {}
+        """The bounds of every dynamic transform, see ``Trajectory``."""
+        self._history_ns, self._limits = history_ns, limits
+        self._static: dict[tuple[str, str], np.ndarray] = {}  # (parent, child) -> [4, 4]
+        self._dynamic: dict[tuple[str, str], Trajectory] = {}
         self._neighbours: dict[str, list[str]] = {}
         self._chains: dict[tuple[str, str], tuple[str, ...]] = {}
 
@@ -43,35 +36,35 @@ class TransformTree:
         return tuple(sorted(self._neighbours))
 
     def add_static(self, parent: str, child: str, parent_T_child: np.ndarray) -> None:  # [4, 4]
-        """A link of /tf_static; replaces what was known about it.
+        """A transform of /tf_static; replaces what was known about it.
 
         Raises:
             PoseError: not a finite rigid transform, or a frame linked to itself.
         """
         pose = check_rigid(parent_T_child, f"static transform of {child} in {parent}")
         self._connect(parent, child)
-        self._fixed[parent, child] = pose
+        self._static[parent, child] = pose
 
     def add(self, stamp: int, parent: str, child: str, parent_T_child: np.ndarray) -> None:
-        """A link of /tf at ``stamp`` ns. If the link is also static, the static one holds.
+        """A transform of /tf at ``stamp`` ns. If it is also static, the static one holds.
 
         Raises:
             PoseError: not a finite rigid transform, no valid stamp, or a frame linked to itself.
         """
-        link = (parent, child)
-        trajectory = self._moving.get(link)
+        edge = (parent, child)
+        trajectory = self._dynamic.get(edge)
         if trajectory is None:
-            trajectory = Trajectory(**self._bounds)
+            trajectory = Trajectory(history_ns=self._history_ns, limits=self._limits)
         trajectory.add(stamp, parent_T_child, parent, child)
         self._connect(parent, child)
-        self._moving[link] = trajectory
+        self._dynamic[edge] = trajectory
 
     def clear(self) -> None:
-        """Time jumped back: forgets all moving links, keeps the static ones."""
-        self._moving.clear()
+        """Time jumped back: forgets all dynamic transforms, keeps the static ones."""
+        self._dynamic.clear()
         self._chains.clear()
         self._neighbours.clear()
-        for parent, child in self._fixed:
+        for parent, child in self._static:
             self._connect(parent, child)
 
     def lookup(self, target: str, source: str, stamp: int | None) -> np.ndarray:  # [4, 4]
@@ -80,29 +73,29 @@ class TransformTree:
         Args:
             target: frame to map into.
             source: frame to map from.
-            stamp: ns; None takes the newest pose of every moving link, which is right for
+            stamp: ns; None takes the newest pose of every dynamic transform, which is right for
                 the mounts of a rig (some bags repeat them on /tf) and wrong for the vehicle.
 
         Raises:
-            PoseError: naming the frame or the link that is missing, or the time not covered.
+            PoseError: naming the frame or the transform that is missing, or the time not covered.
         """
         chain = self._chains.get((target, source))
         if chain is None:
             chain = self._chains[target, source] = self._chain(target, source)
         target_T_source = np.eye(4)
         for frame, following in zip(chain, chain[1:], strict=False):
-            target_T_source = target_T_source @ self._link(frame, following, stamp)
+            target_T_source = target_T_source @ self._transform(frame, following, stamp)
         return target_T_source
 
-    def _link(self, a: str, b: str, stamp: int | None) -> np.ndarray:  # [4, 4] a_T_b
-        for link, is_inverse in (((a, b), False), ((b, a), True)):
-            pose = self._fixed.get(link)
-            if pose is None and link in self._moving:
-                trajectory = self._moving[link]
+    def _transform(self, a: str, b: str, stamp: int | None) -> np.ndarray:  # [4, 4] a_T_b
+        for edge, is_inverse in (((a, b), False), ((b, a), True)):
+            pose = self._static.get(edge)
+            if pose is None and edge in self._dynamic:
+                trajectory = self._dynamic[edge]
                 pose = trajectory.latest() if stamp is None else trajectory.at(stamp)
             if pose is not None:
                 return inverse(pose) if is_inverse else pose
-        raise KeyError((a, b))  # _chain goes along links only
+        raise KeyError((a, b))  # _chain goes along known transforms only
 
     def _connect(self, parent: str, child: str) -> None:
         if parent == child:
@@ -114,7 +107,7 @@ class TransformTree:
             self._chains.clear()
 
     def _chain(self, target: str, source: str) -> tuple[str, ...]:
-        """The frames from ``target`` to ``source`` along the fewest links."""
+        """The frames from ``target`` to ``source`` over the fewest transforms."""
         reached: dict[str, str] = {target: target}
         queue = deque([target] if target in self._neighbours else [])
         while queue and source not in reached:

@@ -3,7 +3,7 @@
 
 For training on endless data::
 
-    scene = Scene.generate(seed)
+    scene = generate_scene(seed)
     frame = render(scene, time=3.5, size=(256, 704), device="cuda")
     truth = truth_of(scene, frame.lidar_time, "occ3d")
 """
@@ -11,23 +11,21 @@ For training on endless data::
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from alocc_ros.datasets.truth import Truth, find_benchmark
+from alocc_ros.datasets.formats import find_format
+from alocc_ros.datasets.truth import Truth
+from alocc_ros.labels import OCC3D, label_map
 from alocc_ros.metrics.rays import lidar_origins
 from alocc_ros.synthetic import rig
-from alocc_ros.synthetic.render import View, cast_shadows, render_camera
-from alocc_ros.synthetic.truth import (
-    camera_mask,
-    fill,
-    lidar_mask,
-    openocc_labels,
-    ray_mask,
-)
-from alocc_ros.synthetic.world import Scene
+from alocc_ros.synthetic.render import View, render_camera
+from alocc_ros.synthetic.scene import Scene
+from alocc_ros.synthetic.shadows import shadow_map
+from alocc_ros.synthetic.visibility import camera_mask, lidar_mask, ray_mask
+from alocc_ros.synthetic.voxels import fill_voxels
 from alocc_ros.types import CAMERAS, Calibration, CameraImage, FrameSet
 
 ANCHOR = "cam_front"
@@ -36,14 +34,14 @@ KEY_FRAME_RATE = 2.0  # Hz
 
 @dataclass(frozen=True)
 class Frame:
-    """One turn of the rig.
+    """One cycle of the cameras.
 
     Attributes:
-        scene: what was looked at.
-        time: s, when the turn began; each camera has its own time in ``times``.
+        scene: what was rendered.
+        time: s, when the cycle began; each camera has its own time in ``times``.
         times: s, by camera.
         calibration: by camera, for the size rendered.
-        views: by camera: image, depth, labels and things of each pixel.
+        views: by camera: image, depth, label and actor of each pixel.
         start: ns, the stamp of the scene's time 0.
     """
 
@@ -56,7 +54,7 @@ class Frame:
 
     @property
     def lidar_time(self) -> float:
-        """s, when the LiDAR completes the turn; the truth is that of this instant."""
+        """s, when the LiDAR completes its sweep; the truth is that of this instant."""
         return self.time + rig.LIDAR_PHASE / 1e9
 
     def frame_set(self) -> FrameSet:
@@ -87,12 +85,12 @@ def render(
     start: int = 1_700_000_000_000_000_000,
     device: torch.device | str = "cpu",
 ) -> Frame:
-    """All six cameras in the turn that begins at ``time`` (s); size is (height, width)."""
+    """All six cameras in the cycle that begins at ``time`` (s); size is (height, width)."""
     calibration = rig.cameras(*size)
     times = {camera: time + rig.PHASES[camera] / 1e9 for camera in CAMERAS}
-    # Shadows move by millimetres within a turn.
+    # Shadows move by millimetres within a cycle.
     middle = times[ANCHOR]
-    shadows = cast_shadows(scene, scene.solids(middle, device), scene.ego_pose(middle)[:3, 3])
+    shadows = shadow_map(scene, scene.solids(middle, device), scene.ego_pose(middle)[:3, 3])
     views = {
         camera: render_camera(
             scene, calibration[camera], times[camera], shadows=shadows, device=device
@@ -103,7 +101,7 @@ def render(
 
 
 def lidar_times(scene: Scene) -> list[float]:
-    """s, when the LiDAR completes the turn of each key frame."""
+    """s, when the LiDAR completes its sweep of each key frame."""
     count = int(scene.duration * KEY_FRAME_RATE + 1e-6) + 1
     return [n / KEY_FRAME_RATE + rig.LIDAR_PHASE / 1e9 for n in range(count)]
 
@@ -131,32 +129,23 @@ def truth_of(
         time: s, the LiDAR's; take ``Frame.lidar_time``.
         benchmark: ``occ3d``, ``openocc``, ``surroundocc`` or ``openoccupancy``.
         masks: also the camera mask and the LiDAR mask (occ3d) or the ray mask (openocc); that of
-            the cameras is of the turn whose LiDAR time ``time`` is.
+            the cameras is of the cycle whose LiDAR time ``time`` is.
         device: where to compute.
     """
-    kind = find_benchmark(benchmark)
+    kind = find_format(benchmark)
     map_T_grid = scene.ego_pose(time)
     if kind.in_lidar_frame:
         map_T_grid = map_T_grid @ rig.lidar().base_T_lidar
-    voxels = fill(scene, time, map_T_grid, kind.grid, device=device)
-    turn = time - rig.LIDAR_PHASE / 1e9
-    if benchmark == "openocc":
-        labels = openocc_labels(voxels.labels)
-        truth = Truth(labels, kind.classes, kind.grid, flow=voxels.flow)
-        if not masks:
-            return truth
+    voxels = fill_voxels(scene, time, map_T_grid, kind.grid, device=device)
+    labels = label_map(OCC3D, kind.classes, kind.classes.free)[voxels.labels]
+    seen: dict[str, np.ndarray] = {}
+    if masks and kind.camera_mask:
+        cycle = time - rig.LIDAR_PHASE / 1e9
+        seen["mask_camera"] = camera_mask(scene, voxels.labels, cycle, time, device=device)
+    if masks and kind.lidar_mask:
+        seen["mask_lidar"] = lidar_mask(voxels.labels, device=device)
+    if masks and kind.ray_mask:
         origins = ray_origins(scene, time)
-        return replace(
-            truth,
-            mask_camera=camera_mask(scene, voxels.labels, turn, time, device=device),
-            ray_mask=ray_mask(labels, origins, free=kind.classes.free, device=device),
-        )
-    if benchmark != "occ3d" or not masks:
-        return Truth(voxels.labels, kind.classes, kind.grid)
-    return Truth(
-        voxels.labels,
-        kind.classes,
-        kind.grid,
-        mask_camera=camera_mask(scene, voxels.labels, turn, time, device=device),
-        mask_lidar=lidar_mask(voxels.labels, device=device),
-    )
+        seen["ray_mask"] = ray_mask(labels, origins, free=kind.classes.free, device=device)
+    flow = voxels.flow if kind.flow else None
+    return Truth(labels, kind.classes, kind.grid, flow=flow, **seen)

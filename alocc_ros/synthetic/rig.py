@@ -70,7 +70,7 @@ class Lidar:
 
     Attributes:
         elevations: rad, of each beam (ring), upwards.
-        columns: firings in one turn.
+        columns: firings in one revolution.
         reach: m; no return beyond.
         noise: m, standard deviation of a range.
         base_T_lidar: [4, 4] float64.

@@ -57,7 +57,7 @@ class Road:
 
 @dataclass(frozen=True)
 class Streets:
-    """The plan of a scene, in the map (x along the main road at the start, y left).
+    """The roads and the ground of a scene, in the map (x along the main road at the start, y left).
 
     Attributes:
         main: the road that begins at the origin.
@@ -125,9 +125,9 @@ class Streets:
 
     def labels(self, x: Tensor, y: Tensor) -> Tensor:
         """The class (Occ3D) of the ground at points, uint8."""
-        return self.survey(x, y)[0]
+        return self.ground_at(x, y)[0]
 
-    def survey(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def ground_at(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """(label uint8, kerb distance, s, d) of points; s, d are of the main road."""
         s, d = self.main_coordinates(x, y)
         e = self.kerb_distance(x, y)
@@ -138,14 +138,14 @@ class Streets:
             return lots[road, (d < 0).long(), number]
 
         label = lot(0, s, d)
-        walk_from, walk_to = self.main.verge, self.main.verge + self.main.sidewalk
+        sidewalk_from, sidewalk_to = self.main.verge, self.main.verge + self.main.sidewalk
         if self.side is not None:
             s_side, d_side = self.side_coordinates(x, y)
             nearer = d_side.abs() - self.side.half < d.abs() - self.main.half
             nearer &= (s_side <= self.side_to) & (s_side >= self.side_from)
             label = torch.where(nearer, lot(1, s_side, d_side), label)
-        label = torch.where(e < walk_to, _SIDEWALK, label)
-        label = torch.where(e < walk_from, _TERRAIN, label)
+        label = torch.where(e < sidewalk_to, _SIDEWALK, label)
+        label = torch.where(e < sidewalk_from, _TERRAIN, label)
         label = torch.where(e < 0, _DRIVEABLE, label)
         if self.main.median > 0:
             on_median = (d.abs() < self.main.median / 2) & ~self.in_crossing(x, y, s)
@@ -163,22 +163,22 @@ class Streets:
 _STRAIGHT = 2e-4  # 1/m; float32 still resolves tenths of a millimetre across such a road
 
 
-def plan(random: np.random.Generator) -> Streets:
-    """A random plan."""
+def random_streets(random: np.random.Generator) -> Streets:
+    """A random layout."""
     layout = random.choice(["straight", "curve", "crossing", "tee"], p=[0.3, 0.25, 0.3, 0.15])
-    main = _road(random, int(random.choice([1, 2, 3], p=[0.4, 0.45, 0.15])))
+    main = _random_road(random, int(random.choice([1, 2, 3], p=[0.4, 0.45, 0.15])))
     curvature = _STRAIGHT
     if layout == "curve":
         curvature = random.choice([-1, 1]) / random.uniform(70, 220)
     side, reach = None, (0.0, 0.0)
     if layout in ("crossing", "tee"):
-        side = _road(random, int(random.choice([1, 2], p=[0.6, 0.4])))
+        side = _random_road(random, int(random.choice([1, 2], p=[0.6, 0.4])))
         reach = (-200.0, 200.0)
         if layout == "tee":
             reach = (0.0, 200.0) if random.random() < 0.5 else (-200.0, 0.0)
-    kinds = np.array([_TERRAIN, _SIDEWALK, _FLAT, _DRIVEABLE])
-    taste = random.dirichlet([3.0, 1.5, 0.9, 0.6])
-    lots = kinds[random.choice(4, size=(2, 2, LOTS), p=taste)].astype(np.int64)
+    labels = np.array([_TERRAIN, _SIDEWALK, _FLAT, _DRIVEABLE])
+    shares = random.dirichlet([3.0, 1.5, 0.9, 0.6])
+    lots = labels[random.choice(4, size=(2, 2, LOTS), p=shares)].astype(np.int64)
     return Streets(
         main=main,
         curvature=float(curvature),
@@ -192,7 +192,7 @@ def plan(random: np.random.Generator) -> Streets:
     )
 
 
-def _road(random: np.random.Generator, lanes: int) -> Road:
+def _random_road(random: np.random.Generator, lanes: int) -> Road:
     return Road(
         lanes=lanes,
         lane_width=random.uniform(3.1, 3.7),

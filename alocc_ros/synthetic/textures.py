@@ -1,7 +1,7 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
-"""What surfaces look like: noise, and a painter for each texture.
+"""What surfaces look like: noise, and a shader for each texture.
 
-A painter sees places on a part and gives their colour; it knows no camera and no light.
+A shader gives the colour of points on a part; it knows no camera and no light.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alocc_ros.synthetic.cast import Solids
-from alocc_ros.synthetic.shapes import Kind, Texture
+from alocc_ros.synthetic.primitives import SolidKind, Texture
+from alocc_ros.synthetic.raycast import Solids
 
 
 @lru_cache(maxsize=4)
@@ -49,7 +49,7 @@ def line(distance: Tensor, half: float, footprint: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Place:
+class SurfacePoints:
     """Points on parts: all [n], in the frames of the parts.
 
     Attributes:
@@ -58,7 +58,7 @@ class Place:
         u, v: m, along and up the face.
         fx, fy, fz: 0 to 1 between the bounds, with their slopes.
         x, z: m; wide, long, tall: m, extent.
-        foot: m, size of a pixel there.
+        footprint: m, size of a pixel there.
     """
 
     nx: Tensor
@@ -76,14 +76,16 @@ class Place:
     long: Tensor
     wide: Tensor
     tall: Tensor
-    foot: Tensor
+    footprint: Tensor
 
-    def take(self, i: Tensor) -> Place:
-        """The chosen ones."""
-        return Place(**{n: getattr(self, n)[i] for n in self.__dataclass_fields__})
+    def take(self, i: Tensor) -> SurfacePoints:
+        """Those with the indices ``i``."""
+        return SurfacePoints(**{n: getattr(self, n)[i] for n in self.__dataclass_fields__})
 
     @staticmethod
-    def of(solids: Solids, hit: Tensor, x: Tensor, y: Tensor, z: Tensor, foot: Tensor) -> Place:
+    def of(
+        solids: Solids, hit: Tensor, x: Tensor, y: Tensor, z: Tensor, footprint: Tensor
+    ) -> SurfacePoints:
         """Points [n] x, y, z in the frames of the parts that they lie on."""
         low, high = solids.low[hit], solids.high[hit]
         a, b = solids.slope_low[hit], solids.slope_high[hit]
@@ -112,13 +114,13 @@ class Place:
         sign = torch.where((face & 1) == 1, 1.0, -1.0)
         nx, ny = torch.where(is_x, sign, 0.0), torch.where(is_y, sign, 0.0)
         nz = torch.where(is_x | is_y, -sign * slope, sign)
-        round_ = kind != Kind.BLOCK
+        round_ = kind != SolidKind.BLOCK
         half = (high - low) / 2
         middle = (high[:, 2] + low[:, 2]) / 2
-        ellipsoid = kind == Kind.ELLIPSOID
+        ellipsoid = kind == SolidKind.ELLIPSOID
         ex, ey = x / half[:, 0] ** 2, y / half[:, 1] ** 2
         ez = torch.where(ellipsoid, (z - middle) / half[:, 2] ** 2, -b[:, 0] / half[:, 0])
-        lid = (kind == Kind.CONE) & (face >= 4) & (gaps[5] < 1e-3)
+        lid = (kind == SolidKind.CONE) & (face >= 4) & (gaps[5] < 1e-3)
         nx, ny = (
             torch.where(round_, torch.where(lid, 0.0, ex), nx),
             torch.where(round_, torch.where(lid, 0.0, ey), ny),
@@ -128,7 +130,7 @@ class Place:
         angle = torch.atan2(y, x) * half[:, 0]
         u = torch.where(round_, angle, torch.where(is_x, y, x))
         v = torch.where(round_ | is_x | is_y, z, y)
-        return Place(
+        return SurfacePoints(
             nx * scale,
             ny * scale,
             nz * scale,
@@ -144,15 +146,15 @@ class Place:
             high[:, 0] - low[:, 0],
             high[:, 1] - low[:, 1],
             high[:, 2] - low[:, 2],
-            foot,
+            footprint,
         )
 
 
-Painted = tuple[Tensor, Tensor | float]  # colour [n, 3], and how much it mirrors, 0 to 1
+Shaded = tuple[Tensor, Tensor | float]  # colour [n, 3], and how much it mirrors, 0 to 1
 
 
-def _grain(p: Place, whim: Tensor, grain: float) -> Tensor:
-    return noise(p.u + whim * 50, p.v + whim * 20, grain, p.foot)
+def _grain(p: SurfacePoints, variation: Tensor, grain: float) -> Tensor:
+    return noise(p.u + variation * 50, p.v + variation * 20, grain, p.footprint)
 
 
 def _mix(colour: Tensor, other: Tensor | tuple[float, ...], share: Tensor) -> Tensor:
@@ -160,38 +162,40 @@ def _mix(colour: Tensor, other: Tensor | tuple[float, ...], share: Tensor) -> Te
     return torch.lerp(colour, other.expand_as(colour), share.to(colour.dtype)[:, None])
 
 
-def _plain(p: Place, colour: Tensor, accent: Tensor, whim: Tensor) -> Painted:
-    return colour * (1 + 0.1 * _grain(p, whim, 0.05) + 0.06 * _grain(p, whim, 0.12))[:, None], 0.02
+def _plain(p: SurfacePoints, colour: Tensor, accent: Tensor, variation: Tensor) -> Shaded:
+    return colour * (1 + 0.1 * _grain(p, variation, 0.05) + 0.06 * _grain(p, variation, 0.12))[
+        :, None
+    ], 0.02
 
 
-def _cloth(p: Place, colour: Tensor, accent: Tensor, whim: Tensor) -> Painted:
-    colour = colour * (1 + 0.22 * _grain(p, whim, 0.03)).clamp(0.3, 1.8)[:, None]
+def _cloth(p: SurfacePoints, colour: Tensor, accent: Tensor, variation: Tensor) -> Shaded:
+    colour = colour * (1 + 0.22 * _grain(p, variation, 0.03)).clamp(0.3, 1.8)[:, None]
     return _mix(colour, accent, (p.fz - 0.4).abs() < 0.06), 0.0
 
 
 def _windows(
-    p: Place,
+    p: SurfacePoints,
     colour: Tensor,
     glass: Tensor,
-    whim: Tensor,
+    variation: Tensor,
     bay: Tensor,
     storey: Tensor,
     share: tuple[float, float],
 ) -> tuple[Tensor, Tensor]:
     """Rows of windows on the upright faces."""
-    a, b = p.u / bay + whim * 3, p.v / storey
+    a, b = p.u / bay + variation * 3, p.v / storey
     fa, fb = a - torch.floor(a), b - torch.floor(b)
     ground = p.v < storey
-    half_w, half_h = torch.where(ground & (whim > 0.5), 0.42, share[0] / 2), share[1] / 2
+    half_w, half_h = torch.where(ground & (variation > 0.5), 0.42, share[0] / 2), share[1] / 2
     reach = torch.minimum(half_w - (fa - 0.5).abs(), half_h - (fb - 0.55).abs())
-    foot = p.foot / bay
+    foot = p.footprint / bay
     side = (p.face < 4).float()
     inside = (reach / foot.clamp(min=1e-3) + 0.5).clamp(0, 1) * side
     frame = (((reach + 0.035) / foot.clamp(min=1e-3) + 0.5).clamp(0, 1) - inside).clamp(
         min=0
     ) * side
-    fade = (bay / p.foot.clamp(min=1e-3) / 5).clamp(max=1.0)
-    room = hashed(torch.floor(a), torch.floor(b) + torch.floor(whim * 97))
+    fade = (bay / p.footprint.clamp(min=1e-3) / 5).clamp(max=1.0)
+    room = hashed(torch.floor(a), torch.floor(b) + torch.floor(variation * 97))
     curtain = (room > 0.72).float() * 0.5 * room
     pane = glass * (0.5 + 1.3 * room)[:, None] + curtain[:, None] * 0.5
     # From afar windows and wall run together.
@@ -201,56 +205,63 @@ def _windows(
     return _mix(colour, pane, inside), inside * (0.75 - curtain)
 
 
-def _facade(p: Place, colour: Tensor, accent: Tensor, whim: Tensor) -> Painted:
-    stain = noise(p.u * 0.3 + whim * 9, p.v * 0.1, 0.03, p.foot)
+def _facade(p: SurfacePoints, colour: Tensor, accent: Tensor, variation: Tensor) -> Shaded:
+    stain = noise(p.u * 0.3 + variation * 9, p.v * 0.1, 0.03, p.footprint)
     colour = (
         colour
-        * (1 + 0.06 * _grain(p, whim, 0.05) + 0.08 * stain + 0.05 * _grain(p, whim, 0.12))[:, None]
+        * (
+            1 + 0.06 * _grain(p, variation, 0.05) + 0.08 * stain + 0.05 * _grain(p, variation, 0.12)
+        )[:, None]
     )
-    ledge = line(torch.remainder(p.v, 3.3) - 0.12, 0.08, p.foot) * (p.face < 4)
+    ledge = line(torch.remainder(p.v, 3.3) - 0.12, 0.08, p.footprint) * (p.face < 4)
     colour = colour * (1 - 0.25 * ledge[:, None])
-    bay = 2.2 + 1.6 * hashed(torch.floor(whim * 31), whim)
-    return _windows(p, colour, accent, whim, bay, torch.full_like(bay, 3.3), (0.5, 0.5))
+    bay = 2.2 + 1.6 * hashed(torch.floor(variation * 31), variation)
+    return _windows(p, colour, accent, variation, bay, torch.full_like(bay, 3.3), (0.5, 0.5))
 
 
-def _brick(p: Place, colour: Tensor, accent: Tensor, whim: Tensor) -> Painted:
+def _brick(p: SurfacePoints, colour: Tensor, accent: Tensor, variation: Tensor) -> Shaded:
     row = torch.floor(p.v / 0.09)
     along = p.u / 0.27 + 0.5 * torch.remainder(row, 2.0)
-    fade = (0.12 / p.foot.clamp(min=1e-3)).clamp(max=1.0)
+    fade = (0.12 / p.footprint.clamp(min=1e-3)).clamp(max=1.0)
     each = (hashed(torch.floor(along), row) - 0.5) * fade
     mortar = torch.maximum(
-        line(torch.remainder(p.v, 0.09) - 0.045, 0.006, p.foot),
-        line((along - along.round()) * 0.27, 0.006, p.foot),
+        line(torch.remainder(p.v, 0.09) - 0.045, 0.006, p.footprint),
+        line((along - along.round()) * 0.27, 0.006, p.footprint),
     ) * (fade >= 1.0)
     colour = (
         colour
-        * (1 + 0.4 * each + 0.05 * _grain(p, whim, 0.03) + 0.06 * _grain(p, whim, 0.09))[:, None]
+        * (1 + 0.4 * each + 0.05 * _grain(p, variation, 0.03) + 0.06 * _grain(p, variation, 0.09))[
+            :, None
+        ]
     )
     colour = _mix(colour, (0.4, 0.38, 0.35), mortar * 0.6)
     tall = p.tall > 2.5
-    bay = 2.4 + 1.2 * hashed(torch.floor(whim * 17), whim)
-    painted, shine = _windows(p, colour, accent, whim, bay, torch.full_like(bay, 3.1), (0.42, 0.48))
+    bay = 2.4 + 1.2 * hashed(torch.floor(variation * 17), variation)
+    painted, shine = _windows(
+        p, colour, accent, variation, bay, torch.full_like(bay, 3.1), (0.42, 0.48)
+    )
     return torch.where(tall[:, None], painted, colour), shine * tall
 
 
-def _curtain_wall(p: Place, colour: Tensor, accent: Tensor, whim: Tensor) -> Painted:
-    bay = 1.2 + 0.8 * whim
+def _curtain_wall(p: SurfacePoints, colour: Tensor, accent: Tensor, variation: Tensor) -> Shaded:
+    bay = 1.2 + 0.8 * variation
     a, b = p.u / bay, p.v / 3.6
-    fade = (bay / p.foot.clamp(min=1e-3) / 6).clamp(max=1.0)
+    fade = (bay / p.footprint.clamp(min=1e-3) / 6).clamp(max=1.0)
     bars = (
         torch.maximum(
-            line((a - a.round()) * bay, 0.05, p.foot), line((b - b.round()) * 3.6, 0.16, p.foot)
+            line((a - a.round()) * bay, 0.05, p.footprint),
+            line((b - b.round()) * 3.6, 0.16, p.footprint),
         )
         * fade
     )
     pane = accent + 0.1 * (hashed(torch.floor(a), torch.floor(b)) * fade)[:, None]
-    pane = pane * (1 + 0.2 * _grain(p, whim, 0.15))[:, None]
+    pane = pane * (1 + 0.2 * _grain(p, variation, 0.15))[:, None]
     solid = torch.maximum(bars, (p.face >= 4).float())
     return _mix(pane, colour, solid), 0.7 * (1 - solid)
 
 
-def _vehicle_body(p: Place, colour: Tensor, accent: Tensor, whim: Tensor) -> Painted:
-    colour = colour * (1 + 0.015 * _grain(p, whim, 0.05))[:, None]
+def _vehicle_body(p: SurfacePoints, colour: Tensor, accent: Tensor, variation: Tensor) -> Shaded:
+    colour = colour * (1 + 0.015 * _grain(p, variation, 0.05))[:, None]
     end, front, side = p.face < 2, p.face == 1, (p.face == 2) | (p.face == 3)
     across = (p.fy - 0.5).abs()
     sill = p.fz < 0.16
@@ -261,7 +272,7 @@ def _vehicle_body(p: Place, colour: Tensor, accent: Tensor, whim: Tensor) -> Pai
     seam = torch.minimum(
         torch.minimum((p.fx - 0.34).abs(), (p.fx - 0.52).abs()), (p.fx - 0.7).abs()
     )
-    colour = colour * (1 - 0.6 * line(seam * p.long, 0.012, p.foot) * side)[:, None]
+    colour = colour * (1 - 0.6 * line(seam * p.long, 0.012, p.footprint) * side)[:, None]
     handle = torch.minimum((p.fx - 0.38).abs(), (p.fx - 0.56).abs()) * p.long
     colour = _mix(colour, (0.02, 0.02, 0.02), side & (handle < 0.09) & ((p.fz - 0.84).abs() < 0.03))
     lamp = end & (across > 0.29) & (across < 0.47) & (p.fz > 0.55) & (p.fz < 0.86)
@@ -277,7 +288,7 @@ def _vehicle_body(p: Place, colour: Tensor, accent: Tensor, whim: Tensor) -> Pai
     return colour, torch.where(sill, 0.0, 0.3)
 
 
-def _cabin(p: Place, colour: Tensor, accent: Tensor, whim: Tensor) -> Painted:
+def _cabin(p: SurfacePoints, colour: Tensor, accent: Tensor, variation: Tensor) -> Shaded:
     side = (p.face == 2) | (p.face == 3)
     end = p.face < 2
     along = torch.where(side, p.fx, p.fy)
@@ -287,11 +298,11 @@ def _cabin(p: Place, colour: Tensor, accent: Tensor, whim: Tensor) -> Painted:
     return _mix(colour, accent, glass), torch.where(glass, 0.8, 0.3)
 
 
-def _window_band(p: Place, colour: Tensor, accent: Tensor, whim: Tensor) -> Painted:
+def _window_band(p: SurfacePoints, colour: Tensor, accent: Tensor, variation: Tensor) -> Shaded:
     side = (p.face == 2) | (p.face == 3)
     end, front = p.face < 2, p.face == 1
-    colour = colour * (1 + 0.025 * _grain(p, whim, 0.06))[:, None]
-    pillar = line(torch.remainder(p.u, 1.5) - 0.75, 0.06, p.foot)
+    colour = colour * (1 + 0.025 * _grain(p, variation, 0.06))[:, None]
+    pillar = line(torch.remainder(p.u, 1.5) - 0.75, 0.06, p.footprint)
     glass = (side & (p.fz > 0.46) & (p.fz < 0.82)).float() * (1 - pillar)
     across = (p.fy - 0.5).abs()
     glass = torch.maximum(glass, (front & (across < 0.45) & (p.fz > 0.36) & (p.fz < 0.88)).float())
@@ -299,7 +310,7 @@ def _window_band(p: Place, colour: Tensor, accent: Tensor, whim: Tensor) -> Pain
         glass, ((p.face == 0) & (across < 0.38) & (p.fz > 0.5) & (p.fz < 0.85)).float()
     )
     stripe = side & (p.fz > 0.34) & (p.fz < 0.4)
-    colour = _mix(colour, (0.6, 0.6, 0.6), stripe & (whim > 0.4))
+    colour = _mix(colour, (0.6, 0.6, 0.6), stripe & (variation > 0.4))
     colour = _mix(colour, (0.03, 0.03, 0.03), (p.face < 4) & (p.fz < 0.08))
     door = side & (p.fx > 0.86) & (p.fx < 0.93) & (p.fz > 0.1)
     glass = torch.maximum(glass, 0.8 * door.float())
@@ -313,52 +324,59 @@ def _window_band(p: Place, colour: Tensor, accent: Tensor, whim: Tensor) -> Pain
     return colour, glass * 0.75 + 0.1
 
 
-def _cargo(p: Place, colour: Tensor, accent: Tensor, whim: Tensor) -> Painted:
-    colour = colour * (1 + 0.03 * _grain(p, whim, 0.09) + 0.03 * _grain(p, whim, 0.03))[:, None]
-    rib = line(torch.remainder(p.u, 0.55 + 0.5 * whim) - 0.2, 0.02, p.foot)
+def _cargo(p: SurfacePoints, colour: Tensor, accent: Tensor, variation: Tensor) -> Shaded:
+    colour = (
+        colour
+        * (1 + 0.03 * _grain(p, variation, 0.09) + 0.03 * _grain(p, variation, 0.03))[:, None]
+    )
+    rib = line(torch.remainder(p.u, 0.55 + 0.5 * variation) - 0.2, 0.02, p.footprint)
     colour = colour * (1 - 0.25 * rib * (p.face < 4))[:, None]
     side = (p.face == 2) | (p.face == 3)
-    logo = side & (whim > 0.35) & ((p.fx - 0.5).abs() < 0.28) & ((p.fz - 0.58).abs() < 0.2)
+    logo = side & (variation > 0.35) & ((p.fx - 0.5).abs() < 0.28) & ((p.fz - 0.58).abs() < 0.2)
     colour = _mix(colour, accent, logo)
-    letters = logo & (hashed(torch.floor(p.u / 0.35), torch.floor(whim * 50)) > 0.35)
+    letters = logo & (hashed(torch.floor(p.u / 0.35), torch.floor(variation * 50)) > 0.35)
     letters &= ((p.fz - 0.58).abs() < 0.1) & (torch.remainder(p.u, 0.35) < 0.24)
     colour = _mix(colour, (0.75, 0.75, 0.73), letters)
     rear = p.face == 0
     across = (p.fy - 0.5).abs()
-    colour = colour * (1 - 0.7 * line(across * p.wide, 0.02, p.foot) * rear)[:, None]
+    colour = colour * (1 - 0.7 * line(across * p.wide, 0.02, p.footprint) * rear)[:, None]
     colour = _mix(colour, (0.55, 0.02, 0.015), rear & (across > 0.36) & (p.fz < 0.08))
     hem = (p.face < 4) & (p.fz < 0.05)
     return _mix(colour, (0.06, 0.06, 0.06), hem & ~rear), 0.06
 
 
-def _bands(p: Place, colour: Tensor, accent: Tensor, whim: Tensor) -> Painted:
+def _bands(p: SurfacePoints, colour: Tensor, accent: Tensor, variation: Tensor) -> Shaded:
     band = ((p.fz - 0.48).abs() < 0.1) | ((p.fz - 0.78).abs() < 0.07)
-    colour = colour * (1 + 0.1 * _grain(p, whim, 0.03))[:, None]
+    colour = colour * (1 + 0.1 * _grain(p, variation, 0.03))[:, None]
     return _mix(colour, accent, band), 0.05
 
 
-def _barrier(p: Place, colour: Tensor, accent: Tensor, whim: Tensor) -> Painted:
-    colour = colour * (1 + 0.12 * _grain(p, whim, 0.04) + 0.1 * _grain(p, whim, 0.08))[:, None]
-    strip = (whim > 0.5) & ((p.z - 0.7).abs() < 0.09) & (torch.remainder(p.u + p.z, 0.5) < 0.25)
+def _barrier(p: SurfacePoints, colour: Tensor, accent: Tensor, variation: Tensor) -> Shaded:
+    colour = (
+        colour * (1 + 0.12 * _grain(p, variation, 0.04) + 0.1 * _grain(p, variation, 0.08))[:, None]
+    )
+    strip = (
+        (variation > 0.5) & ((p.z - 0.7).abs() < 0.09) & (torch.remainder(p.u + p.z, 0.5) < 0.25)
+    )
     colour = _mix(colour, accent, strip)
     hole = ((torch.remainder(p.u, 0.98) - 0.49).abs() < 0.11) & (p.z < 0.14)
-    seam = line(torch.remainder(p.u, 0.5) - 0.25, 0.012, p.foot)
+    seam = line(torch.remainder(p.u, 0.5) - 0.25, 0.012, p.footprint)
     return _mix(colour, (0.02, 0.02, 0.02), torch.maximum(hole.float(), 0.35 * seam)), 0.04
 
 
-def _foliage(p: Place, colour: Tensor, accent: Tensor, whim: Tensor) -> Painted:
+def _foliage(p: SurfacePoints, colour: Tensor, accent: Tensor, variation: Tensor) -> Shaded:
     # Along the axis that the surface looks along, so that nothing is smeared.
     ax, ay, az = p.nx.abs(), p.ny.abs(), p.nz.abs()
-    u = torch.where((ax > ay) & (ax > az), p.y, p.x) + whim * 40
-    v = torch.where((az > ax) & (az > ay), p.y, p.z) + whim * 17
-    leaf = noise(u, v, 0.025, p.foot)
-    clump = noise(v, u, 0.06, p.foot)
+    u = torch.where((ax > ay) & (ax > az), p.y, p.x) + variation * 40
+    v = torch.where((az > ax) & (az > ay), p.y, p.z) + variation * 17
+    leaf = noise(u, v, 0.025, p.footprint)
+    clump = noise(v, u, 0.06, p.footprint)
     shade = (1 + 0.4 * leaf + 0.4 * clump).clamp(0.1, 2.4)
     hue = 0.12 * clump[:, None] * colour.new_tensor([1.0, 0.5, -0.4])
     return colour * (shade[:, None] + hue), 0.0
 
 
-def _wheel(p: Place, colour: Tensor, accent: Tensor, whim: Tensor) -> Painted:
+def _wheel(p: SurfacePoints, colour: Tensor, accent: Tensor, variation: Tensor) -> Shaded:
     up = (p.fz - 0.5) * p.tall
     r = torch.sqrt(p.x * p.x + up * up) / (p.tall / 2)
     spoke = torch.remainder(torch.atan2(up, p.x) * (5 / np.pi), 2.0) < 1.2
@@ -366,23 +384,23 @@ def _wheel(p: Place, colour: Tensor, accent: Tensor, whim: Tensor) -> Painted:
     return _mix(colour, accent, rim), torch.where(rim, 0.15, 0.02)
 
 
-def _planks(p: Place, colour: Tensor, accent: Tensor, whim: Tensor) -> Painted:
+def _planks(p: SurfacePoints, colour: Tensor, accent: Tensor, variation: Tensor) -> Shaded:
     across = torch.where(p.tall > 2.0, p.y * 1.2, p.u)  # rows of tiles on a roof, boards on a fence
     pitch = 0.22
-    each = hashed(torch.floor(across / pitch), torch.floor(whim * 40)) - 0.5
-    gap = line(torch.remainder(across, pitch) - pitch / 2, 0.012, p.foot)
-    fade = (pitch / p.foot.clamp(min=1e-3) / 3).clamp(max=1.0)
-    shade = 1 + (0.35 * each - 0.45 * gap) * fade + 0.12 * _grain(p, whim, 0.1)
+    each = hashed(torch.floor(across / pitch), torch.floor(variation * 40)) - 0.5
+    gap = line(torch.remainder(across, pitch) - pitch / 2, 0.012, p.footprint)
+    fade = (pitch / p.footprint.clamp(min=1e-3) / 3).clamp(max=1.0)
+    shade = 1 + (0.35 * each - 0.45 * gap) * fade + 0.12 * _grain(p, variation, 0.1)
     return colour * shade.clamp(min=0.2)[:, None], 0.0
 
 
-def _sign(p: Place, colour: Tensor, accent: Tensor, whim: Tensor) -> Painted:
+def _sign(p: SurfacePoints, colour: Tensor, accent: Tensor, variation: Tensor) -> Shaded:
     edge = torch.minimum(torch.minimum(p.fy, 1 - p.fy), torch.minimum(p.fz, 1 - p.fz)) < 0.08
-    mark = hashed(torch.floor(p.fy * 5), torch.floor(p.fz * 5) + torch.floor(whim * 60)) > 0.62
+    mark = hashed(torch.floor(p.fy * 5), torch.floor(p.fz * 5) + torch.floor(variation * 60)) > 0.62
     return _mix(colour, accent, (edge | mark) & (p.face < 4)), 0.1
 
 
-def _signal(p: Place, colour: Tensor, accent: Tensor, whim: Tensor) -> Painted:
+def _signal(p: SurfacePoints, colour: Tensor, accent: Tensor, variation: Tensor) -> Shaded:
     height = torch.where(accent[:, 0] > accent[:, 1], 0.8, 0.2)  # red is on top
     lamps = (torch.remainder(p.fz * 3, 1.0) - 0.5) ** 2 + (p.fy - 0.5) ** 2 < 0.12
     front = p.face == 0
@@ -390,7 +408,7 @@ def _signal(p: Place, colour: Tensor, accent: Tensor, whim: Tensor) -> Painted:
     return _mix(colour, accent * 1.6, front & lamps & ((p.fz - height).abs() < 0.16)), 0.05
 
 
-PAINTERS = {
+SHADERS = {
     Texture.PLAIN: _plain,
     Texture.FACADE: _facade,
     Texture.BRICK: _brick,

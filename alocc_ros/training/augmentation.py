@@ -1,5 +1,5 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
-"""Images and the grid, moved at random; the geometry moves with them (training.md section 3).
+"""Random transforms of images and grid; the geometry is transformed with them.
 
 Every image operation goes with its homography, so the network is always told truly where a
 pixel looks. Nothing changes colours.
@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from alocc_ros.stream.images import Crop
+from alocc_ros.stream.image_geometry import Crop
 
 
 @dataclass(frozen=True)
 class ImageAugmentation:
-    """From which ranges images are moved.
+    """The ranges of random image transforms.
 
     Attributes:
         scale: added to the scale, as a fraction of it. The reference adds -0.06 to 0.11 to the
@@ -33,12 +33,12 @@ class ImageAugmentation:
 
 
 @dataclass(frozen=True)
-class ImageMove:
-    """One draw: scale, cut, mirror, turn, in this order.
+class ImageTransform:
+    """Scale, crop, mirror, rotation, in this order.
 
     Attributes:
         resized: width and height after scaling.
-        left, top: where the cut begins; negative or beyond the image is black.
+        left, top: where the crop begins; negative or beyond the image is black.
         flip: mirror left and right.
         turn: degrees counter-clockwise about the centre.
         size: width and height of the camera's image.
@@ -54,29 +54,29 @@ class ImageMove:
     input_size: tuple[int, int]
 
     @staticmethod
-    def none(size: tuple[int, int], input_size: tuple[int, int]) -> ImageMove:
+    def none(size: tuple[int, int], input_size: tuple[int, int]) -> ImageTransform:
         """What is done outside training."""
         crop = Crop.fit(*size, input_size)
-        return ImageMove(crop.resized, crop.left, crop.top, False, 0.0, size, input_size)
+        return ImageTransform(crop.resized, crop.left, crop.top, False, 0.0, size, input_size)
 
     @staticmethod
-    def draw(
+    def sample(
         size: tuple[int, int],
         input_size: tuple[int, int],
         ranges: ImageAugmentation,
         random: np.random.Generator,
-    ) -> ImageMove:
-        """A random one; the cut keeps the bottom rows, as always."""
+    ) -> ImageTransform:
+        """A random one; the crop keeps the bottom rows, as always."""
         (width, height), (rows, columns) = size, input_size
         scale = Crop.fit(*size, input_size).scale * (1 + random.uniform(*ranges.scale))
         resized = int(width * scale), int(height * scale)
         left = int(random.uniform(0, max(0, resized[0] - columns)))
         flip = bool(random.random() < ranges.flip)
         turn = random.uniform(-ranges.turn, ranges.turn)
-        return ImageMove(resized, left, resized[1] - rows, flip, turn, size, input_size)
+        return ImageTransform(resized, left, resized[1] - rows, flip, turn, size, input_size)
 
     def apply(self, image: Image.Image) -> np.ndarray:  # [H, W, 3] uint8 RGB
-        """The moved image."""
+        """The transformed image."""
         rows, columns = self.input_size
         image = image.convert("RGB").resize(self.resized, Image.Resampling.BICUBIC)
         image = image.crop((self.left, self.top, self.left + columns, self.top + rows))
@@ -87,7 +87,7 @@ class ImageMove:
         return np.asarray(image)
 
     def homography(self) -> tuple[np.ndarray, np.ndarray]:  # [3, 3], [3]
-        """R, t: a pixel p of the camera's image lies at R p + t of the moved one.
+        """R, t: a pixel p of the camera's image lies at R p + t of the transformed one.
 
         Continuous pixels, 0 at the edge of the first one.
         """
@@ -108,7 +108,7 @@ class ImageMove:
 
 @dataclass(frozen=True)
 class GridFlip:
-    """The world mirrored: front with back, left with right.
+    """Mirroring of the grid: front with back, left with right.
 
     Attributes:
         x, y: negate that axis.
@@ -118,7 +118,7 @@ class GridFlip:
     y: bool = False
 
     @staticmethod
-    def draw(probability: float, random: np.random.Generator) -> GridFlip:
+    def sample(probability: float, random: np.random.Generator) -> GridFlip:
         """A random one, each axis on its own."""
         return GridFlip(*(bool(v) for v in random.random(2) < probability))
 

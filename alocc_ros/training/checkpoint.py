@@ -19,9 +19,9 @@ from typing import Any
 
 import torch
 
+from alocc_ros.distributed import World, barrier
 from alocc_ros.errors import CheckpointError
 from alocc_ros.training.forward import SlotMemory
-from alocc_ros.training.parallel import World, wait_for_all
 
 _STATE = "state.pt"
 _NAME = re.compile(r"step-(\d{8})")
@@ -43,19 +43,19 @@ def save(
     if world.rank == 0:
         shutil.rmtree(scratch, ignore_errors=True)  # of a run that was killed here
         scratch.mkdir(parents=True)
-    wait_for_all()
+    barrier()
     for slot, memory in memories.items():
         _write(scratch / f"slot-{slot:05d}.pt", _plain(memory))
     if world.rank == 0:
         _write(scratch / _STATE, dict(state))
-    wait_for_all()
+    barrier()
     if world.rank == 0:
         _flush(scratch)
         os.replace(scratch, target)
         _flush(folder)
         for old in _all(folder)[:-keep]:
             shutil.rmtree(old)
-    wait_for_all()
+    barrier()
     return target
 
 

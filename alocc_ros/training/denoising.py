@@ -1,5 +1,5 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
-"""Truth mixed into what the network works with at first (paper 3.4; training.md section 6).
+"""Truth mixed into what the network works with at first (paper, section 3.4).
 
 Lifting with a depth that is still noise, and matching features that are still noise, teach the
 later parts nothing; so they get the truth, and less and less of it (``schedule.Phases``).

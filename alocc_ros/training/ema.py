@@ -1,52 +1,42 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
-"""A slowly following copy of the network: what is evaluated and published (training.md 1)."""
+"""The exponential moving average of the network: what is evaluated and published."""
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 
-@dataclass(frozen=True)
-class EmaRate:
-    """How slowly the copy follows: ``limit * (1 - exp(-t / warmup))`` of it stays.
+def moving_average(
+    network: nn.Module, limit: float = 0.999, warmup: float = 2000.0, offset: int = 10560
+) -> AveragedModel:
+    """An average that equals the network so far, in evaluation mode and without gradients.
 
-    Attributes:
-        limit: of the share that stays.
-        warmup: steps after which 63 % of the limit is reached.
-        offset: t at the first step; the reference's starts at 10560, at a rate of 0.994 already.
+    Its ``update_parameters``, called after each step, moves weights and BatchNorm statistics
+    towards the network and copies counters. ``n_averaged`` is the number of the next step, from 1.
+
+    Args:
+        network: that is averaged; its copy is the average's ``module``.
+        limit: of the decay, which is ``limit * (1 - exp(-(offset + n) / warmup))`` at step n.
+        warmup: steps after which the decay has come to 63 % of its limit.
+        offset: the reference's begins at 10560, with a decay of 0.994 already.
     """
 
-    limit: float = 0.999
-    warmup: float = 2000.0
-    offset: int = 10560
+    def update(
+        average: list[Tensor],  # of one device and dtype
+        current: list[Tensor],
+        n_averaged: Tensor,  # scalar
+    ) -> None:
+        if not average[0].is_floating_point():
+            torch._foreach_copy_(average, current)
+            return
+        decay = limit * (1 - math.exp(-(offset + int(n_averaged)) / warmup))
+        torch._foreach_lerp_(average, current, 1 - decay)
 
-    def at(self, step: int) -> float:
-        """The share of the copy that stays in that step (from 0)."""
-        return self.limit * (1 - math.exp(-(self.offset + step + 1) / self.warmup))
-
-
-def average_of(network: nn.Module) -> nn.Module:
-    """The copy at the start: equal weights, in evaluation mode, without gradients."""
-    return copy.deepcopy(network).eval().requires_grad_(False)
-
-
-@torch.no_grad()
-def follow(average: nn.Module, network: nn.Module, stays: float) -> None:
-    """Move the copy towards the network: weights and BatchNorm statistics; counters are copied."""
-    pairs = list(zip(_tensors(average), _tensors(network), strict=True))
-    moving = [(mine, theirs) for mine, theirs in pairs if mine.is_floating_point()]
-    torch._foreach_lerp_(*map(list, zip(*moving, strict=True)), 1 - stays)
-    for mine, theirs in pairs:
-        if not mine.is_floating_point():
-            mine.copy_(theirs)
-
-
-def _tensors(network: nn.Module) -> Iterator[Tensor]:
-    yield from network.parameters()
-    yield from network.buffers()
+    average = AveragedModel(network, multi_avg_fn=torch.no_grad()(update), use_buffers=True)
+    average.eval().requires_grad_(False)
+    average.update_parameters(network)  # torch's first update copies
+    return average

@@ -26,7 +26,7 @@ from alocc_ros.network.plan import PlanTensors, frame_plan
 from alocc_ros.network.state import State
 from alocc_ros.ops.flow_head import flow_logits
 from alocc_ros.training.denoising import occupancy_map
-from alocc_ros.training.norms import nothing_remembered
+from alocc_ros.training.norms import frozen_statistics
 from alocc_ros.training.samples import TrainingFrame
 from alocc_ros.training.schedule import Phase
 
@@ -200,7 +200,7 @@ class TrainingForward:
         if not self.network.variant.stereo:
             return None
         previous = self._normalised([f.previous_images for f in frames])
-        with torch.no_grad(), nothing_remembered([backbone]):
+        with torch.no_grad(), frozen_statistics([backbone]):
             return backbone.first_stage(previous).float()
 
     def _remembered(
@@ -255,7 +255,9 @@ def keep_full_precision(network: Alocc) -> None:
 
 
 def recompute_activations(network: Alocc) -> None:
-    """Computes activations a second time for the gradient instead of keeping them, stage by stage."""
+    """Computes activations a second time for the gradient instead of keeping them, stage by
+    stage.
+    """
     backbone, norms = network.img_backbone, nn.ModuleList
     stages: list[tuple[Any, str, Iterable[nn.Module]]] = [
         (backbone, "first_stage", norms([backbone.bn1, backbone.layer1])),
@@ -300,7 +302,7 @@ def _recomputed(function: Callable, norms: Sequence[nn.Module], *args: Any) -> A
     if not torch.is_grad_enabled():
         return function(*args)
     # The second time BatchNorm must not count.
-    contexts = partial(lambda n: (nullcontext(), nothing_remembered(n)), norms)
+    contexts = partial(lambda n: (nullcontext(), frozen_statistics(n)), norms)
     return checkpoint(function, *args, use_reentrant=False, context_fn=contexts)
 
 

@@ -1,5 +1,5 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
-"""What the network is asked to minimise (paper section 3.6; spec training.md section 5).
+"""What the network is asked to minimise (paper, section 3.6).
 
 Every mean is over what ALL processes hold: a sum here, divided by the count averaged over the
 processes. DistributedDataParallel averages gradients, so however a batch is dealt out to
@@ -17,13 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from alocc_ros.distributed import mean_over_ranks
 from alocc_ros.ops.flow_head.reference import FLOW_BINS, FLOW_START, FLOW_STEP, bin_values
-from alocc_ros.training.parallel import mean_over_ranks
 
 IGNORED = 255
 
 # Voxels of each class in the nuScenes training scenes, in the order of Occ3D's classes
-# (training.md 5.1); OpenOcc's are the same voxels without "others", in its own order.
+# (those of the reference); OpenOcc's are the same voxels without "others", in its own order.
 OCC3D_VOXELS = (
     944004, 1897170, 152386, 2391677, 16957802, 724139, 189027, 2074468, 413451, 2384460,
     5916653, 175883646, 4275424, 51393615, 61411620, 105975596, 116424404, 1892500630,
@@ -37,23 +37,23 @@ _LEAST_VOXELS = 1000
 
 @dataclass(frozen=True)
 class ClassBalance:
-    """How much a class weighs and how often its voxels are drawn.
+    """How much a class weighs and how often its voxels are sampled.
 
     Attributes:
         weight: [classes] of the class in the mask and dice losses.
-        draw: [classes] probability of a voxel of that class to be drawn, up to a factor.
+        sampling: [classes] probability of a voxel of that class to be sampled, up to a factor.
         entropy: [classes] of a voxel of that class in ``class_entropy``.
     """
 
     weight: Tensor
-    draw: Tensor
+    sampling: Tensor
     entropy: Tensor
 
     @staticmethod
     def of(voxels: Sequence[int], gamma: float = 0.25, entropy: float = 0.5) -> ClassBalance:
         """From how many voxels of each class there are.
 
-        Weights are relative to the first class; draws and the entropy's weights, with these
+        Weights are relative to the first class; sampling and the entropy's weights, with these
         powers, to the most frequent one.
         """
         count = torch.tensor(voxels, dtype=torch.float64).clamp(min=_LEAST_VOXELS)
@@ -65,14 +65,14 @@ class ClassBalance:
 
 
 @dataclass(frozen=True)
-class Draw:
-    """How many points a mask is compared at.
+class PointSampling:
+    """How the points are chosen at which a mask is compared.
 
     Attributes:
         points: of one class in one sample.
-        oversample: so many times more are drawn first, by class.
-        hard: the share of ``points`` for which the most doubtful of those are kept; the rest is
-            drawn evenly.
+        oversample: so many times more are sampled first, by class.
+        hard: the share of ``points`` for which the most uncertain of those are taken; the rest is
+            sampled uniformly.
     """
 
     points: int
@@ -85,55 +85,55 @@ def present_classes(labels: Tensor) -> Tensor:  # [V] uint8 -> [K] int64
     return torch.bincount(labels.long(), minlength=256)[:IGNORED].nonzero()[:, 0]
 
 
-def draw_points(
+def sample_points(
     logits: Tensor,  # [K, V] of the classes that are present
     labels: Tensor,  # [V] uint8
     balance: ClassBalance,
-    draw: Draw,
+    sampling: PointSampling,
     random: torch.Generator,
 ) -> Tensor:  # [K, n] int64, indices of labelled points
-    """Where each class's mask is compared: doubtful points and a few others.
+    """Where each class's mask is compared: uncertain points and a few others.
 
-    A row draws on its own: ``oversample * points`` distinct points, frequent classes less
-    often; of those the ones with the smallest |logit|; and further points evenly. Where fewer
-    are labelled than would be drawn, all of them are: a draw never repeats itself. (The
+    A row samples on its own: ``oversample * points`` distinct points, frequent classes less
+    often; of those the ones with the smallest |logit|; and further points uniformly. Where fewer
+    are labelled than would be sampled, all of them are: sampling is without replacement. (The
     reference asks for more than there are, and gets points that it must not look at.)
     """
     known = (labels != IGNORED).nonzero()[:, 0]
     rows, count = len(logits), len(known)
-    hard, easy = _split(draw, count)
-    first = min(int(draw.oversample * draw.points), count)
-    doubt = logits.detach()[:, known].abs().float()
+    hard, easy = _split(sampling, count)
+    first = min(int(sampling.oversample * sampling.points), count)
+    confidence = logits.detach()[:, known].abs().float()
     if first < count:
         # Arrival times of Poisson processes: the first to come are a draw without replacement.
-        rate = balance.draw.to(logits.device)[labels[known].long()]
+        rate = balance.sampling.to(logits.device)[labels[known].long()]
         # (The logarithm of a uniform draw: four times as fast as exponential_ on a CPU.)
         times = -torch.rand(rows, count, device=logits.device, generator=random).log_()
         drawn = (times / rate).topk(first, largest=False, sorted=False).indices
-        doubtful = doubt.gather(1, drawn).topk(hard, largest=False, sorted=False).indices
-        chosen = drawn.gather(1, doubtful)
+        uncertain = confidence.gather(1, drawn).topk(hard, largest=False, sorted=False).indices
+        chosen = drawn.gather(1, uncertain)
     else:
-        chosen = doubt.topk(hard, largest=False, sorted=False).indices
+        chosen = confidence.topk(hard, largest=False, sorted=False).indices
     order = torch.rand(rows, count, device=logits.device, generator=random)
     others = order.topk(easy, largest=False, sorted=False).indices
     return known[torch.cat([chosen, others], 1)]
 
 
-def _split(draw: Draw, count: int) -> tuple[int, int]:
-    """Doubtful and even points of ``count`` labelled ones."""
-    hard = int(draw.hard * draw.points)
-    return min(hard, count), min(draw.points - hard, count)
+def _split(sampling: PointSampling, count: int) -> tuple[int, int]:
+    """Uncertain and uniformly sampled points of ``count`` labelled ones."""
+    hard = int(sampling.hard * sampling.points)
+    return min(hard, count), min(sampling.points - hard, count)
 
 
 def mask_losses(
     logits: Sequence[Tensor],  # a sample: [C, V]
     labels: Sequence[Tensor],  # a sample: [V] uint8
     balance: ClassBalance,
-    draw: Draw,
+    sampling: PointSampling,
     random: Sequence[torch.Generator],  # a sample
     absent: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Binary cross entropy and dice of every present class's mask, at drawn points.
+    """Binary cross entropy and dice of every present class's mask, at sampled points.
 
     ``absent``: also of classes that a sample lacks, whose masks are empty there. The reference
     leaves them alone: where there is no bus, nothing keeps a truck from being one.
@@ -147,23 +147,25 @@ def mask_losses(
         if absent:
             present = torch.arange(len(x), device=x.device)
         rows = x[present]
-        index = draw_points(rows, truth, balance, draw, generator)
+        index = sample_points(rows, truth, balance, sampling, generator)
         at = rows.gather(1, index).float()  # [K, n]
         target = (truth[index] == present[:, None]).to(at)
         weight = balance.weight.to(at)[present]
-        entropy = entropy + (weight * _entropies(at, target)).sum()
-        dice = dice + (weight * _dices(at, target)).sum()
+        entropy = entropy + (weight * binary_entropies(at, target)).sum()
+        dice = dice + (weight * dice_losses(at, target)).sum()
         points = points + weight.sum() * index.shape[1]
         classes = classes + weight.sum()
     tiny = torch.finfo(torch.float32).eps
     return entropy / (mean_over_ranks(points) + tiny), dice / (mean_over_ranks(classes) + tiny)
 
 
-def _entropies(logits: Tensor, target: Tensor) -> Tensor:  # [K, n] x 2 -> [K]
+def binary_entropies(logits: Tensor, target: Tensor) -> Tensor:  # [K, n] x 2 -> [K]
+    """Binary cross entropy of each mask, summed over its points."""
     return F.binary_cross_entropy_with_logits(logits, target, reduction="none").sum(1)
 
 
-def _dices(logits: Tensor, target: Tensor) -> Tensor:  # [K, n] x 2 -> [K]
+def dice_losses(logits: Tensor, target: Tensor) -> Tensor:  # [K, n] x 2 -> [K]
+    """Dice loss of each mask, smoothed by 1."""
     share = torch.sigmoid(logits)
     return 1 - (2 * (share * target).sum(1) + 1) / (share.sum(1) + target.sum(1) + 1)
 
@@ -176,9 +178,9 @@ def class_entropy(
     """Cross entropy between the classes, at every labelled voxel, weighted by its class.
 
     Not a loss of the reference. A class of which a sample has few voxels dies under its two: all
-    of the draw pushes the logits down before they tell the class from anything, and at a sigmoid
-    of 1e-8 dice has no slope and the doubtful points are elsewhere. Here a voxel that is missed
-    pulls with its whole weight, however surely it is missed.
+    of the sampling pushes the logits down before they tell the class from anything, and at a
+    sigmoid of 1e-8 dice has no slope and the uncertain points are elsewhere. Here a voxel that is
+    missed pulls with its whole weight, however surely it is missed.
     """
     total = _zero(logits)
     count = logits[0].new_zeros((), dtype=torch.float32)

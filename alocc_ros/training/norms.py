@@ -1,5 +1,5 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
-"""BatchNorm over all processes, and BatchNorm that looks without remembering."""
+"""BatchNorm over all processes, and BatchNorm that leaves its running statistics alone."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from alocc_ros.distributed import all_reduce_sum, is_distributed
 
 
 class CpuSyncBatchNorm(_BatchNorm):
@@ -21,20 +22,20 @@ class CpuSyncBatchNorm(_BatchNorm):
 
     def forward(self, x: Tensor) -> Tensor:  # [B, C, ...]
         """Like BatchNorm over the concatenation of every process's ``x``."""
-        if not self.training or not dist.is_initialized():
+        if not self.training or not is_distributed():
             return super().forward(x)
-        y, mean, variance, count = _OverProcesses.apply(x, self.weight, self.bias, self.eps)
-        self._remember(mean, variance * count / (count - 1))
+        y, mean, variance, count = _SyncBatchNorm.apply(x, self.weight, self.bias, self.eps)
+        self._update_statistics(mean, variance * count / (count - 1))
         return y
 
     @torch.no_grad()
-    def _remember(self, mean: Tensor, variance: Tensor) -> None:
+    def _update_statistics(self, mean: Tensor, variance: Tensor) -> None:
         self.num_batches_tracked += 1
         self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
         self.running_var.lerp_(variance.to(self.running_var), self.momentum)
 
 
-class _OverProcesses(torch.autograd.Function):
+class _SyncBatchNorm(torch.autograd.Function):
     """Normalises by what all processes hold: one sum over the processes each way.
 
     The passes over ``x`` are those of torch's own BatchNorm. As a formula that autograd
@@ -50,7 +51,7 @@ class _OverProcesses(torch.autograd.Function):
         here = x.numel() / x.shape[1]
         mean, variance = (v.double() for v in torch.batch_norm_update_stats(x, None, None, 0.0))
         sums = torch.cat([mean, variance + mean.square(), mean.new_ones(1)]) * here
-        dist.all_reduce(sums)
+        all_reduce_sum(sums)
         mean, squares, count = sums.split([len(mean), len(mean), 1])
         mean, squares = mean / count, squares / count
         variance = squares - mean.square()
@@ -74,7 +75,7 @@ class _OverProcesses(torch.autograd.Function):
         )
         # ... and what goes through them, which is a multiple of x and a constant in a channel.
         sums = torch.stack([d_weight.double(), d_bias.double()])
-        dist.all_reduce(sums)
+        all_reduce_sum(sums)
         along, across = sums / ctx.count
         per_deviation = 1 / torch.sqrt(variance + ctx.eps)
         scale = weight.double() * per_deviation
@@ -103,7 +104,7 @@ def _converted(norm: _BatchNorm) -> CpuSyncBatchNorm:
 
 
 @contextmanager
-def nothing_remembered(modules: Iterable[nn.Module]) -> Iterator[None]:
+def frozen_statistics(modules: Iterable[nn.Module]) -> Iterator[None]:
     """Within this block BatchNorm in training normalises, but its running statistics stand still.
 
     For what is computed twice (activation checkpointing) or only looked at.

@@ -1,5 +1,5 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
-"""From a data set's key frame to what the training step takes: moved images, geometry, targets."""
+"""From a data set's key frame to what the training step takes: images, geometry, targets."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from alocc_ros.geometry import inverse
 from alocc_ros.labels import ClassList
 from alocc_ros.network.cameras import CameraGeometry
 from alocc_ros.network.variants import Variant
-from alocc_ros.stream.images import decode
+from alocc_ros.stream.decoding import decode
 from alocc_ros.stream.keyframes import map_T_camera
-from alocc_ros.training.augmentation import GridFlip, ImageAugmentation, ImageMove
+from alocc_ros.training.augmentation import GridFlip, ImageAugmentation, ImageTransform
 from alocc_ros.training.losses import IGNORED
 from alocc_ros.training.randomness import numpy_random
 from alocc_ros.training.streams import Visit
@@ -33,7 +33,7 @@ from alocc_ros.training.targets import (
 )
 from alocc_ros.types import CAMERAS, FrameSet
 
-_MOVES = 2  # purpose of the random numbers, see randomness.py
+_AUGMENTATION = 2  # purpose of the random numbers, see randomness.py
 
 
 @dataclass(frozen=True)
@@ -92,9 +92,10 @@ class TrainingFrame:
         name: of the key frame.
         visit: step, slot, and whether a sequence starts here.
         images: [N, H, W, 3] uint8 RGB.
-        previous_images: the same of the key frame before, moved likewise; None without stereo.
+        previous_images: the same of the key frame before, with the same transforms; None
+            without stereo.
         has_previous: whether there was one (else the images are their own predecessors).
-        cameras: geometry of the moved images, in the mirrored grid.
+        cameras: geometry of the transformed images, in the mirrored grid.
         map_T_grid: [4, 4] float64 of the grid's frame, not mirrored.
         labels: [Y, X, Z] uint8.
         flow: [Y, X, Z, 2] float32 (along Y, along X), nan: not to be learned; None without flow.
@@ -139,8 +140,8 @@ class Preparation:
         source: where samples come from.
         variant: sizes, depth bins, stereo, flow.
         classes: what the labels mean.
-        seed: of the random moves.
-        images: ranges of the random moves; None: the images are cut as outside training.
+        seed: of the random transforms.
+        images: ranges of the random transforms; None: the images are cut as outside training.
         flip: probability of mirroring each horizontal axis of the grid.
     """
 
@@ -153,12 +154,12 @@ class Preparation:
 
     def __getitem__(self, visit: Visit) -> TrainingFrame:
         """The frame of that visit."""
-        random = numpy_random(self.seed, _MOVES, visit.step, visit.slot)
+        random = numpy_random(self.seed, _AUGMENTATION, visit.step, visit.slot)
         sample = self.source.read(visit.index)
         self._check(sample)
-        moves = {c: self._move(sample.frame, c, random) for c in CAMERAS}
-        flip = GridFlip.draw(self.flip, random)
-        cameras = _geometry(sample, moves, flip)
+        transforms = {c: self._transform(sample.frame, c, random) for c in CAMERAS}
+        flip = GridFlip.sample(self.flip, random)
+        cameras = _geometry(sample, transforms, flip)
         bins, classes = self._blocks(sample, cameras)
         stereo, previous = self.variant.stereo, sample.previous or sample.frame
         supervised = None if sample.supervised is None else flip.voxels(sample.supervised)
@@ -169,8 +170,8 @@ class Preparation:
         return TrainingFrame(
             name=sample.name,
             visit=visit,
-            images=_pictures(sample.frame, moves),
-            previous_images=_pictures(previous, moves) if stereo else None,
+            images=_images(sample.frame, transforms),
+            previous_images=_images(previous, transforms) if stereo else None,
             has_previous=sample.previous is not None,
             cameras=cameras,
             map_T_grid=torch.from_numpy(sample.map_T_grid),
@@ -198,12 +199,14 @@ class Preparation:
         if self.variant.flow and sample.flow is None:
             raise TrainingError(f"{sample.name}: {self.variant.name} learns flow, there is none")
 
-    def _move(self, frame: FrameSet, camera: str, random: np.random.Generator) -> ImageMove:
+    def _transform(
+        self, frame: FrameSet, camera: str, random: np.random.Generator
+    ) -> ImageTransform:
         calibration = frame.calibration[camera]
         size, input_size = (calibration.width, calibration.height), self.variant.input_size
         if self.images is None:
-            return ImageMove.none(size, input_size)
-        return ImageMove.draw(size, input_size, self.images, random)
+            return ImageTransform.none(size, input_size)
+        return ImageTransform.sample(size, input_size, self.images, random)
 
     def _blocks(
         self, sample: KeyFrameSample, cameras: CameraGeometry
@@ -230,12 +233,12 @@ class Preparation:
 
 
 def _geometry(
-    sample: KeyFrameSample, moves: dict[str, ImageMove], flip: GridFlip
+    sample: KeyFrameSample, transforms: dict[str, ImageTransform], flip: GridFlip
 ) -> CameraGeometry:
     frame = sample.frame
     now = map_T_camera(frame, CAMERAS)
     before = now if sample.previous is None else map_T_camera(sample.previous, CAMERAS)
-    rotations, shifts = zip(*(moves[c].homography() for c in CAMERAS), strict=True)
+    rotations, shifts = zip(*(transforms[c].homography() for c in CAMERAS), strict=True)
     return CameraGeometry(
         grid_T_camera=inverse(sample.map_T_grid) @ now,
         intrinsics=np.stack([frame.calibration[c].intrinsics for c in CAMERAS]),
@@ -246,8 +249,8 @@ def _geometry(
     )
 
 
-def _pictures(frame: FrameSet, moves: dict[str, ImageMove]) -> Tensor:  # [N, H, W, 3] uint8
+def _images(frame: FrameSet, transforms: dict[str, ImageTransform]) -> Tensor:  # [N, H, W, 3] uint8
     if any(c not in frame.images for c in CAMERAS):
         raise TrainingError(f"the key frame at {frame.stamp} ns lacks images")
-    pictures = [moves[c].apply(Image.fromarray(decode(frame.images[c]))) for c in CAMERAS]
-    return torch.from_numpy(np.stack(pictures))
+    images = [transforms[c].apply(Image.fromarray(decode(frame.images[c]))) for c in CAMERAS]
+    return torch.from_numpy(np.stack(images))

@@ -1,37 +1,47 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
-"""What changes with the step: learning rate, denoising, temporal start (training.md 1, 2, 6)."""
+"""What changes with the step: learning rate, denoising, temporal start."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 
-@dataclass(frozen=True)
-class LearningRate:
+
+def learning_rate_schedule(
+    optimiser: Optimizer,
+    base: float,
+    warmup_steps: int,
+    warmup_ratio: float,
+    cosine: bool,
+    total_steps: int,
+    step: int = 0,
+) -> LambdaLR:
     """Linear warm-up, then constant; or a cosine down to zero.
 
-    Attributes:
-        base: per step, after the warm-up.
-        warmup_steps, warmup_ratio: from ``warmup_ratio * base`` in so many steps.
+    The rate is a function of the step alone, so a resumed run needs no state of the scheduler and
+    may have another number of steps.
+
+    Args:
+        optimiser: whose rates are set: now for ``step``, and by each ``step()`` for the next one.
+        base: rate after the warm-up.
+        warmup_steps: length of the warm-up.
+        warmup_ratio: the first rate, as a fraction of ``base``.
         cosine: fall to zero at ``total_steps``. The reference stays constant.
         total_steps: of the run.
+        step: to begin with.
     """
 
-    base: float
-    warmup_steps: int
-    warmup_ratio: float
-    cosine: bool
-    total_steps: int
+    def factor(step: int) -> float:
+        if step < warmup_steps:
+            return warmup_ratio + (1 - warmup_ratio) * (step / warmup_steps)
+        return falling_cosine(step, warmup_steps, total_steps) if cosine else 1.0
 
-    def at(self, step: int) -> float:
-        """The rate of that step."""
-        if step < self.warmup_steps:
-            done = step / self.warmup_steps
-            return self.base * (self.warmup_ratio + (1 - self.warmup_ratio) * done)
-        if not self.cosine:
-            return self.base
-        return self.base * falling_cosine(step, self.warmup_steps, self.total_steps)
+    for group in optimiser.param_groups:  # checkpoints of before the scheduler lack it
+        group["initial_lr"] = base
+    return LambdaLR(optimiser, factor, last_epoch=step - 1)
 
 
 @dataclass(frozen=True)

@@ -9,26 +9,17 @@ from pathlib import Path
 import numpy as np
 
 from alocc_ros.datasets.infos import open_dataset
+from alocc_ros.distributed import World
 from alocc_ros.evaluation.evaluate import Task, evaluate
 from alocc_ros.evaluation.network import AS_IN_TRAINING, network_predictor
-from alocc_ros.evaluation.processes import started
-from alocc_ros.evaluation.scoring import SCORINGS, Scoring
+from alocc_ros.evaluation.scoring import scoring_of
 from alocc_ros.network.model import Alocc
 from alocc_ros.pipeline import Pipeline
 from alocc_ros.records import ModelRecord
 
 
-def scoring_of(record: ModelRecord) -> Scoring:
-    """The benchmark that a model is trained for."""
-    if record.frame == "lidar":
-        return SCORINGS["surroundocc"]
-    if record.classes.name == "occ3d":
-        return SCORINGS["occ3d-mask" if record.supervision == "camera_visible" else "occ3d"]
-    return SCORINGS["openocc-mask" if record.supervision == "visible" else record.classes.name]
-
-
 def evaluator(
-    root: Path, split: str, record: ModelRecord, max_scenes: int
+    root: Path, split: str, record: ModelRecord, max_scenes: int, world: World
 ) -> Callable[[Alocc], dict[str, float]]:
     """Scores of a network on the first scenes of a split; all processes share the scenes.
 
@@ -42,8 +33,7 @@ def evaluator(
     def evaluated(network: Alocc) -> dict[str, float]:
         base_T_grid = None if record.frame == "ego" else np.eye(4)
         pipeline = Pipeline(network, record, AS_IN_TRAINING, base_T_grid=base_T_grid)
-        with started() as processes:
-            report = evaluate(task, network_predictor(pipeline), processes=processes)
+        report = evaluate(task, network_predictor(pipeline), world=world)
         totals = [result.as_dict() for result in report.results.values()]
         return {
             name: value

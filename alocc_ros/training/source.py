@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from alocc_ros.datasets.formats import find_format, format_of
 from alocc_ros.datasets.infos import open_dataset
 from alocc_ros.datasets.lidarseg import (
     CLASS_OF_CATEGORY,
@@ -18,7 +19,6 @@ from alocc_ros.datasets.lidarseg import (
 from alocc_ros.datasets.nuscenes import Sample, frame_set, lidar_points
 from alocc_ros.datasets.truth import (
     check_present,
-    find_benchmark,
     missing_files,
     missing_images,
     read_truth,
@@ -43,11 +43,10 @@ class NuScenesSource:
             DataError: tables or files are missing or damaged.
             TrainingError: the benchmark's voxels or classes are not the model's.
         """
-        name = benchmark or _benchmark_of(record)
-        kind = find_benchmark(name)
-        if (kind.classes, kind.grid) != (record.classes, record.grid):
-            raise TrainingError(f"{record.name} has other voxels or classes than {name}")
-        self._benchmark, self._in_lidar_frame = name, kind.in_lidar_frame
+        labels = find_format(benchmark) if benchmark else format_of(record)
+        if (labels.classes, labels.grid) != (record.classes, record.grid):
+            raise TrainingError(f"{record.name} has other voxels or classes than {labels.name}")
+        self._labels = labels
         self._supervision = record.supervision
         self._masks = {
             "ray_mask": record.supervision in ("ray_visible", "visible"),
@@ -64,8 +63,8 @@ class NuScenesSource:
             indices = tuple(range(first, len(self._samples)))
             self._before += [None, *indices[:-1]]
             self.scenes.append(indices)
-        labels = missing_files(root, self._samples, name, **self._masks)
-        check_present(labels, f"the labels of {name}")
+        missing = missing_files(root, self._samples, labels, **self._masks)
+        check_present(missing, f"the labels of {labels.name}")
         check_present(missing_images(self._samples), "images")
         check_present([s.lidar.path for s in self._samples if not s.lidar.path.is_file()], "points")
         self._categories: dict[str, Path] = {}
@@ -82,11 +81,13 @@ class NuScenesSource:
             DataError: a file is damaged.
         """
         sample, before = self._samples[index], self._before[index]
-        truth = read_truth(self._root, sample, self._benchmark, **self._masks)
+        truth = read_truth(self._root, sample, self._labels, **self._masks)
         masks = {"ray_mask": truth.ray_mask, "camera_mask": truth.mask_camera}
         wanted = [masks[name] for name, is_wanted in self._masks.items() if is_wanted]
         if any(mask is None for mask in wanted):
-            raise TrainingError(f"{sample.name}: {self._benchmark} has no {self._supervision} mask")
+            raise TrainingError(
+                f"{sample.name}: {self._labels.name} has no {self._supervision} mask"
+            )
         return KeyFrameSample(
             name=sample.name,
             frame=frame_set(sample),
@@ -97,7 +98,7 @@ class NuScenesSource:
             points=lidar_points(sample.lidar)[:, :3].astype(np.float64),
             map_T_points=sample.lidar.map_T_lidar,
             point_labels=self._point_labels(sample),
-            base_T_grid=sample.base_T_lidar_grid if self._in_lidar_frame else np.eye(4),
+            base_T_grid=sample.base_T_lidar_grid if self._labels.in_lidar_frame else np.eye(4),
         )
 
     def _point_labels(self, sample: Sample) -> np.ndarray | None:  # [P] uint8
@@ -108,7 +109,3 @@ class NuScenesSource:
         if sample.lidar.token not in self._categories:
             raise TrainingError(f"{sample.name}: nuScenes-lidarseg has no file for its LiDAR sweep")
         return CLASS_OF_CATEGORY[read_categories(self._categories[sample.lidar.token])]
-
-
-def _benchmark_of(record: ModelRecord) -> str:
-    return "surroundocc" if record.frame == "lidar" else record.classes.name

@@ -23,19 +23,19 @@ class StartReport:
         matched: by part of the network (``img_backbone``): how many of how many tensors.
         other_shape: names that both have, with different shapes; left as they were.
         unused: names that only the file has.
-        turned: the first convolution's channels were put from red first to blue first.
+        flipped_channels: the first convolution's channels were put from red first to blue first.
     """
 
     matched: Mapping[str, tuple[int, int]]
     other_shape: tuple[str, ...]
     unused: tuple[str, ...]
-    turned: bool
+    flipped_channels: bool
 
     def lines(self) -> list[str]:
         """For people."""
         parts = [f"{part} {here} of {of}" for part, (here, of) in self.matched.items()]
         text = [f"weights taken over: {', '.join(parts)}"]
-        if self.turned:
+        if self.flipped_channels:
             text.append("ImageNet weights: first convolution turned from RGB to BGR")
         if self.other_shape:
             text.append(f"of another shape, left random: {_some(self.other_shape)}")
@@ -58,7 +58,7 @@ def spread_classes(network: Alocc) -> None:
             nn.init.zeros_(layer.bias)
 
 
-def randomise(network: Alocc) -> None:
+def initialise(network: Alocc) -> None:
     """First values that training from nothing needs, where torch's own are not the ones."""
     for module in network.img_backbone.modules():
         if isinstance(module, nn.Conv2d):
@@ -72,7 +72,7 @@ def randomise(network: Alocc) -> None:
             offsets.bias.copy_(torch.tensor(cells).flatten())
 
 
-def take_over(
+def load_matching(
     network: Alocc,
     weights: Mapping[str, Tensor],
     channel_order: str,
@@ -82,8 +82,8 @@ def take_over(
 
     Takes networks of this family, BEVDet's (backbone and neck have its names), and a bare
     ResNet as torchvision names it. That one saw red first, so for a network that sees
-    blue first its first convolution is turned. What begins with a name in ``fresh`` is
-    not taken: classes, say, that are other ones.
+    blue first the channels of its first convolution are flipped. What begins with a name
+    in ``fresh`` is not taken: classes, say, that are other ones.
 
     Raises:
         CheckpointError: nothing fits, or nothing begins with a name in ``fresh``.
@@ -96,8 +96,8 @@ def take_over(
     bare = "conv1.weight" in weights and "layer1.0.conv1.weight" in weights
     if bare:
         weights = {_BACKBONE + name: value for name, value in weights.items()}
-    turned = bare and channel_order == "bgr"
-    if turned:
+    flipped = bare and channel_order == "bgr"
+    if flipped:
         first = _BACKBONE + "conv1.weight"
         weights = {**weights, first: weights[first].flip(1)}
     own = network.state_dict()
@@ -118,7 +118,7 @@ def take_over(
         },
         tuple(n for n in weights if n in own and n not in fitting),
         tuple(n for n in weights if n not in own),
-        turned,
+        flipped,
     )
 
 

@@ -14,7 +14,7 @@ from alocc_ros.training.config import TrainingConfig
 from alocc_ros.training.forward import SlotMemory, TrainingForward, TrainingPrediction
 from alocc_ros.training.losses import (
     ClassBalance,
-    Draw,
+    PointSampling,
     class_entropy,
     depth_loss,
     flow_losses,
@@ -67,7 +67,9 @@ class TrainingStep(nn.Module):
                 losses["flow_angle"] = self._config.flow_angle_weight * angle
         return losses, memories
 
-    def _losses(self, prediction: TrainingPrediction, frames: Sequence[TrainingFrame]) -> dict[str, Tensor]:
+    def _losses(
+        self, prediction: TrainingPrediction, frames: Sequence[TrainingFrame]
+    ) -> dict[str, Tensor]:
         c, random = self._config, self._random
         losses: dict[str, Tensor] = {}
         if prediction.logits is not None:
@@ -78,7 +80,7 @@ class TrainingStep(nn.Module):
                 voxel_logits,
                 voxel_labels,
                 self._balance,
-                Draw(c.voxel_points),
+                PointSampling(c.voxel_points),
                 [random(f, _VOXELS) for f in frames],
                 absent=c.absent_classes,
             )
@@ -91,7 +93,7 @@ class TrainingStep(nn.Module):
             list(prediction.image_logits.flatten(2)),
             [f.image_labels.flatten() for f in frames],
             self._balance,
-            Draw(c.image_points),
+            PointSampling(c.image_points),
             [random(f, _PIXELS) for f in frames],
         )
         bins = torch.cat([f.depth_bins for f in frames])

@@ -1,7 +1,7 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
-"""Which frame each slot of the global batch sees at each step (spec training.md section 2).
+"""Which frame each slot of the global batch sees at each step.
 
-A slot is one stream of frames with its own temporal memory. It walks sequences in order of
+A slot is one stream of frames with its own temporal memory. It goes through sequences in order of
 time, one after the other, for ever; its memory is reset where a sequence begins. The slots
 share one endless row of shuffled sequences and take every ``slots``-th of it, so it does not
 matter which process serves which slot.
@@ -51,13 +51,13 @@ class Streams:
 
     def steps(self, first: int = 0) -> Iterator[tuple[Visit, ...]]:
         """The visits of every slot from step ``first`` on, without end."""
-        walks = [self._walk(slot, first) for slot in range(self.slots)]
+        frames = [self._frames(slot, first) for slot in range(self.slots)]
         step = first
         while True:
-            yield tuple(Visit(step, slot, *next(walk)) for slot, walk in enumerate(walks))
+            yield tuple(Visit(step, slot, *next(frame)) for slot, frame in enumerate(frames))
             step += 1
 
-    def _walk(self, slot: int, skip: int) -> Iterator[tuple[int, bool]]:
+    def _frames(self, slot: int, skip: int) -> Iterator[tuple[int, bool]]:
         element = slot
         while True:
             turn, place = divmod(element, len(self.sequences))

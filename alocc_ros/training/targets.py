@@ -1,29 +1,25 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
-"""What the network should have said: per pixel block from LiDAR, per voxel from the benchmark
-(training.md section 4).
-"""
+"""What the network should have said: per pixel block from LiDAR, per voxel from the benchmark."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from alocc_ros.labels import OCC3D, OPENOCC, ClassList
+from alocc_ros.labels import OCC3D, ClassList, label_map
 from alocc_ros.training.losses import IGNORED
 
 BLOCK = 16  # pixels an image feature stands for, along each axis
 NO_DEPTH = -1
 
-# LiDAR points carry Occ3D's labels (0: noise). OpenOcc has the same classes in another order and
-# none for noise. (The reference trains OpenOcc models on Occ3D's numbers: a car's pixels teach
-# "construction vehicle".)
-_OPENOCC_OF_OCC3D = np.full(256, IGNORED, dtype=np.uint8)
-for _label, _name in enumerate(OPENOCC.names):
-    _OPENOCC_OF_OCC3D[OCC3D.names.index(_name)] = _label
-
 
 def point_classes(labels: np.ndarray, classes: ClassList) -> np.ndarray:  # [P] uint8 -> [P] uint8
-    """Labels of LiDAR points (0 noise, 1 barrier, ... 16 vegetation) as the benchmark's."""
-    return labels if classes.name == "occ3d" else _OPENOCC_OF_OCC3D[labels]
+    """Labels of LiDAR points (0 noise, 1 barrier, ... 16 vegetation) as the benchmark's.
+
+    LiDAR points carry Occ3D's labels. OpenOcc has the same classes in another order and none for
+    noise, which is ``IGNORED`` there. (The reference trains OpenOcc models on Occ3D's numbers: a
+    car's pixels teach "construction vehicle".)
+    """
+    return label_map(OCC3D, classes, IGNORED)[labels]
 
 
 def pixels_of(

@@ -4,11 +4,9 @@
 from __future__ import annotations
 
 import math
-import os
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader, Dataset
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import DataLoader
 
+from alocc_ros.datasets.formats import format_of
 from alocc_ros.datasets.sequences import halves
-from alocc_ros.errors import AloccError, OutputError, ParameterError, TrainingError
+from alocc_ros.distributed import SINGLE_PROCESS, World, any_rank, barrier, mean_over_ranks
+from alocc_ros.errors import OutputError, ParameterError, TrainingError
 from alocc_ros.network.checkpoint import save_safetensors
 from alocc_ros.network.lifting import RELEASED_INTER_INDEX_MAX
 from alocc_ros.network.model import Alocc
@@ -28,17 +29,18 @@ from alocc_ros.records import ModelRecord
 from alocc_ros.training import checkpoint
 from alocc_ros.training.augmentation import ImageAugmentation
 from alocc_ros.training.config import TrainingConfig
-from alocc_ros.training.ema import EmaRate, average_of, follow
+from alocc_ros.training.ema import moving_average
 from alocc_ros.training.forward import SlotMemory
+from alocc_ros.training.interrupt import graceful_stop
+from alocc_ros.training.loader import VisitBatches, frame_loader, raise_errors
 from alocc_ros.training.log import RunLog
-from alocc_ros.training.losses import IGNORED, VOXELS, ClassBalance
+from alocc_ros.training.losses import IGNORED, ClassBalance
 from alocc_ros.training.norms import synchronised
-from alocc_ros.training.parallel import ALONE, World, any_rank, mean_over_ranks, wait_for_all
 from alocc_ros.training.randomness import seed_everything
 from alocc_ros.training.samples import Preparation, SampleSource, TrainingFrame
-from alocc_ros.training.schedule import LearningRate, Phases
+from alocc_ros.training.schedule import Phases, learning_rate_schedule
 from alocc_ros.training.step import TrainingStep
-from alocc_ros.training.streams import Streams, Visit
+from alocc_ros.training.streams import Streams
 
 _DROPOUT = 5  # purpose of the random numbers, see randomness.py
 # A pass over nuScenes with class-balanced sampling would be so many times longer; the reference
@@ -75,13 +77,22 @@ class Report:
         """What was minimised."""
         return sum(self.losses.values())
 
+    def numbers(self) -> dict[str, float]:
+        """For the log, by name."""
+        return {
+            "loss": self.total,
+            **{f"loss/{name}": value for name, value in self.losses.items()},
+            "gradient": self.gradient,
+            "learning_rate": self.learning_rate,
+            "seconds": self.seconds,
+        }
+
 
 class Trainer:
     """One run, in one of its processes.
 
     Attributes:
         network: what is trained.
-        average: what is evaluated and published: the network's slowly following copy.
         step: the next one.
         slots: streams of the global batch.
     """
@@ -94,7 +105,7 @@ class Trainer:
         config: TrainingConfig,
         output: Path,
         device: torch.device,
-        world: World = ALONE,
+        world: World = SINGLE_PROCESS,
         evaluate: Callable[[Alocc], Mapping[str, float]] | None = None,
     ) -> None:
         self._config, self._output, self._device, self._world = config, output, device, world
@@ -102,7 +113,9 @@ class Trainer:
         self.slots = world.size * config.batch * config.accumulate
         self.step = 0
         self.network = network.to(device)
-        self.average = average_of(network)
+        self._average = moving_average(
+            network, config.ema_limit, config.ema_warmup, config.ema_offset
+        )
         if world.size > 1:
             self.network = synchronised(self.network, device.type)
         if config.compile:
@@ -141,13 +154,7 @@ class Trainer:
             else None,
             config.grid_flip,
         )
-        self._rates = LearningRate(
-            config.learning_rate,
-            config.warmup_steps,
-            config.warmup_ratio,
-            config.cosine,
-            config.steps,
-        )
+        self._schedule = self._learning_rates()
         epoch = config.epoch_steps or _epoch_steps(source, self.slots)
         start, end = (round(e * epoch) for e in config.flow_denoising)
         self._phases = Phases(
@@ -157,7 +164,11 @@ class Trainer:
             end,
             config.image_steps,
         )
-        self._ema = EmaRate(config.ema_limit, config.ema_warmup, config.ema_offset)
+
+    @property
+    def average(self) -> Alocc:
+        """What is evaluated and published: the moving average of the network."""
+        return self._average.module
 
     def resume(self) -> None:
         """Go on from the newest checkpoint.
@@ -176,6 +187,8 @@ class Trainer:
         self.average.load_state_dict(state["average"])
         self._optimiser.load_state_dict(state["optimiser"])
         self.step = state["step"]
+        self._average.n_averaged.fill_(self.step + 1)
+        self._schedule = self._learning_rates()
         if before.save_memories:
             mine = [s for batch in self._my_slots() for s in batch]
             self._memories = checkpoint.load_memories(newest, mine, self._device)
@@ -191,14 +204,14 @@ class Trainer:
         log = RunLog(self._output, first) if self._world.rank == 0 else None
         batches = iter(self._loader(first))
         try:
-            with _stop_asked() as stop:
+            with graceful_stop() as stop:
                 while self.step < config.steps:
                     report = self._one_step(batches)
                     done = self.step == config.steps
                     if log is not None and (report.step % config.log_every == 0 or done):
-                        log.write(report.step, _numbers(report))
+                        log.write(report.step, report.numbers())
                     on_step(report)
-                    stopped = any_rank(stop.asked, self._device)
+                    stopped = any_rank(stop.requested, self._device)
                     if done or stopped or self.step % config.save_every == 0:
                         self.save()
                     if stopped:
@@ -217,7 +230,7 @@ class Trainer:
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
             "optimiser": self._optimiser.state_dict(),
-            "config": _plain(self._config),
+            "config": self._config.as_dict(),
         }
         memories = self._memories if self._config.save_memories else {}
         return checkpoint.save(
@@ -228,16 +241,14 @@ class Trainer:
 
     def _one_step(self, batches: Iterator[list[TrainingFrame]]) -> Report:
         config, begin = self._config, time.perf_counter()
-        rate, phase = self._rates.at(self.step), self._phases.at(self.step)
+        rate, phase = self._schedule.get_last_lr()[0], self._phases.at(self.step)
         if self._record.lidar_depth:
             phase = replace(phase, depth_truth=1.0)  # it will be given the measured depth for ever
-        for group in self._optimiser.param_groups:
-            group["lr"] = rate
         seed_everything(config.seed, _DROPOUT, self.step, self._world.rank)
         self._optimiser.zero_grad(set_to_none=True)
         sums: dict[str, Tensor] = {}
         for part in range(config.accumulate):
-            frames = [_whole(f).to(self._device) for f in next(batches)]
+            frames = [f.to(self._device) for f in raise_errors(next(batches))]
             last = part == config.accumulate - 1
             waiting = isinstance(self._model, DistributedDataParallel) and not last
             with self._model.no_sync() if waiting else nullcontext():
@@ -249,7 +260,8 @@ class Trainer:
         if not bool(norm.isfinite()):  # the same in every process
             raise TrainingError(f"step {self.step}: the gradient is {float(norm)}")
         self._optimiser.step()
-        follow(self.average, self.network, self._ema.at(self.step))
+        self._schedule.step()
+        self._average.update_parameters(self.network)
         means = mean_over_ranks(torch.stack(list(sums.values()))).tolist()
         report = Report(
             self.step,
@@ -276,6 +288,18 @@ class Trainer:
             self._memories[frame.visit.slot] = memory
         return losses
 
+    def _learning_rates(self) -> LambdaLR:
+        config = self._config
+        return learning_rate_schedule(
+            self._optimiser,
+            config.learning_rate,
+            config.warmup_steps,
+            config.warmup_ratio,
+            config.cosine,
+            config.steps,
+            self.step,
+        )
+
     # --- around it ----------------------------------------------------------------------------
 
     @property
@@ -291,19 +315,13 @@ class Trainer:
         ]
 
     def _loader(self, first: int) -> DataLoader:
-        workers = min(self._config.workers, os.cpu_count() or 1)
-        return DataLoader(
-            _Prepared(self._preparation),
-            batch_sampler=_Batches(self._streams, self._my_slots(), first, self._config.steps),
-            num_workers=workers,
-            collate_fn=list,
-            pin_memory=self._device.type == "cuda",
-            worker_init_fn=_alone if workers else None,
-        )
+        config = self._config
+        batches = VisitBatches(self._streams, self._my_slots(), first, config.steps)
+        return frame_loader(self._preparation, batches, config.workers, self._device)
 
     def _check_same(self, state: Mapping[str, Any], where: Path) -> TrainingConfig:
         """The settings that a checkpoint was made with."""
-        before = TrainingConfig(self._config.model).with_values(state["config"])
+        before = TrainingConfig(self._config.model).with_values(state["config"], str(where))
         other = [n for n in self._config.differences(before) if n not in _FREE]
         if other:
             changes = ", ".join(
@@ -326,7 +344,7 @@ class Trainer:
             words = {"model": self._config.model, "step": str(self.step)}
             words |= {n: f"{v:.4f}" for n, v in scores.items()}
             save_safetensors(self._output / "weights.safetensors", self.average.state_dict(), words)
-        wait_for_all()
+        barrier()
 
 
 def _frozen(network: nn.Module, names: Sequence[str]) -> list[nn.Module]:
@@ -341,73 +359,6 @@ def _frozen(network: nn.Module, names: Sequence[str]) -> list[nn.Module]:
     if not any(p.requires_grad for p in network.parameters()):
         raise ParameterError("frozen: every part is, so there is nothing to train")
     return frozen
-
-
-class _Batches:
-    """This process's visits, batch by batch."""
-
-    def __init__(self, streams: Streams, slots: list[list[int]], first: int, steps: int) -> None:
-        self._streams, self._slots, self._first, self._steps = streams, slots, first, steps
-
-    def __iter__(self) -> Iterator[list[Visit]]:
-        for visits in self._streams.steps(self._first):
-            if visits[0].step == self._steps:
-                return
-            for slots in self._slots:
-                yield [visits[s] for s in slots]
-
-
-class _Prepared(Dataset):
-    """Frames; an error of ours travels as a value, as the loader would bury it in a traceback."""
-
-    def __init__(self, preparation: Preparation) -> None:
-        self._preparation = preparation
-
-    def __getitem__(self, visit: Visit) -> TrainingFrame | AloccError:
-        try:
-            return self._preparation[visit]
-        except AloccError as error:
-            return error
-
-
-def _whole(frame: TrainingFrame | AloccError) -> TrainingFrame:
-    if isinstance(frame, AloccError):
-        raise frame
-    return frame
-
-
-class _Stop:
-    asked = False
-
-
-@contextmanager
-def _stop_asked() -> Iterator[_Stop]:
-    """SIGINT and SIGTERM set a flag, and the step in progress is finished; a second one is not
-    that patient.
-    """
-    stop = _Stop()
-
-    def ask(*_: object) -> None:
-        if stop.asked:
-            raise KeyboardInterrupt
-        stop.asked = True
-
-    before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _alone(_: int) -> None:
-    """A loader process computes with one thread, and leaves stopping to its parent: Ctrl-C and
-    torchrun end whole process groups, but the step in progress still needs its frames.
-    """
-    torch.set_num_threads(1)
-    os.setpgrp()
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # by this its parent ends it
 
 
 def _sequences(
@@ -429,7 +380,7 @@ def _voxel_counts(
 ) -> Sequence[int]:
     """Voxels of each class, as published for nuScenes or counted in some frames."""
     if not config.count_voxels:
-        return VOXELS[record.classes.name]
+        return format_of(record).voxel_counts
     frames = [index for scene in source.scenes for index in scene]
     chosen = torch.linspace(0, len(frames) - 1, min(config.count_voxels, len(frames)))
     counts = torch.zeros(256, dtype=torch.int64)
@@ -449,23 +400,8 @@ def _compile(network: Alocc) -> None:
         part.compile()
 
 
-def _numbers(report: Report) -> dict[str, float]:
-    numbers = {f"loss/{name}": value for name, value in report.losses.items()}
-    return {
-        "loss": report.total,
-        **numbers,
-        "gradient": report.gradient,
-        "learning_rate": report.learning_rate,
-        "seconds": report.seconds,
-    }
-
-
-def _plain(config: TrainingConfig) -> dict[str, Any]:
-    return {n: list(v) if isinstance(v, tuple) else v for n, v in vars(config).items()}
-
-
 def inter_index_max(variant: Variant, config: TrainingConfig) -> int:
-    """How far side copies may land; see ``network/lifting.py``."""
+    """How far inter-object copies may land; see ``network/lifting.py``."""
     if config.inter_object_bug:
         return min(RELEASED_INTER_INDEX_MAX, variant.depth_bins - 1)
     return variant.depth_bins - 1

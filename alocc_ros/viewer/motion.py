@@ -1,5 +1,5 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
-"""What moves: voxels with flow gathered into things, one arrow each."""
+"""What moves: voxels with flow grouped into objects, one arrow each."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FEWEST = 2  # columns; a single one is noise
 
 
 class Motion(NamedTuple):
-    """One thing that moves: ``start`` [3] and ``velocity`` [2] in the grid's frame, m and m/s.
+    """One moving object: ``start`` [3] and ``velocity`` [2] in the grid's frame, m and m/s.
 
     ``start`` is the middle of what it covers, at its top.
     """

@@ -1,5 +1,5 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
-"""Pages into files: one PNG, a PNG for each moment, a moving picture. Whole files or none."""
+"""Pages into files: one PNG, a PNG for each frame, a moving picture. Whole files or none."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Animation:
         """Nothing is written yet.
 
         Args:
-            path: its suffix says the format.
+            path: its suffix selects the format.
             width: px.
             fps: pages a second; None: as they were recorded.
 

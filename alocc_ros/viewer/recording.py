@@ -1,5 +1,5 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
-"""Moments for the Rerun viewer: on the screen, or into an ``.rrd`` file without one.
+"""Frames for the Rerun viewer: on the screen, or into an ``.rrd`` file without one.
 
 Rerun is optional (``pip install alocc_ros[viewer]``). All is placed on the map, so the vehicle
 drives through it; each camera stands where it was when it took its image.
@@ -16,9 +16,12 @@ import numpy as np
 from alocc_ros.arrays import flow_lines, voxel_centres
 from alocc_ros.errors import OutputError, ParameterError
 from alocc_ros.files import whole_file
-from alocc_ros.stream.images import Undistortion, decode
+from alocc_ros.stream.decoding import decode
+from alocc_ros.stream.image_geometry import Undistortion
 from alocc_ros.types import CAMERAS, Calibration, CameraImage, FrameSet
-from alocc_ros.viewer.moments import Layer, View, placed
+from alocc_ros.viewer.frames import Layer, ViewFrame
+from alocc_ros.viewer.layers import align_to_frame
+from alocc_ros.viewer.layout import CAMERA_LAYOUT
 
 _MAP, _BASE, _CAMERAS = "map", "map/base", "map/cameras"
 _OLDEST = (0, 26)  # as in setup.cfg
@@ -49,7 +52,7 @@ def rerun() -> Any:
 
 
 class Recording:
-    """Views on their way to Rerun; use it in a ``with`` block."""
+    """A Rerun recording that is being written; use it in a ``with`` block."""
 
     def __init__(self, path: Path | None, layers: tuple[str, ...], *, cameras: bool) -> None:
         """Starts the viewer, or a file.
@@ -106,8 +109,8 @@ class Recording:
         except OSError as error:
             raise OutputError(f"cannot write {self._path}: {error.strerror or error}") from error
 
-    def add(self, number: int, view: View) -> None:
-        """One more moment; ``number`` counts them.
+    def add(self, number: int, view: ViewFrame) -> None:
+        """One more frame; ``number`` counts them.
 
         Raises:
             ImageError: an image that has to be decoded cannot be.
@@ -115,8 +118,8 @@ class Recording:
         rr, stream = self._rr, self._stream
         stream.set_time("frame", sequence=number)
         stream.set_time("stamp", timestamp=np.datetime64(view.stamp, "ns"))
-        frame = view.frame
-        layers = [placed(layer, frame) for layer in view.layers]
+        frame = view.frame_set
+        layers = [align_to_frame(layer, frame) for layer in view.layers]
         map_T_base = frame.map_T_base if frame else layers[0].occupancy.map_T_base
         if self._origin is None:
             # Far from the map's origin single precision is not enough to draw with.
@@ -211,8 +214,6 @@ def _blueprint(layers: tuple[str, ...], cameras: bool) -> Any:
     """Each layer in a view of its own, side by side; below them the images, as people look."""
     import rerun.blueprint as rrb
 
-    from alocc_ros.viewer.sheet import LAYOUT
-
     shared = [f"{_BASE}/axes", f"{_CAMERAS}/**"]
     views = [
         rrb.Spatial3DView(
@@ -226,7 +227,7 @@ def _blueprint(layers: tuple[str, ...], cameras: bool) -> Any:
     if cameras:
         images = [
             rrb.Spatial2DView(origin=f"/{_CAMERAS}/{camera}", name=camera)
-            for row in LAYOUT
+            for row in CAMERA_LAYOUT
             for camera in row
         ]
         parts.append(rrb.Grid(*images, grid_columns=3))

@@ -20,7 +20,7 @@ from alocc_ros.geometry import inverse, project
 from alocc_ros.grid import VoxelGrid
 from alocc_ros.types import Occupancy
 
-_SUPERSAMPLING = 2  # pixels a side are drawn for each that is wanted
+_SUPERSAMPLING = 2  # pixels a side are drawn for each of the result
 _SUBPIXEL_BITS = 4  # cv2 draws corners to a sixteenth of a pixel
 _NEAR = 0.4  # m; what reaches nearer to the camera is left out
 # Larger faces (px, as drawn) get an edge, so that cubes can be told apart; from the second size
@@ -30,11 +30,11 @@ _EDGED = (5.0, 20.0)
 # By direction of the face: -x, +x, -y, +y, -z, +z. Light comes from above and a little from
 # behind, so that the sides that the usual view shows differ.
 _LIGHT = np.array([0.80, 0.72, 0.62, 0.88, 0.45, 1.0], np.float32)
-_FROM = 190.0  # degrees: heading from which the overview is taken
+_HEADING = 190.0  # degrees, from which the overview is taken
 # Elevation (degrees) by how wide the picture is for its height: lower, the grid looks wider.
-_RISE = ((1.8, 2.8), (36.0, 28.0))
-_AWAY = 0.8  # and how far away, of the grid's diagonal
-_CLOSER = 1.16  # than would show every corner of it: they are the least of what is to be seen
+_ELEVATION = ((1.8, 2.8), (36.0, 28.0))
+_DISTANCE = 0.8  # to the grid's middle, as a share of the grid's diagonal
+_ZOOM = 1.16  # 1 shows every corner of the grid, which matter least
 _EDGE = 0.72  # brightness of an edge, of its face
 # Corners of the six faces of a unit cube, around the face.
 _CORNERS = np.array(
@@ -137,8 +137,8 @@ def draw_faces(
     return cv2.resize(canvas, size, interpolation=cv2.INTER_AREA)
 
 
-def over(picture: np.ndarray, drawn: np.ndarray) -> np.ndarray:  # [h, w, 3], [h, w, 4] uint8
-    """``drawn`` (of ``draw_faces``) put over a picture."""
+def blend(picture: np.ndarray, drawn: np.ndarray) -> np.ndarray:  # [h, w, 3], [h, w, 4] uint8
+    """``drawn`` (of ``draw_faces``) alpha-blended over a picture."""
     rest = 255 - drawn[..., 3:].astype(np.uint16)
     return (drawn[..., :3] + (picture * rest + 127) // 255).clip(max=255).astype(np.uint8)
 
@@ -229,13 +229,17 @@ def overview(
     corners = np.vstack([floor, floor + (0, 0, 0.6 * (upper[2] - lower[2]))])
     target = (lower + upper) / 2
     extent = float(np.linalg.norm(upper - lower))
-    heading, rise = np.radians((_FROM, np.interp(size[0] / size[1], *_RISE)))
+    heading, elevation = np.radians((_HEADING, np.interp(size[0] / size[1], *_ELEVATION)))
     towards = np.array(
-        [np.cos(heading) * np.cos(rise), np.sin(heading) * np.cos(rise), np.sin(rise)]
+        [
+            np.cos(heading) * np.cos(elevation),
+            np.sin(heading) * np.cos(elevation),
+            np.sin(elevation),
+        ]
     )
-    camera_T_grid = look_at(target + extent * _AWAY * towards, target)
+    camera_T_grid = look_at(target + extent * _DISTANCE * towards, target)
     unit, _ = project(corners, camera_T_grid, np.eye(3))
     span = unit.max(axis=0) - unit.min(axis=0)
-    focal = _CLOSER * min(size[0] / span[0], size[1] / span[1])
+    focal = _ZOOM * min(size[0] / span[0], size[1] / span[1])
     centre = np.array(size) / 2 - focal * (unit.max(axis=0) + unit.min(axis=0)) / 2
     return camera_T_grid, np.array([[focal, 0, centre[0]], [0, focal, centre[1]], [0, 0, 1]])

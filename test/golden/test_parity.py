@@ -53,7 +53,9 @@ def test_the_network_is_the_reference(name):
 @pytest.mark.slow
 def test_the_reference_operators_are_the_reference_too():
     golden = parity.open_golden(GOLDEN)
-    results = list(parity.compare(golden, "alocc_2d_mini", torch.device("cpu"), backend="reference"))
+    results = list(
+        parity.compare(golden, "alocc_2d_mini", torch.device("cpu"), backend="reference")
+    )
     assert not [r for r in results if not r.passed]
     # Stages that the fast form never holds whole.
     seen = {r.stage for r in results}

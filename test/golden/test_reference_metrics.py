@@ -15,7 +15,14 @@ from alocc_ros.grid import OCC3D_GRID
 from alocc_ros.labels import OCC3D, OPENOCC
 from alocc_ros.metrics.f_score import f_score
 from alocc_ros.metrics.ray_scores import RayScores
-from alocc_ros.metrics.rays import Hits, cast, in_voxels, lidar_origins, ray_directions, walk
+from alocc_ros.metrics.rays import (
+    Hits,
+    in_voxels,
+    lidar_origins,
+    ray_directions,
+    raycast,
+    raycast_reference,
+)
 from alocc_ros.metrics.voxels import WITHOUT_OTHERS, SurroundOccReference, VoxelScores
 
 FOLDER = Path(__file__).parents[3] / "shared" / "golden" / "metrics"
@@ -91,7 +98,7 @@ def test_origins_are_the_benchmarks():
 @pytest.mark.parametrize("case", CASES)
 def test_every_ray_ends_where_it_did(case, side):
     origins = RAYS[f"{case}.origins"]
-    assert_hits(case, side, cast(RAYS[f"{case}.{side}"], origins, directions(case), free(case)))
+    assert_hits(case, side, raycast(RAYS[f"{case}.{side}"], origins, directions(case), free(case)))
 
 
 @pytest.mark.parametrize(
@@ -100,7 +107,7 @@ def test_every_ray_ends_where_it_did(case, side):
 def test_every_ray_of_the_twin_ends_where_it_did(case):
     start, direction = in_voxels(RAYS[f"{case}.origins"], directions(case), OCC3D_GRID)
     for side in SIDES:
-        voxel, distance = walk(RAYS[f"{case}.{side}"], start, direction, free(case))
+        voxel, distance = raycast_reference(RAYS[f"{case}.{side}"], start, direction, free(case))
         assert_hits(case, side, Hits(voxel, distance * np.float32(OCC3D_GRID.resolution)))
 
 
@@ -169,7 +176,9 @@ def test_right_velocity_errors_differ_only_by_rounding(case):
 @pytest.mark.parametrize("case", [c for c in CASES if c not in ("o3_gt255", "cr_full_out")])
 def test_without_the_accidents_rays_count_as_before(case):
     right, exact = (scored(case, reference_exact=r).state() for r in (False, True))
-    lost = (cast(RAYS[f"{case}.gt"], RAYS[f"{case}.origins"], directions(case), free(case))).voxel
+    lost = (
+        raycast(RAYS[f"{case}.gt"], RAYS[f"{case}.origins"], directions(case), free(case))
+    ).voxel
     same = np.array_equal(right["true"], exact["true"])
     assert same or (lost < 0).any()
 

@@ -15,13 +15,14 @@ HERE = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests over DDS get a second try, which pytest reports.
+    """Tests of this folder need ROS; over DDS they get a second try, which pytest reports.
 
     Three processes in their own time on a machine that may be busy: one of them can be held up
     for long enough that the node, rightly, leaves a camera set out.
     """
     for item in items:
         if HERE in item.path.parents:
+            item.add_marker(pytest.mark.ros)
             item.add_marker(pytest.mark.flaky(reruns=1))
 
 
@@ -73,3 +74,13 @@ def executor(context, node) -> Iterator:
     executor.add_node(node)
     yield executor
     executor.shutdown()
+
+
+@pytest.fixture
+def stage() -> Iterator:
+    """A listener to the voxels of a node that the test starts."""
+    from live import Stage
+
+    made = Stage("voxels")
+    yield made
+    made.close()

@@ -16,11 +16,11 @@ from live import Stage, ns
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 
-from alocc_ros.bags.messages import TYPESTORE
+from alocc_ros.bags.cdr import TYPESTORE
 from alocc_ros.bags.reader import IMAGE_TYPES, Bag, Record
 from alocc_ros.bags.writer import Recorder
 from alocc_ros.msg import SemanticGrid
-from alocc_ros.ros.messages import time as time_message
+from alocc_ros.ros.encoder import time as time_message
 
 _PAUSE = 30_000_000  # ns without a message: a burst is over
 _AFTER = 300_000_000  # ns of silence after the last burst
@@ -49,7 +49,8 @@ def written(target: Path, messages: Iterable[Entry]) -> Path:
     """A bag of these messages, in the order of their time."""
     recorder = Recorder(target.with_suffix(".partial"), {})
     for entry in sorted(messages, key=lambda e: e.log_time):
-        recorder.write(entry.topic, entry.type, entry.log_time, entry.message)
+        data = bytes(TYPESTORE.serialize_cdr(entry.message, entry.type))
+        recorder.write_bytes(entry.topic, entry.type, entry.log_time, data)
     recorder.end_frame()
     recorder.publish(target)
     return target

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ import pytest
 pytest.importorskip("rclpy", reason="ROS is not installed (make setup)")
 pytest.importorskip("alocc_ros.msg", reason="alocc_ros/msg is not built (make setup)")
 
-from live import Stage, ns  # noqa: E402
+from live import ns  # noqa: E402
 from nuscenes_tables import small_nuscenes  # noqa: E402
 from rclpy.qos import DurabilityPolicy, QoSProfile  # noqa: E402
 from sensor_msgs.msg import CompressedImage  # noqa: E402
@@ -24,13 +23,6 @@ from alocc_ros.types import CAMERAS  # noqa: E402
 
 pytestmark = pytest.mark.system
 SCENE = "scene-0001"
-
-
-@pytest.fixture
-def stage() -> Iterator[Stage]:
-    made = Stage("voxels")
-    yield made
-    made.close()
 
 
 @pytest.fixture(scope="module")

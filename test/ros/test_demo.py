@@ -15,7 +15,6 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -24,23 +23,20 @@ pytest.importorskip("alocc_ros.msg", reason="alocc_ros/msg is not built (make se
 
 import numpy as np  # noqa: E402
 from PIL import Image  # noqa: E402
-from rclpy.serialization import serialize_message  # noqa: E402
 from rosbags.highlevel import AnyReader  # noqa: E402
 from spinning import ROOT  # noqa: E402
 
+from alocc_ros import messages  # noqa: E402
 from alocc_ros.bags.reader import Bag  # noqa: E402
 from alocc_ros.bags.results import recorded_grids  # noqa: E402
 from alocc_ros.bags.writer import Recorder  # noqa: E402
 from alocc_ros.cli.main import main, parser_for  # noqa: E402
 from alocc_ros.evaluation.scoring import find_scoring  # noqa: E402
-from alocc_ros.msg import FrameStatus  # noqa: E402
 from alocc_ros.records import find, resolve  # noqa: E402
-from alocc_ros.ros import messages  # noqa: E402
-from alocc_ros.ros.definitions import definition  # noqa: E402
 from alocc_ros.ros.demo import pages  # noqa: E402
 from alocc_ros.ros.demo.scores import score  # noqa: E402
 from alocc_ros.ros.demo.street import Street  # noqa: E402
-from alocc_ros.types import Occupancy  # noqa: E402
+from alocc_ros.types import FrameSet, Occupancy  # noqa: E402
 
 SECONDS, SIZE = 1.0, (48, 132)
 SMALL = ("--seconds", str(SECONDS), "--size", "48x132", "--seed", "5", "--random-weights")
@@ -107,7 +103,7 @@ def test_a_street_goes_through_the_node_and_comes_back_scored(street, domain):
 
     found = json.loads((out / "demo.json").read_text())
     assert found["random weights"] is True and found["results"] == len(grids)
-    assert found["camera sets"] == sum(found["fates"].values()) == street.recipe.turns
+    assert found["camera sets"] == sum(found["fates"].values()) == street.spec.cycles
     voxels, rays = found["scores"]["voxels"], found["scores"]["rays"]
     for value in (voxels["mIoU"], voxels["IoU"], rays["RayIoU"], rays["Occ score"]):
         assert math.isfinite(value) and 0.0 <= value <= 100.0
@@ -198,8 +194,10 @@ def test_a_node_that_knows_the_truth_gets_full_marks_and_its_page_shows_it_twice
     recording = tmp_path / "occupancy.mcap"
     file = Recorder(recording, {})
     record = find("alocc_tiny")
-    info = messages.grid_info(record, "0" * 64, "base_link", stamps[0])
-    write(file, "/alocc_node/grid_info", info, stamps[0])
+    weights = f"{messages.SHA256}{'0' * 64}"
+    info = messages.GridInfo(record.grid, record.classes, record.name, weights, False, record.flow)
+    grid_info = messages.grid_info(info, stamps[0], "base_link")
+    file.write("/alocc_node/grid_info", stamps[0], grid_info)
     for stamp in stamps:
         truth, _ = street.truth(stamp, "openocc")
         occupancy = Occupancy(
@@ -211,9 +209,8 @@ def test_a_node_that_knows_the_truth_gets_full_marks_and_its_page_shows_it_twice
             frame_id="base_link",
             map_T_base=np.eye(4),
         )
-        head = messages.header(occupancy)
-        grid = messages.semantic_grid(occupancy, FrameStatus(), head)
-        write(file, "/alocc_node/voxels", grid, stamp)
+        frame = FrameSet(stamp, {}, {}, np.eye(4), {})
+        file.write("/alocc_node/voxels", stamp, messages.semantic_grid(frame, occupancy))
     file.end_frame()
     file.finish()
 
@@ -233,11 +230,6 @@ def test_a_node_that_knows_the_truth_gets_full_marks_and_its_page_shows_it_twice
     top, pitch = pixels.shape[0] - 24 - 54 - 12 - 2 * 400 - 12, 412
     said, true = (pixels[top + n * pitch + 40 : top + n * pitch + 400] for n in range(2))
     assert np.abs(said - true).mean() < 0.5 and said.std() > 10
-
-
-def write(file: Recorder, topic: str, message: Any, stamp: int) -> None:
-    kind = f"alocc_ros/msg/{type(message).__name__}"
-    file.write_bytes(topic, kind, stamp, serialize_message(message), definition(kind))
 
 
 def test_another_node_on_the_graph_is_refused(node, context, street, domain):
@@ -318,9 +310,9 @@ def test_the_launch_file_has_options_of_the_command_and_the_page_names_them():
 
 def test_if_the_node_gives_nothing_it_is_told_what_the_node_said(capsys):
     from alocc_ros.cli.demo import _nothing
-    from alocc_ros.ros.demo.drive import Driven
+    from alocc_ros.ros.demo.drive import DriveResult
 
     said = "[ERROR] [alocc_node]: no ego pose"
-    driven = Driven(None, {}, 3, {"processed": 0, "failed": 3}, 5.5, last_words=said)
+    driven = DriveResult(None, {}, 3, {"processed": 0, "failed": 3}, 5.5, node_output=said)
     assert _nothing(driven) == 1
     assert said in capsys.readouterr().err

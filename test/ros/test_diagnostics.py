@@ -17,8 +17,8 @@ from sensor_msgs.msg import CompressedImage  # noqa: E402
 from spinning import spin_until  # noqa: E402
 
 from alocc_ros.ros.diagnostics import KEYS, Diagnostics, share_missing  # noqa: E402
+from alocc_ros.ros.encoder import time  # noqa: E402
 from alocc_ros.ros.inputs import Inputs  # noqa: E402
-from alocc_ros.ros.messages import time  # noqa: E402
 from alocc_ros.ros.parameters import NodeParameters  # noqa: E402
 from alocc_ros.ros.worker import STAGES, WorkerStatistics  # noqa: E402
 from alocc_ros.stream.preset import load_preset  # noqa: E402
@@ -55,10 +55,10 @@ def test_a_camera_whose_images_get_lost_is_named_with_the_remedy(node):
     for number in range(60):
         for name, camera in inputs.cameras.items():
             if name != "cam_back" or number % 3:
-                camera.note_stamp(1_000_000_000 + number * PERIOD)
+                camera.add_stamp(1_000_000_000 + number * PERIOD)
     statuses = Diagnostics("/alocc_node", 1.5, 0.0).statuses(
         cameras=inputs.cameras,
-        refusals={},
+        rejections={},
         collector=inputs.collector.statistics,
         worker=NOTHING,
         problems=[],
@@ -111,7 +111,7 @@ def test_every_value_is_documented_and_every_documented_one_is_told(node):
     )
     statuses = Diagnostics("/alocc_node", 1.5, 0.0).statuses(
         cameras=inputs.cameras,
-        refusals={},
+        rejections={},
         collector=inputs.collector.statistics,
         worker=worker,
         problems=[],
@@ -136,6 +136,6 @@ def test_a_stamp_that_goes_back_begins_anew(node):
     inputs = Inputs(node, load_preset("nuscenes"), NodeParameters(), {})
     camera = inputs.cameras["cam_back"]
     for stamp in (100, 200, 400, 50, 150):
-        camera.note_stamp(stamp)
+        camera.add_stamp(stamp)
     assert list(camera.gaps) == [100]
     inputs.close()

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,7 @@ from ament_index_python.packages import (  # noqa: E402
     PackageNotFoundError,
     get_package_share_directory,
 )
-from live import ENDS, Stage, ns  # noqa: E402
+from live import ENDS, ns  # noqa: E402
 
 from alocc_ros.bags.sample import START, write_sample  # noqa: E402
 
@@ -38,13 +37,6 @@ service.include_launch_description(LaunchDescription([
 ]))
 sys.exit(service.run())
 """
-
-
-@pytest.fixture
-def stage() -> Iterator[Stage]:
-    made = Stage("voxels")
-    yield made
-    made.close()
 
 
 def installed(name: str) -> str:

@@ -32,8 +32,8 @@ from rclpy.parameter import Parameter  # noqa: E402
 from rosgraph_msgs.msg import Clock  # noqa: E402
 from std_srvs.srv import SetBool, Trigger  # noqa: E402
 
-from alocc_ros.bags import messages  # noqa: E402
-from alocc_ros.bags.messages import TYPESTORE  # noqa: E402
+from alocc_ros import messages  # noqa: E402
+from alocc_ros.bags.cdr import TYPESTORE, instance  # noqa: E402
 from alocc_ros.bags.reader import IMAGE_TYPES  # noqa: E402
 from alocc_ros.bags.sample import START, write_sample  # noqa: E402
 from alocc_ros.cli.main import main  # noqa: E402
@@ -155,6 +155,10 @@ def changed(entry: Entry, **values: Any) -> Entry:
     return entry._replace(message=dataclasses.replace(entry.message, **values))
 
 
+def new_header(stamp: int, frame: str) -> Any:
+    return instance(messages.header(stamp, frame))
+
+
 def moved(entry: Entry, log_time: int, stamp: int, east: float = 0.0) -> Entry:
     """Later in the bag and by its stamps, by ns, and taken elsewhere, by m."""
     message = entry.message
@@ -162,7 +166,7 @@ def moved(entry: Entry, log_time: int, stamp: int, east: float = 0.0) -> Entry:
         links = [_moved_link(link, stamp, east) for link in message.transforms]
         message = dataclasses.replace(message, transforms=links)
     else:
-        header = messages.header(ns(message.header.stamp) + stamp, message.header.frame_id)
+        header = new_header(ns(message.header.stamp) + stamp, message.header.frame_id)
         message = dataclasses.replace(message, header=header)
     return entry._replace(log_time=entry.log_time + log_time, message=message)
 
@@ -173,7 +177,7 @@ def _moved_link(link: Any, stamp: int, east: float) -> Any:
         x = transform.translation.x + east
         there = dataclasses.replace(transform.translation, x=x)
         transform = dataclasses.replace(transform, translation=there)
-    header = messages.header(ns(link.header.stamp) + stamp, link.header.frame_id)
+    header = new_header(ns(link.header.stamp) + stamp, link.header.frame_id)
     return dataclasses.replace(link, header=header, transform=transform)
 
 
@@ -354,7 +358,8 @@ def raw_with_odometry(recorded: list[Entry]) -> Iterator[Entry]:
             height, width = pixels.shape[:2]
             stamp, frame = ns(message.header.stamp), message.header.frame_id
             image = CameraImage("", stamp, pixels.tobytes(), "rgb8", height, width, 3 * width)
-            kind, message = messages.image(image, frame)
+            made = messages.image(image, frame)
+            kind, message = made.type, instance(made)
         yield entry._replace(type=kind, message=message)
 
 
@@ -377,12 +382,12 @@ def test_images_that_cannot_be_used_are_named_with_the_reason_and_done_without(
         message = entry.message
         if of_camera(entry, "CAM_BACK") and is_image(entry):
             image = dataclasses.replace(raw, stamp=ns(message.header.stamp))
-            kind, message = messages.image(image, message.header.frame_id)
-            return entry._replace(type=kind, message=message)
+            made = messages.image(image, message.header.frame_id)
+            return entry._replace(type=made.type, message=instance(made))
         if of_camera(entry, "CAM_BACK_LEFT") and entry.topic.endswith("camera_info"):
             return changed(entry, width=2 * SIZE[0], height=2 * SIZE[1])
         if of_camera(entry, "CAM_BACK_RIGHT") and is_image(entry):
-            return changed(entry, header=messages.header(0, message.header.frame_id))
+            return changed(entry, header=new_header(0, message.header.frame_id))
         return entry
 
     path = written(tmp_path / "spoilt.mcap", map(spoilt, recorded))
@@ -410,7 +415,7 @@ def test_images_that_cannot_be_used_are_named_with_the_reason_and_done_without(
 
 def test_images_without_stamps_can_be_taken_at_their_arrival(live, recorded, tmp_path):
     zero = [
-        changed(e, header=messages.header(0, e.message.header.frame_id)) if is_image(e) else e
+        changed(e, header=new_header(0, e.message.header.frame_id)) if is_image(e) else e
         for e in recorded
     ]
     live.become(stamp_source="receive")
@@ -427,7 +432,7 @@ def test_the_grid_can_lie_in_another_frame_as_in_alocc_run(live, recorded, offli
     lidar[:3, 3] = (0.9, 0.0, 1.8)
     mounts = messages.transforms(START, [("base_link", "LIDAR_TOP", lidar)])
     static = next(e for e in recorded if e.topic == "/tf_static")
-    path = written(tmp_path / "lidar.mcap", [*recorded, static._replace(message=mounts)])
+    path = written(tmp_path / "lidar.mcap", [*recorded, static._replace(message=instance(mounts))])
     live.become(grid_frame="LIDAR_TOP")
     outputs = live.feed(path)
     assert {m.header.frame_id for m in outputs} == {"LIDAR_TOP"}

@@ -39,9 +39,9 @@ class Seen:
 
     def __init__(self) -> None:
         self.pictures: list[tuple[int, str, np.ndarray]] = []
-        self.complaints: list[str] = []
+        self.errors: list[str] = []
         self.begun, self.go_on = threading.Semaphore(0), threading.Semaphore(0)
-        self.overlays = Overlays(self._take, self.complaints.append)
+        self.overlays = Overlays(self._take, self.errors.append)
 
     def _take(self, frame: FrameSet, camera: str, pixels: np.ndarray) -> None:
         self.pictures.append((frame.stamp, camera, pixels))
@@ -56,7 +56,7 @@ def at(result: tuple[FrameSet, Occupancy], number: int) -> tuple[FrameSet, Occup
 def test_the_newest_result_is_drawn_and_those_before_it_are_left_out(result):
     seen = Seen()
     for number in range(5):
-        seen.overlays.offer(*at(result, number), None, ("cam_front",))
+        seen.overlays.submit(*at(result, number), None, ("cam_front",))
         if number == 0:
             assert seen.begun.acquire(timeout=WAIT)
     seen.go_on.release()
@@ -64,13 +64,13 @@ def test_the_newest_result_is_drawn_and_those_before_it_are_left_out(result):
     seen.go_on.release()
     seen.overlays.stop()
     assert [stamp - START for stamp, _, _ in seen.pictures] == [0, 4]
-    assert seen.complaints == []
+    assert seen.errors == []
 
 
 def test_every_camera_gets_its_picture_and_it_shows_voxels(result):
     seen = Seen()
     seen.go_on.release(2)
-    seen.overlays.offer(*result, None, CAMERAS)
+    seen.overlays.submit(*result, None, CAMERAS)
     assert seen.begun.acquire(timeout=WAIT)
     assert seen.begun.acquire(timeout=WAIT)
     seen.overlays.stop()
@@ -84,15 +84,15 @@ def test_every_camera_gets_its_picture_and_it_shows_voxels(result):
 
 def test_stopping_leaves_out_what_waits_and_it_can_go_on_later(result):
     seen = Seen()
-    seen.overlays.offer(*at(result, 0), None, ("cam_front",))
+    seen.overlays.submit(*at(result, 0), None, ("cam_front",))
     assert seen.begun.acquire(timeout=WAIT)
-    seen.overlays.offer(*at(result, 1), None, ("cam_front",))
+    seen.overlays.submit(*at(result, 1), None, ("cam_front",))
     stopping = threading.Thread(target=seen.overlays.stop)
     stopping.start()
     seen.go_on.release(2)
     stopping.join(WAIT)
     drawn = len(seen.pictures)  # the second may have begun before it was stopped
-    seen.overlays.offer(*at(result, 2), None, ("cam_front",))
+    seen.overlays.submit(*at(result, 2), None, ("cam_front",))
     seen.go_on.release()
     for _ in range(drawn):
         assert seen.begun.acquire(timeout=WAIT)
@@ -106,8 +106,8 @@ def test_an_image_that_cannot_be_drawn_into_costs_only_its_own_picture(result):
     damaged = dataclasses.replace(frame.images["cam_front"], data=b"no image")
     frame = dataclasses.replace(frame, images={**frame.images, "cam_front": damaged})
     seen.go_on.release()
-    seen.overlays.offer(frame, occupancy, None, CAMERAS)
+    seen.overlays.submit(frame, occupancy, None, CAMERAS)
     assert seen.begun.acquire(timeout=WAIT)
     seen.overlays.stop()
     assert [camera for _, camera, _ in seen.pictures] == ["cam_back"]
-    assert "ImageError" in seen.complaints[0]
+    assert "ImageError" in seen.errors[0]

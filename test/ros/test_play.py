@@ -25,7 +25,7 @@ FRAMES = 3
 
 @pytest.fixture
 def stage() -> Iterator[Stage]:
-    made = Stage(*TOPICS)
+    made = Stage(*TOPICS, "grid_info")
     yield made
     made.close()
 
@@ -54,6 +54,9 @@ def test_a_recorded_run_comes_out_as_the_node_would_publish_it(stage, recorded):
         stage.until(lambda t=topic: len(stage.messages[t]) == FRAMES, f"{topic} is not played")
     for topic in ("occupancy", "obstacles"):
         assert [bytes(cloud.data) for cloud in stage.messages[topic]] == expected[topic]
+    stage.until(lambda: stage.messages["grid_info"], "grid_info is not played")
+    (info,) = stage.messages["grid_info"]
+    assert (info.model, info.random_weights, info.has_flow) == (tiny_node.NAME, True, True)
 
 
 def test_a_name_is_renamed_with_all_that_is_under_it_and_nothing_else():

@@ -16,12 +16,15 @@ from std_msgs.msg import Header  # noqa: E402
 from tf2_msgs.msg import TFMessage  # noqa: E402
 from tf2_ros import Buffer  # noqa: E402
 
+from alocc_ros.bags.poses import RecordedPoses  # noqa: E402
 from alocc_ros.errors import PoseError  # noqa: E402
 from alocc_ros.geometry import quaternion_xyzw  # noqa: E402
-from alocc_ros.ros.messages import time  # noqa: E402
-from alocc_ros.ros.poses import Poses  # noqa: E402
+from alocc_ros.ros.encoder import time  # noqa: E402
+from alocc_ros.ros.poses import LivePoses  # noqa: E402
+from alocc_ros.stream.assembler import FrameAssembler  # noqa: E402
 from alocc_ros.stream.preset import load_preset  # noqa: E402
-from alocc_ros.stream.transforms import TransformTree  # noqa: E402
+from alocc_ros.stream.rig import Intrinsics  # noqa: E402
+from alocc_ros.types import CAMERAS, CameraImage, CameraSet  # noqa: E402
 
 pytestmark = pytest.mark.ros
 BEGIN = 1_600_000_000_000_000_000  # ns
@@ -33,25 +36,21 @@ class Both:
 
     def __init__(self, node, gap: float, beyond: float = 0.0) -> None:
         preset = replace(load_preset("nuscenes"), pose_gap_s=gap, pose_extrapolation_s=beyond)
-        self._poses = Poses(node, preset, Buffer(node=node))
-        self._tree = TransformTree(
-            history_ns=None, max_gap_ns=round(gap * 1e9), max_extrapolation_ns=round(beyond * 1e9)
-        )
+        self.preset = preset
+        self.live = LivePoses(node, preset, Buffer(node=node))
+        self.recorded = RecordedPoses(preset)
 
     def add(self, stamp: int, parent: str, child: str, pose: np.ndarray) -> None:
         message = _message(stamp, parent, child, pose)
-        if stamp:
-            self._tree.add(stamp, parent, child, pose)
-            self._poses._listener.callback(message)
-        else:
-            self._tree.add_static(parent, child, pose)
-            self._poses._listener.static_callback(message)
+        self.recorded.add_transforms(message, static=not stamp)
+        listener = self.live._listener
+        (listener.callback if stamp else listener.static_callback)(message)
 
     def at(self, stamp: int) -> tuple[np.ndarray | None, np.ndarray | None]:
         """Live and recorded; None where it is refused."""
         return (
-            _or_none(lambda: self._poses.map_T_base(stamp, deadline=0.0)),
-            _or_none(lambda: self._tree.lookup("map", "base_link", stamp)),
+            _or_none(lambda: self.live.map_T_base(stamp, deadline=0.0)),
+            _or_none(lambda: self.recorded.map_T_base(stamp)),
         )
 
 
@@ -110,6 +109,63 @@ def test_beyond_both_ends_motion_goes_on_for_as_long_as_the_preset_says(node):
         assert (live is not None, recorded is not None) == (is_there, is_there), ms
         if is_there:
             np.testing.assert_allclose(live, recorded, atol=1e-9)
+
+
+def test_beyond_the_end_each_of_two_moving_links_goes_on_as_in_a_bag(node):
+    """One of them ends earlier, and between them is a link that does not move."""
+    random = np.random.default_rng(2)
+    both = Both(node, gap=0.5, beyond=0.3)
+    both.add(0, "odom", "axle", some_pose(random))
+    for ms in (0, 100, 200, 300):
+        both.add(BEGIN + ms * MS, "map", "odom", some_pose(random))
+        both.add(BEGIN + (ms + 150) * MS, "axle", "base_link", some_pose(random))
+    for ms, is_there in ((-151, False), (-100, True), (400, True), (600, True), (601, False)):
+        live, recorded = both.at(BEGIN + ms * MS)
+        assert (live is not None, recorded is not None) == (is_there, is_there), ms
+        if is_there:
+            np.testing.assert_allclose(live, recorded, atol=1e-9)
+
+
+class SameCamera:
+    """A ``CameraSource`` of six equal cameras."""
+
+    def intrinsics(self, camera: str, stamp: int, deadline: float) -> Intrinsics:
+        return Intrinsics(176, 99, np.diag([100.0, 100.0, 1.0]))
+
+    def frame(self, camera: str) -> str:
+        return camera
+
+
+def test_images_make_the_same_frame_set_as_in_a_bag(node):
+    """The grid in the LiDAR's frame, one camera beyond the last pose and one without a mounting."""
+    random = np.random.default_rng(3)
+    both = Both(node, gap=0.5)
+    for frame in ("LIDAR", *CAMERAS[:4], CAMERAS[5]):
+        both.add(0, "base_link", frame, some_pose(random))
+    for ms in (0, 100, 200, 300):
+        both.add(BEGIN + ms * MS, "map", "base_link", some_pose(random))
+    stamps = {c: BEGIN + (220 + 20 * number) * MS for number, c in enumerate(CAMERAS)}
+    images = {c: CameraImage(c, stamp, b"", "jpeg") for c, stamp in stamps.items()}
+    live, recorded = (
+        FrameAssembler(both.preset, poses, SameCamera(), {}, grid_frame="LIDAR").assemble(
+            CameraSet(stamps["cam_front"], images)
+        )
+        for poses in (both.live, both.recorded)
+    )
+    assert set(live.missing) == set(recorded.missing) == {CAMERAS[4], CAMERAS[5]}
+    assert (live.map_frame, live.base_frame) == (recorded.map_frame, recorded.base_frame)
+    assert live.images == recorded.images
+    np.testing.assert_allclose(live.base_T_grid, recorded.base_T_grid, atol=1e-9)
+    np.testing.assert_allclose(live.map_T_base, recorded.map_T_base, atol=1e-9)
+    for camera in CAMERAS[:4]:
+        np.testing.assert_allclose(
+            live.map_T_base_at[camera], recorded.map_T_base_at[camera], atol=1e-9
+        )
+        np.testing.assert_allclose(
+            live.calibration[camera].base_T_camera,
+            recorded.calibration[camera].base_T_camera,
+            atol=1e-9,
+        )
 
 
 def test_one_pose_alone_has_no_motion_to_go_on_with(node):

@@ -16,10 +16,11 @@ pytest.importorskip("alocc_ros.msg", reason="alocc_ros/msg is not built (make se
 
 from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
 
-from alocc_ros.ros import messages  # noqa: E402
-from alocc_ros.ros.inputs import SetCollector, collector_config  # noqa: E402
+from alocc_ros.ros import encoder  # noqa: E402
+from alocc_ros.ros.inputs import SetCollector  # noqa: E402
 from alocc_ros.ros.parameters import NodeParameters  # noqa: E402
 from alocc_ros.stream import conversions  # noqa: E402
+from alocc_ros.stream.collector_config import CollectorConfig  # noqa: E402
 from alocc_ros.stream.preset import load_preset  # noqa: E402
 from alocc_ros.types import CAMERAS, CameraSet  # noqa: E402
 
@@ -44,14 +45,17 @@ class Sets:
 
     def __init__(self) -> None:
         self.closed: list[CameraSet] = []
-        self.collector = SetCollector(collector_config(load_preset("nuscenes"), NodeParameters()))
+        stale_after = NodeParameters().stale_after
+        self.collector = SetCollector(
+            CollectorConfig.from_preset(load_preset("nuscenes"), silent_after_s=stale_after)
+        )
         self.collector.registerCallback(self.closed.append)
 
     def feed(self, stream: Iterable[Shot], kind: type, later: int = 0) -> None:
         """Messages, each ``DELAY`` after its stamp; ``later`` shifts the clock, not the stamps."""
         for camera, stamp in stream:
             message = kind(data=b"\xff\xd8")
-            message.header.stamp = messages.time(stamp)
+            message.header.stamp = encoder.time(stamp)
             taken = conversions.stamp_ns(message.header.stamp)
             assert taken == stamp
             image = conversions.camera_image(message, camera, taken, "bgr8")

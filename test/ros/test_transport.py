@@ -78,7 +78,7 @@ def test_memory_of_killed_processes_is_freed_and_that_of_living_ones_is_not(tmp_
         (tmp_path / name).write_bytes(bytes(8192))
         (tmp_path / f"{name}_el").touch()
     assert transport.remove_abandoned_segments(tmp_path) == 0, "they may be starting"
-    monkeypatch.setattr(transport, "_STARTING", -1.0)
+    monkeypatch.setattr(transport, "STARTING", -1.0)
     with (tmp_path / f"{names[0]}_el").open("rb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert transport.remove_abandoned_segments(tmp_path) == 2 * 8192
@@ -90,7 +90,7 @@ def test_whoever_prepares_frees_abandoned_memory_and_can_say_so(tmp_path, monkey
     for name in ("fastdds_0123456789abcdef", "fastdds_0123456789abcdef_el"):
         (tmp_path / name).write_bytes(bytes(2**20))
     monkeypatch.setattr(transport, "SHARED_MEMORY", tmp_path)
-    monkeypatch.setattr(transport, "_STARTING", -1.0)
+    monkeypatch.setattr(transport, "STARTING", -1.0)
     assert prepare({}).news == "freed 1 MB of shared memory that killed processes had left"
     assert prepare({}).news == ""
 
@@ -101,7 +101,7 @@ def test_a_process_that_was_killed_leaves_memory_that_is_found(domain, monkeypat
     pytest.importorskip("rclpy", reason="no rclpy here: make ros")
     if not prepare({}).ours:
         pytest.skip("our profile is not used here")
-    monkeypatch.setattr(transport, "_STARTING", -1.0)
+    monkeypatch.setattr(transport, "STARTING", -1.0)
     code = """
 from alocc_ros.ros.transport import prepare
 prepare()
@@ -116,11 +116,11 @@ time.sleep(60)
         assert process.stdout.readline() == "up\n"
         mapped = Path(f"/proc/{process.pid}/maps").read_text().split()
         paths = {Path(m) for m in mapped if m.startswith(str(transport.SHARED_MEMORY))}
-        ours = {p for p in paths if transport._SEGMENT.fullmatch(p.name)}
-        assert ours and not any(transport._is_abandoned(p) for p in ours)
+        ours = {p for p in paths if transport.SEGMENT.fullmatch(p.name)}
+        assert ours and not any(transport.is_abandoned(p) for p in ours)
         process.kill()
         process.wait()
-        assert any(p.exists() for p in ours) and all(transport._is_abandoned(p) for p in ours)
+        assert any(p.exists() for p in ours) and all(transport.is_abandoned(p) for p in ours)
     transport.remove_abandoned_segments()
     assert not any(p.exists() for p in ours)
 

@@ -37,7 +37,7 @@ class Bench:
         torch.manual_seed(0)
         pipeline = Pipeline(Alocc(tiny_node.VARIANT).eval(), tiny_node.RECORD, random_weights=True)
         self.results: list[tuple[FrameSet, Occupancy]] = []
-        self.complaints: list[str] = []
+        self.errors: list[str] = []
         self.begun, self.gate = threading.Semaphore(0), threading.Event()
         self.gate.set()
         self.worker = Worker(
@@ -45,7 +45,7 @@ class Bench:
             self._frame,
             lambda *result: self.results.append(result),
             now=lambda: START + STEP,
-            complain=self.complaints.append,
+            report_error=self.errors.append,
         )
 
     def _frame(self, camera_set: CameraSet) -> FrameSet:
@@ -70,8 +70,8 @@ class Bench:
             time.sleep(0.005)
 
     def idle(self) -> None:
-        """Waits until all that was offered is accounted for."""
-        self.until(lambda: self.worker.statistics.offered == accounted(self.worker))
+        """Waits until all that was submitted is accounted for."""
+        self.until(lambda: self.worker.statistics.submitted == accounted(self.worker))
 
 
 def accounted(worker: Worker) -> int:
@@ -94,47 +94,47 @@ def a_set(images: dict[str, CameraImage], number: int = 0) -> CameraSet:
 
 def test_a_newer_set_takes_the_place_of_one_that_waits(bench, images):
     bench.gate.clear()
-    bench.worker.offer(a_set(images, 0))
+    bench.worker.submit(a_set(images, 0))
     assert bench.begun.acquire(timeout=WAIT)
     for number in (1, 2, 3):
-        bench.worker.offer(a_set(images, number))
+        bench.worker.submit(a_set(images, number))
     assert bench.worker.statistics.waiting
     bench.gate.set()
     bench.idle()
     assert [frame.stamp for frame, _ in bench.results] == [START, START + 3 * STEP]
     statistics = bench.worker.statistics
-    assert (statistics.offered, statistics.processed, statistics.superseded) == (4, 2, 2)
+    assert (statistics.submitted, statistics.processed, statistics.superseded) == (4, 2, 2)
     assert set(statistics.stages) == {name for name, _ in STAGES}
     assert statistics.latencies == [0.5, -1.0]
 
 
 def test_a_damaged_image_counts_as_missing_and_is_named(bench, images):
     broken = dataclasses.replace(images["cam_back"], data=images["cam_back"].data[:400])
-    bench.worker.offer(a_set({**images, "cam_back": broken}))
+    bench.worker.submit(a_set({**images, "cam_back": broken}))
     bench.idle()
     ((frame, occupancy),) = bench.results
     assert set(frame.missing) == {"cam_back"}
     assert "cam_back" not in frame.images
     assert "cam_back" in occupancy.degraded
-    assert bench.complaints == []
+    assert bench.errors == []
 
 
 def test_a_set_that_fails_is_counted_told_and_does_not_end_the_work(bench, images):
-    bench.worker.offer(CameraSet(-1, images))
+    bench.worker.submit(CameraSet(-1, images))
     bench.idle()
     assert bench.worker.statistics.failed == {"PoseError": 1}
-    assert bench.complaints == ["nobody knows where that was"]
-    bench.worker.offer(a_set(images))
+    assert bench.errors == ["nobody knows where that was"]
+    bench.worker.submit(a_set(images))
     bench.idle()
     assert len(bench.results) == 1
     assert bench.worker.statistics.last_failure == ""
 
 
-def test_what_is_offered_while_it_is_disabled_is_ignored_and_counted(bench, images):
+def test_what_is_submitted_while_it_is_disabled_is_ignored_and_counted(bench, images):
     bench.worker.enabled = False
-    bench.worker.offer(a_set(images))
+    bench.worker.submit(a_set(images))
     bench.worker.enabled = True
-    bench.worker.offer(a_set(images, 1))
+    bench.worker.submit(a_set(images, 1))
     bench.idle()
     assert [frame.stamp for frame, _ in bench.results] == [START + STEP]
     assert bench.worker.statistics.ignored == 1
@@ -142,10 +142,10 @@ def test_what_is_offered_while_it_is_disabled_is_ignored_and_counted(bench, imag
 
 def test_a_reset_forgets_the_past_and_what_waits(bench, images):
     for number in (0, 1):
-        bench.worker.offer(a_set(images, number))
+        bench.worker.submit(a_set(images, number))
         bench.idle()
     bench.worker.reset()
-    bench.worker.offer(a_set(images, 2))
+    bench.worker.submit(a_set(images, 2))
     bench.idle()
     resets = [occupancy.reset for _, occupancy in bench.results]
     assert resets[0] and not resets[1] and resets[2]

@@ -13,7 +13,7 @@ import pickle
 import resource
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -27,18 +27,12 @@ from alocc_ros.bench import parity
 from alocc_ros.cli import models as _models  # noqa: F401, bound before the records change
 from alocc_ros.cli.main import main
 from alocc_ros.errors import AloccError
-from alocc_ros.network.model import Alocc
 from alocc_ros.network.checkpoint import save_safetensors
+from alocc_ros.network.model import Alocc
 from alocc_ros.resources import cache_folder
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("tiny")]
 TINY = ("--model", "tiny", "--random-weights")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def tiny() -> Iterator[None]:
-    with tiny_model.known():
-        yield
 
 
 @pytest.fixture(scope="module")

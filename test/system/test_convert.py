@@ -21,8 +21,9 @@ from alocc_ros.bags.reader import Bag
 from alocc_ros.bags.results import recorded_grids
 from alocc_ros.cli.main import main
 from alocc_ros.datasets.convert import convert_scene
+from alocc_ros.datasets.formats import FORMATS
 from alocc_ros.datasets.nuscenes import CameraSample, NuScenes, OtherSample, frame_set
-from alocc_ros.datasets.truth import BENCHMARKS, truth_files
+from alocc_ros.datasets.truth import truth_files
 from alocc_ros.geometry import pose_matrix
 from alocc_ros.stream.preset import load_preset
 from alocc_ros.types import CAMERAS
@@ -192,7 +193,7 @@ def test_key_frames_only_leaves_the_sweeps_out(root, tmp_path, capsys):
 
 def label_all(root, benchmark):
     """Random labels for every key frame, as that benchmark stores them; the arrays [X, Y, Z]."""
-    random, kind, made = np.random.default_rng(5), BENCHMARKS[benchmark], []
+    random, kind, made = np.random.default_rng(5), FORMATS[benchmark], []
     for sample in NuScenes(root).scene("scene-0001").samples:
         path = truth_files(root, sample, benchmark)[0]
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -209,11 +210,12 @@ def label_all(root, benchmark):
             np.savez_compressed(path, semantics=labels, flow=flow)
         else:
             cells = np.argwhere(labels != kind.classes.free)
-            np.save(path, np.c_[cells, labels[tuple(cells.T)]].astype(np.int32))
+            order = [2, 1, 0] if benchmark == "openoccupancy" else [0, 1, 2]
+            np.save(path, np.c_[cells[:, order], labels[tuple(cells.T)]].astype(np.int32))
     return made
 
 
-@pytest.mark.parametrize("benchmark", ["occ3d", "openocc", "surroundocc"])
+@pytest.mark.parametrize("benchmark", FORMATS)
 def test_labels_go_into_the_bag_and_come_out_again(tmp_path, benchmark):
     root = small_nuscenes(tmp_path / "nuscenes", ("scene-0001",))
     labels = label_all(root, benchmark)
@@ -226,7 +228,7 @@ def test_labels_go_into_the_bag_and_come_out_again(tmp_path, benchmark):
     assert len(found) == len(labels) == 3
     for (stamp, occupancy), expected, sample in zip(found, labels, samples, strict=True):
         np.testing.assert_array_equal(occupancy.labels, expected)
-        in_lidar = benchmark == "surroundocc"
+        in_lidar = FORMATS[benchmark].in_lidar_frame
         assert occupancy.frame_id == ("LIDAR_TOP" if in_lidar else "base_link")
         anchor = sample.lidar if in_lidar else sample.cameras["cam_front"]
         assert stamp == anchor.stamp

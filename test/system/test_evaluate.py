@@ -13,11 +13,14 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from benchmark_labels import VAL, labelled_nuscenes
 from nuscenes_tables import small_nuscenes
 
 from alocc_ros.cli.main import main
+from alocc_ros.datasets.nuscenes import NuScenes
+from alocc_ros.datasets.truth import truth_files
 
 pytestmark = [pytest.mark.slow, pytest.mark.system]
 SCRIPT = Path(__file__).parent / "tiny_evaluation.py"
@@ -54,6 +57,7 @@ def evaluate(*arguments, **options) -> subprocess.CompletedProcess[str]:
 
 OPENOCC = ("--model", "flow", "--benchmark", "openocc")
 OCC3D = ("--model", "tiny", "--benchmark", "occ3d")
+OPENOCCUPANCY = ("--model", "fine", "--benchmark", "openoccupancy")
 
 
 def test_any_number_of_processes_gives_the_same_bytes(data, tmp_path):
@@ -79,6 +83,48 @@ def test_any_number_of_processes_gives_the_same_bytes(data, tmp_path):
         assert done.stdout.count("frames of 3 scenes") == 1, "only one of them speaks"
         assert "the weights are random" in done.stdout
     assert kept.stat().st_mtime_ns == before
+
+
+def test_openoccupancy_is_scored_like_the_others(tmp_path):
+    labelled_nuscenes(tmp_path / "nuscenes", VAL[:1], samples=2)
+    done = evaluate(tmp_path / "nuscenes", tmp_path / "out", *OPENOCCUPANCY, "--json")
+    assert done.returncode == 0, done.stderr
+    scores = json.loads(done.stdout)["scores"]["voxels"]
+    assert scores["frames"] == 2
+    assert scores["class IoU"]["others"] is None, "neither in truth nor predicted"
+    assert 0 < scores["IoU"] < 100 and 0 <= scores["mIoU"] <= 100
+
+
+SPOILT = {
+    "missing": (Path.unlink, "1 files of"),
+    "cut off": (lambda path: path.write_bytes(path.read_bytes()[:-1000]), "is damaged"),
+    "another shape": (lambda path: np.save(path, np.zeros((512, 512, 40), np.uint8)), "[M, 4]"),
+    "outside": (lambda path: np.save(path, [[40, 0, 0, 1]]), "outside of the grid [512, 512, 40]"),
+    "no class": (lambda path: np.save(path, [[0, 0, 0, 18]]), "label 18"),
+}
+
+
+@pytest.mark.parametrize("case", SPOILT)
+def test_a_wrong_openoccupancy_file_ends_it_with_its_name(tmp_path, case):
+    root = tmp_path / "nuscenes"
+    labelled_nuscenes(root, VAL[:1], samples=1)
+    (path,) = truth_files(root, NuScenes(root).samples[0], "openoccupancy")
+    spoil, message = SPOILT[case]
+    spoil(path)
+    done = evaluate(root, tmp_path / "out", *OPENOCCUPANCY)
+    assert done.returncode == 2
+    assert message in done.stderr and str(path) in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out" / "scores.json").exists()
+
+
+def test_other_voxels_are_refused_not_resampled(data, tmp_path):
+    options = ("--model", "alocc_3d_surroundocc", "--benchmark", "openoccupancy")
+    done = evaluate(data, tmp_path / "out", *options)
+    assert done.returncode == 2
+    assert "200 x 200 x 16 of 0.5 m from (-50.0, -50.0, -5.0)" in done.stderr
+    assert "not 512 x 512 x 40 of 0.2 m from (-51.2, -51.2, -5.0)" in done.stderr
+    assert "is not resampled" in done.stderr
 
 
 def test_an_info_file_gives_the_scores_that_the_tables_give(data, tmp_path):

@@ -4,12 +4,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_model
 from PIL import Image
 from rosbags.highlevel import AnyReader
 from scipy.spatial.transform import Rotation
@@ -29,15 +27,10 @@ NUSCENES, DDAD = DATA / "nuscenes_scene0061_bag", DATA / "ddad_scene02_bag"
 SAMPLE = DATA / "nuscenes_scene0061_sample"
 
 pytestmark = [
+    pytest.mark.usefixtures("tiny"),
     pytest.mark.system,
     pytest.mark.skipif(not DATA.is_dir(), reason="real recordings are not here (../shared/data)"),
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def tiny() -> Iterator[None]:
-    with tiny_model.known():
-        yield
 
 
 @pytest.mark.parametrize(
@@ -99,7 +92,7 @@ def first_frame_and_cloud(path: Path) -> tuple[FrameSet, np.ndarray]:
         source = FrameSource(bag, load_preset("nuscenes_lower"))
         frame = next(iter(source))
         stamp, points = clouds(bag)[0]
-        map_T_lidar = source.map_T_base(stamp) @ source.base_T("lidar_top")
+        map_T_lidar = source.poses.map_T_base(stamp) @ source.poses.base_T("lidar_top")
         return frame, moved(inverse(frame.map_T_base) @ map_T_lidar, points)
 
 
@@ -188,8 +181,8 @@ def test_sweeps_of_a_moving_vehicle_fall_into_the_same_voxels():
     with Bag(DDAD) as bag:
         source = FrameSource(bag, load_preset("nuscenes_lower"))
         sweeps = clouds(bag)
-        base_T_lidar = source.base_T("lidar_top")
-        map_T_base = [source.map_T_base(stamp) for stamp, _ in sweeps]
+        base_T_lidar = source.poses.base_T("lidar_top")
+        map_T_base = [source.poses.map_T_base(stamp) for stamp, _ in sweeps]
     first, last = (moved(base_T_lidar, sweeps[i][1]) for i in (0, -1))
     base0_T_base2 = inverse(map_T_base[0]) @ map_T_base[-1]
     assert 2.0 < np.linalg.norm(base0_T_base2[:3, 3]) < 3.0

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +18,14 @@ import torch
 from PIL import Image
 from rosbags.highlevel import AnyReader
 
-from alocc_ros.bags import job, messages
+from alocc_ros import messages
+from alocc_ros.bags import cdr, job
 from alocc_ros.bags.reader import Bag
 from alocc_ros.bags.sample import rig, write_sample
 from alocc_ros.bags.writer import Recorder, whole_frames
 from alocc_ros.cli.main import main
-from alocc_ros.network.model import Alocc
 from alocc_ros.network.checkpoint import save_safetensors
+from alocc_ros.network.model import Alocc
 from alocc_ros.records import sha256
 from alocc_ros.types import CAMERAS
 
@@ -32,13 +33,7 @@ FRAMES = 12
 TINY = ("--model", "tiny", "--random-weights")
 REPOSITORY = Path(__file__).parents[2]
 
-pytestmark = pytest.mark.system
-
-
-@pytest.fixture(scope="module", autouse=True)
-def tiny() -> Iterator[None]:
-    with tiny_model.known():
-        yield
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("tiny")]
 
 
 @pytest.fixture(scope="module")
@@ -116,11 +111,10 @@ def test_a_checkpoint_is_used_and_its_hash_is_in_the_output(bag, tmp_path, undis
     out = tmp_path / "out.mcap"
     assert alocc_run(bag, out, model=("--model", str(weights), "--variant", "tiny")) == 0
     with AnyReader([out]) as trained, AnyReader([undisturbed]) as random:
-        texts = [t.deserialize(*first(t, "/alocc/grid_info")).data for t in (trained, random)]
+        infos = [t.deserialize(*first(t, "/alocc/grid_info")) for t in (trained, random)]
         clouds = [t.deserialize(*first(t, "/alocc/occupancy")).data for t in (trained, random)]
-    assert f"sha256:{sha256(weights)}" in texts[0]
-    assert '"random_weights": false' in texts[0]
-    assert '"random_weights": true' in texts[1]
+    assert [info.weights_sha256 for info in infos] == [sha256(weights), ""]
+    assert [info.random_weights for info in infos] == [False, True]
     np.testing.assert_array_equal(*clouds)
 
 
@@ -326,7 +320,8 @@ def changed_sample(
         for record in source.messages(source.types):
             message = change(record.topic, record.log_time, source.decode(record))
             if message is not None:
-                recorder.write(record.topic, record.type, record.log_time, message)
+                data = bytes(cdr.TYPESTORE.serialize_cdr(message, record.type))
+                recorder.write_bytes(record.topic, record.type, record.log_time, data)
     recorder.end_frame()
     recorder.finish()
     return path
@@ -348,7 +343,7 @@ def no_image(topic: str, log_time: int, message: object) -> object:
 
 def zero_stamps(topic: str, log_time: int, message: object) -> object:
     if "image" in topic:
-        message.header = messages.header(0, message.header.frame_id)
+        message.header = cdr.instance(messages.header(0, message.header.frame_id))
     return message
 
 

@@ -28,8 +28,9 @@ from alocc_ros.datasets.truth import truth_files
 from alocc_ros.grid import VoxelGrid
 from alocc_ros.labels import OPENOCC
 from alocc_ros.types import Occupancy
-from alocc_ros.viewer import sheet
-from alocc_ros.viewer.sources import Wishes, moments_of, open_sources, told_apart
+from alocc_ros.viewer import layout
+from alocc_ros.viewer.inputs import open_sources
+from alocc_ros.viewer.source import ReadOptions, matched_frames, with_distinct_names
 
 FRAMES = 3
 
@@ -73,7 +74,7 @@ def contents(folder: Path) -> list[str]:
 
 def height(path: Path) -> int:
     with Image.open(path) as page:
-        assert page.width == sheet.WIDTH
+        assert page.width == layout.PAGE_WIDTH
         return page.height
 
 
@@ -159,7 +160,7 @@ def test_a_scene_looks_the_same_in_a_bag_as_in_its_folder(dataset, tmp_path):
     for number, where in enumerate([tmp_path / "scene.mcap", (dataset, "--scene", "scene-0001")]):
         path = tmp_path / f"{number}.png"
         assert view(*(where if isinstance(where, tuple) else [where]), "--png", path) == 0
-        pages.append(np.asarray(Image.open(path))[sheet._HEADER :])
+        pages.append(np.asarray(Image.open(path))[layout.HEADER_HEIGHT :])
     np.testing.assert_array_equal(*pages)
 
 
@@ -169,10 +170,10 @@ def test_two_runs_of_one_name_are_told_apart(made, tmp_path):
         shutil.copy(made / "bare.mcap", tmp_path / name / "out.mcap")
     paths = [tmp_path / "first" / "out.mcap", tmp_path / "second" / "out.mcap"]
     with contextlib.ExitStack() as stack:
-        opened = [s for p in paths for s in open_sources(p, Wishes(), stack)]
-        assert [s.name for s in told_apart(opened)] == [str(p) for p in paths]
-        assert [s.name for s in told_apart(opened[:1])] == ["prediction"]
-        view = next(moments_of(told_apart(opened), lambda _: None)).look()
+        opened = [s for p in paths for s in open_sources(p, ReadOptions(), stack)]
+        assert [s.name for s in with_distinct_names(opened)] == [str(p) for p in paths]
+        assert [s.name for s in with_distinct_names(opened[:1])] == ["prediction"]
+        view = next(matched_frames(with_distinct_names(opened), lambda _: None)).load()
         assert [layer.name for layer in view.layers] == [str(p) for p in paths]
 
 

@@ -121,6 +121,21 @@ def test_a_model_without_flow_claims_no_standstill():
     assert len(arrays.flow_lines(occupancy(labels))) == 0
 
 
+@settings(deadline=None, max_examples=40)
+@given(labels_and_flow)
+def test_movable_flow_equals_the_obvious_loop_over_all_voxels(case):
+    labels, flow = case
+    expected = [
+        (number, *flow[index])
+        for number, index in enumerate(np.ndindex(labels.shape))
+        if labels[index] in OPENOCC.flow
+    ]
+    cells, velocities = arrays.movable_flow(occupancy(labels, flow))
+    assert [(n, *v) for n, v in zip(cells.tolist(), velocities, strict=True)] == expected
+    assert (cells.dtype, velocities.dtype) == (np.uint32, np.float32)
+    assert [len(part) for part in arrays.movable_flow(occupancy(labels))] == [0, 0]
+
+
 def test_flow_lines_hold_only_fast_voxels_of_classes_that_can_move():
     labels = empty()
     labels[0, 0, 0] = labels[1, 0, 0] = OPENOCC.names.index("car")

@@ -16,7 +16,8 @@ from mcap.writer import CompressionType
 from mcap.writer import Writer as McapWriter
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 
-from alocc_ros.bags import messages, sample
+from alocc_ros import messages
+from alocc_ros.bags import cdr, sample
 from alocc_ros.bags.frames import FrameSource
 from alocc_ros.bags.reader import Bag
 from alocc_ros.errors import AloccError, BagError, CalibrationError, PoseError, StampError
@@ -31,6 +32,10 @@ START = 1_600_000_000 * SECOND
 Event = tuple[str, str, int, object]
 
 
+def transforms(stamp: int, entries: list[tuple[str, str, np.ndarray]]) -> object:
+    return cdr.instance(messages.transforms(stamp, entries))
+
+
 def string_events(count: int = 20, topic: str = "/tf") -> list[Event]:
     """Distinguishable small messages of a type that the reader knows."""
     kind = "tf2_msgs/msg/TFMessage"
@@ -39,7 +44,7 @@ def string_events(count: int = 20, topic: str = "/tf") -> list[Event]:
             topic,
             kind,
             START + i * SECOND // 10,
-            messages.transforms(START + i, [("map", f"child_{i}", np.eye(4))]),
+            transforms(START + i, [("map", f"child_{i}", np.eye(4))]),
         )
         for i in range(count)
     ]
@@ -58,10 +63,8 @@ def write_folder(
         connections = {}
         for topic, kind, log_time, message in events:
             if topic not in connections:
-                connections[topic] = writer.add_connection(
-                    topic, kind, typestore=messages.TYPESTORE
-                )
-            data = messages.TYPESTORE.serialize_cdr(message, kind)
+                connections[topic] = writer.add_connection(topic, kind, typestore=cdr.TYPESTORE)
+            data = cdr.TYPESTORE.serialize_cdr(message, kind)
             writer.write(connections[topic], log_time, data)
     return path
 
@@ -76,10 +79,9 @@ def mcap_bytes(events: list[Event], profile: str = "ros2", **options: object) ->
     channels = {}
     for topic, kind, log_time, message in events:
         if topic not in channels:
-            definition, _ = messages.TYPESTORE.generate_msgdef(kind, ros_version=2)
-            schema = writer.register_schema(kind, "ros2msg", definition.encode())
+            schema = writer.register_schema(kind, "ros2msg", cdr.definition(kind).encode())
             channels[topic] = writer.register_channel(topic, "cdr", schema)
-        data = bytes(messages.TYPESTORE.serialize_cdr(message, kind))
+        data = bytes(cdr.TYPESTORE.serialize_cdr(message, kind))
         writer.add_message(channels[topic], log_time, data, log_time)
     writer.finish()
     return buffer.getvalue()
@@ -158,7 +160,7 @@ def test_types_nobody_can_parse_do_no_harm(tmp_path):
     (_, kind, log_time, message) = string_events(1)[0]
     schema = writer.register_schema(kind, "ros2msg", b"")
     channel = writer.register_channel("/tf", "cdr", schema)
-    data = bytes(messages.TYPESTORE.serialize_cdr(message, kind))
+    data = bytes(cdr.TYPESTORE.serialize_cdr(message, kind))
     writer.add_message(channel, log_time, data, log_time)
     writer.finish()
     path = tmp_path / "bag.mcap"
@@ -420,17 +422,19 @@ def mounts(name=str.upper) -> list[tuple[str, str, np.ndarray]]:
 
 
 def compressed(camera: str, stamp: int, frame: str) -> tuple[str, object]:
-    return messages.image(CameraImage(camera, stamp, IMAGES[camera], "jpeg"), frame)
+    message = messages.image(CameraImage(camera, stamp, IMAGES[camera], "jpeg"), frame)
+    return message.type, cdr.instance(message)
 
 
 def raw(camera: str, stamp: int, frame: str, encoding: str) -> tuple[str, object]:
     pixels = np.full((36, 64, 3), CAMERAS.index(camera), np.uint8)
     source = CameraImage(camera, stamp, pixels.tobytes(), encoding, 36, 64, 64 * 3)
-    return messages.image(source, frame)
+    message = messages.image(source, frame)
+    return message.type, cdr.instance(message)
 
 
 def info(camera: str, stamp: int, frame: str, **changes: object) -> tuple[str, object]:
-    message = messages.camera_info(CAMERA_TRUTH[camera], stamp, frame)
+    message = cdr.instance(messages.camera_info(CAMERA_TRUTH[camera], stamp, frame))
     return "sensor_msgs/msg/CameraInfo", dataclasses.replace(message, **changes)
 
 
@@ -456,7 +460,7 @@ def bag_a(name=str.upper) -> list[Event]:
     for key in range(3):
         now, following = (sample.START + (key + i) * SECOND // 2 for i in (0, 1))
         for stamp in (now, following):
-            message = messages.transforms(stamp, [ego(stamp), *mounts(name)])
+            message = transforms(stamp, [ego(stamp), *mounts(name)])
             events.append((TF, TF_TYPE, now + 43_000_000, message))
     return events
 
@@ -478,7 +482,7 @@ def bag_c(zero_stamps: bool = False) -> list[Event]:
             ("odom", "base_link", sample.ego_pose(stamp)),
             *mounts(str),
         ]
-        events.append((TF, TF_TYPE, stamp, messages.transforms(stamp, poses)))
+        events.append((TF, TF_TYPE, stamp, transforms(stamp, poses)))
     return events
 
 
@@ -496,13 +500,13 @@ def bag_e() -> list[Event]:
 
 
 def odometry(stamp: int, child: str = "base_link") -> Event:
-    types = messages.TYPESTORE.types
-    transform = messages.transforms(stamp, [ego(stamp)]).transforms[0].transform
+    types = cdr.TYPESTORE.types
+    transform = transforms(stamp, [ego(stamp)]).transforms[0].transform
     position = types["geometry_msgs/msg/Point"](**vars_of(transform.translation))
     pose = types["geometry_msgs/msg/Pose"](position=position, orientation=transform.rotation)
     zero = types["geometry_msgs/msg/Vector3"](x=0.0, y=0.0, z=0.0)
     message = types["nav_msgs/msg/Odometry"](
-        header=messages.header(stamp, "map"),
+        header=cdr.instance(messages.header(stamp, "map")),
         child_frame_id=child,
         pose=types["geometry_msgs/msg/PoseWithCovariance"](pose=pose, covariance=np.zeros(36)),
         twist=types["geometry_msgs/msg/TwistWithCovariance"](
@@ -525,7 +529,7 @@ def bag_f() -> list[Event]:
         events.append((f"{topic}/image", *swap(raw(camera, stamp, camera.upper(), "8UC3"), stamp)))
         events.append((f"{topic}/camera_info", *swap(info(camera, stamp, camera.upper()), stamp)))
         poses = [ego(stamp, "world"), ("world", "odom", np.eye(4)), *mounts()]
-        events.append((TF, TF_TYPE, stamp, messages.transforms(stamp, poses)))
+        events.append((TF, TF_TYPE, stamp, transforms(stamp, poses)))
     return events
 
 
@@ -550,14 +554,14 @@ def bag_h() -> list[Event]:
         )
         for c, n in numbers.items()
     ]
-    events: list[Event] = [(STATIC, TF_TYPE, START, messages.transforms(START, links))]
+    events: list[Event] = [(STATIC, TF_TYPE, START, transforms(START, links))]
     for camera, stamp in sweeps():
         topic, frame = f"/sensing/camera/camera{numbers[camera]}", "camera_link_of_the_driver"
         events.append(
             (f"{topic}/image_rect_color/compressed", *swap(compressed(camera, stamp, frame), stamp))
         )
         events.append((f"{topic}/camera_info", *swap(info(camera, stamp, frame), stamp)))
-        events.append((TF, TF_TYPE, stamp, messages.transforms(stamp, [ego(stamp)])))
+        events.append((TF, TF_TYPE, stamp, transforms(stamp, [ego(stamp)])))
     return events
 
 
@@ -706,7 +710,7 @@ def without(events: list[Event], *words: str) -> list[Event]:
 def nan_ego_pose(events: list[Event], frame: str = "base_link") -> list[Event]:
     broken = np.eye(4)
     broken[0, 3] = np.nan
-    message = messages.transforms(sample.START, [("map", frame, broken)])
+    message = transforms(sample.START, [("map", frame, broken)])
     return [*events, (TF, TF_TYPE, sample.START, message)]
 
 
@@ -730,7 +734,7 @@ def nan_ego_pose(events: list[Event], frame: str = "base_link") -> list[Event]:
         (nan_ego_pose(bag_a()), "nuscenes", PoseError, "base_link in map: pose is not finite"),
         (
             [(t, k, at, m) for t, k, at, m in bag_f() if t != TF]
-            + [(TF, TF_TYPE, START, messages.transforms(START, mounts()))],
+            + [(TF, TF_TYPE, START, transforms(START, mounts()))],
             "dataset_bridge",
             PoseError,
             "unknown world",

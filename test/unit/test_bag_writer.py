@@ -1,7 +1,6 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +12,8 @@ from mcap.reader import make_reader
 from mcap_ros2.decoder import DecoderFactory
 from rosbags.highlevel import AnyReader
 
-from alocc_ros import arrays
-from alocc_ros.bags import messages, outputs, sample
+from alocc_ros import arrays, messages
+from alocc_ros.bags import cdr, sample
 from alocc_ros.bags.frames import FrameSource
 from alocc_ros.bags.outputs import Provenance, frame_outputs, save_npz
 from alocc_ros.bags.reader import Bag
@@ -112,7 +111,7 @@ def test_every_topic_is_there_with_stamp_frame_and_log_time(tmp_path):
         "/CAM_FRONT/image_rect_compressed": 3,
         "/CAM_FRONT/camera_info": 3,
     }
-    for topic in (outputs.OCCUPANCY, outputs.OBSTACLES, outputs.OCCUPANCY_GRID):
+    for topic in ("/alocc/occupancy", "/alocc/obstacles", "/alocc/occupancy_grid"):
         for number, (log_time, message) in enumerate(found[topic]):
             assert message.header.frame_id == "base_link"
             assert log_time == stamp_of(message) == frame_set(number).stamp
@@ -120,7 +119,7 @@ def test_every_topic_is_there_with_stamp_frame_and_log_time(tmp_path):
 
 def test_the_cloud_holds_the_voxels(tmp_path):
     found = by_topic(write(tmp_path / "out.mcap", 1))
-    ((_, cloud),) = found[outputs.OCCUPANCY]
+    ((_, cloud),) = found["/alocc/occupancy"]
     expected = arrays.occupied_points(occupancy_of(frame_set()))
     names = [f.name for f in cloud.fields]
     assert names == ["x", "y", "z", "rgb", "label", "vx", "vy"]
@@ -130,12 +129,12 @@ def test_the_cloud_holds_the_voxels(tmp_path):
         28 * len(expected),
     )
     np.testing.assert_array_equal(cloud.data.view(arrays.POINT_DTYPE), expected)
-    ((_, obstacles),) = found[outputs.OBSTACLES]
+    ((_, obstacles),) = found["/alocc/obstacles"]
     np.testing.assert_array_equal(
         obstacles.data.view("<f4").reshape(-1, 3),
         arrays.obstacle_points(occupancy_of(frame_set())),
     )
-    ((_, grid),) = found[outputs.OCCUPANCY_GRID]
+    ((_, grid),) = found["/alocc/occupancy_grid"]
     assert (grid.info.width, grid.info.height, grid.info.origin.position.x) == (20, 20, -4.0)
     np.testing.assert_array_equal(
         grid.data.reshape(20, 20), arrays.occupancy_grid(occupancy_of(frame_set()))
@@ -151,8 +150,8 @@ def test_mcap_ros2_support_reads_the_same(tmp_path):
         assert (metadata.name, metadata.metadata) == ("alocc", METADATA)
         decoded = {c.topic: m for _, c, _, m in reader.iter_decoded_messages()}
     expected = arrays.occupied_points(occupancy_of(frame_set()))
-    assert bytes(decoded[outputs.OCCUPANCY].data) == expected.tobytes()
-    (lines,) = decoded[outputs.FLOW_MARKERS].markers
+    assert bytes(decoded["/alocc/occupancy"].data) == expected.tobytes()
+    (lines,) = decoded["/alocc/flow_markers"].markers
     assert (lines.type, lines.ns, lines.id, len(lines.points) % 2) == (5, "flow", 0, 0)
     assert len(lines.points) == len(lines.colors) > 0
 
@@ -188,28 +187,57 @@ def test_our_own_reader_makes_frames_of_the_copied_images(tmp_path):
 
 def test_nothing_moving_deletes_the_arrows_and_a_reset_deletes_all(tmp_path):
     still = write(tmp_path / "still.mcap", 1, flow=np.zeros((*GRID.shape, 2), np.float16))
-    ((_, array),) = by_topic(still)[outputs.FLOW_MARKERS]
+    ((_, array),) = by_topic(still)["/alocc/flow_markers"]
     assert [m.action for m in array.markers] == [2]
     reset = write(tmp_path / "reset.mcap", 1, reset="pose jumped")
-    ((_, array),) = by_topic(reset)[outputs.FLOW_MARKERS]
+    ((_, array),) = by_topic(reset)["/alocc/flow_markers"]
     assert [m.action for m in array.markers] == [3, 0]
 
 
 def test_diagnostics_tell_random_weights_missing_cameras_and_input_stamps(tmp_path):
     frame = frame_set(without="cam_back")
     occupancy = occupancy_of(frame, degraded="cam_back: never seen", random_weights=True)
-    messages_of = {o[0]: o[3] for o in frame_outputs(frame, occupancy, PROVENANCE, first=True)}
-    (status,) = messages_of[outputs.DIAGNOSTICS].status
+    messages_of = {
+        topic: cdr.instance(message)
+        for topic, _, message in frame_outputs(frame, occupancy, PROVENANCE, first=True)
+    }
+    (status,) = messages_of["/alocc/diagnostics"].status
     values = {v.key: v.value for v in status.values}
-    assert status.level == messages.WARN
+    assert status.level == messages.DIAGNOSTIC_WARN
     assert status.message.startswith("RANDOM WEIGHTS")
     assert "cam_back: never seen" in status.message
     assert values["missing/cam_back"] == "never seen"
     assert values["stamp/cam_front"] == "1600000000.008000000"
     assert values["spread_ms"] == "43.000"
-    info = json.loads(messages_of[outputs.GRID_INFO].data)
-    assert info["random_weights"] is True
-    assert [c["name"] for c in info["classes"]] == list(OPENOCC.names)
+
+
+def test_grid_info_is_read_with_the_schema_in_the_recording_and_says_what_cells_mean(tmp_path):
+    ((log_time, info),) = by_topic(write(tmp_path / "out.mcap", 2))["/alocc/grid_info"]
+    assert log_time == stamp_of(info) == frame_set().stamp
+    assert (info.__msgtype__, info.header.frame_id) == ("alocc_ros/msg/GridInfo", "base_link")
+    lower = info.geometry.origin
+    assert (lower.x, lower.y, lower.z) == GRID.lower and info.geometry.resolution == GRID.resolution
+    assert (info.geometry.size_x, info.geometry.size_y, info.geometry.size_z) == GRID.shape
+    assert [c.name for c in info.classes] == list(OPENOCC.names)
+    for label, one in enumerate(info.classes):
+        assert one.is_free == (label == OPENOCC.free) == (one.colour.a == 0.0)
+        assert (one.is_ground, one.is_obstacle) == (
+            OPENOCC.is_ground[label],
+            OPENOCC.is_obstacle[label],
+        )
+        assert one.can_move == (label in OPENOCC.flow)
+    assert (info.class_list, info.model) == ("openocc", "a model")
+    assert info.weights_sha256 == "0123" and not info.random_weights and info.has_flow
+
+
+def test_weights_that_were_made_up_have_no_digest():
+    frame = frame_set()
+    provenance = replace(PROVENANCE, weights="RANDOM WEIGHTS (seed 0)")
+    occupancy = occupancy_of(frame, random_weights=True, flow=None)
+    found = {o[0]: o[2] for o in frame_outputs(frame, occupancy, provenance, first=True)}
+    info = found["/alocc/grid_info"]
+    assert (info["weights_sha256"], info["random_weights"]) == ("", True)
+    assert not info["has_flow"]
 
 
 def test_the_same_input_gives_the_same_bytes(tmp_path):
@@ -252,7 +280,7 @@ def test_half_a_frame_is_left_out_when_a_run_stops_in_the_middle_of_it(tmp_path)
     path = tmp_path / "out.mcap.partial"
     recorder = Recorder(path, METADATA)
     put(recorder, 0)
-    recorder.write("/alocc/x", "std_msgs/msg/String", 1, messages.string("half"))
+    recorder.write("/alocc/x", 1, messages.Message("std_msgs/msg/String", {"data": "half"}))
     recorder.abandon()
     assert len(list(whole_frames(path))) == 1
     recorder = Recorder.resume(path, METADATA)
@@ -285,16 +313,20 @@ def test_a_grid_in_the_lidar_frame_comes_with_the_way_to_the_vehicle():
     base_T_lidar[:3, 3] = (0.9, 0.0, 1.8)
     provenance = replace(PROVENANCE, base_T_grid=base_T_lidar)
     occupancy = occupancy_of(frame, frame_id="lidar_top")
-    found = {o[0]: o[3] for o in frame_outputs(frame, occupancy, provenance, first=True)}
-    assert found[outputs.OCCUPANCY].header.frame_id == "lidar_top"
-    lidar = found[outputs.TF_STATIC].transforms[-1]
+    found = {
+        topic: cdr.instance(message)
+        for topic, _, message in frame_outputs(frame, occupancy, provenance, first=True)
+    }
+    assert found["/alocc/occupancy"].header.frame_id == "lidar_top"
+    lidar = found["/tf_static"].transforms[-1]
     assert (lidar.header.frame_id, lidar.child_frame_id) == ("base_link", "lidar_top")
     assert lidar.transform.translation.z == 1.8
 
 
 def test_a_raw_image_is_copied_as_a_raw_image():
     pixels = np.arange(6 * 4 * 3, dtype=np.uint8)
-    kind, message = messages.image(CameraImage("cam_front", 5, pixels.data, "rgb8", 4, 6, 18), "f")
-    assert kind == "sensor_msgs/msg/Image"
+    made = messages.image(CameraImage("cam_front", 5, pixels.data, "rgb8", 4, 6, 18), "f")
+    assert made.type == "sensor_msgs/msg/Image"
+    message = cdr.instance(made)
     assert (message.height, message.width, message.step, message.encoding) == (4, 6, 18, "rgb8")
     assert message.data.tobytes() == pixels.tobytes()

@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 from alocc_ros.errors import CheckpointError
-from alocc_ros.network.model import Alocc
 from alocc_ros.network.checkpoint import (
     likely_variant,
     load_weights,
     read_state_dict,
     save_safetensors,
 )
+from alocc_ros.network.model import Alocc
 from alocc_ros.network.variants import VARIANTS
 
 SCHEMAS = Path(__file__).parents[3] / "shared" / "golden" / "schema"

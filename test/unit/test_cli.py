@@ -17,8 +17,8 @@ from alocc_ros import __version__, records
 from alocc_ros.cli import main as cli
 from alocc_ros.cli.main import main
 from alocc_ros.errors import BagError
-from alocc_ros.network.model import Alocc
 from alocc_ros.network.checkpoint import save_safetensors
+from alocc_ros.network.model import Alocc
 from alocc_ros.network.variants import VARIANTS
 from alocc_ros.records import find
 

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -56,16 +58,36 @@ def test_commands_are_commands(page, capsys):
                     assert "the following arguments are required" in error, f"{line}: {error}"
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "docs/models.md"], ids=str)
-def test_tables_of_models_are_those_of_the_records(page):
+def tool(name: str) -> ModuleType:
+    """A module of tools/."""
     sys.path.insert(0, str(ROOT / "tools"))
     try:
-        import models_table
+        return importlib.import_module(name)
     finally:
         sys.path.pop(0)
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "docs/models.md"], ids=str)
+def test_tables_of_models_are_those_of_the_records(page):
     text = page.read_text(encoding="utf-8")
     assert "`alocc_flow_3d` | " in text
-    assert models_table.renewed(page) == text, "python tools/models_table.py makes it anew"
+    made = tool("models_table").renewed(page)
+    assert made == text, "python tools/models_table.py makes it anew"
+
+
+@pytest.mark.parametrize(
+    ("page", "row"),
+    [
+        ("node.md", "| `~/voxels` | alocc_ros/SemanticGrid | "),
+        ("run.md", "| `/alocc/grid_info` | alocc_ros/GridInfo | "),
+    ],
+)
+def test_tables_of_outputs_are_those_of_the_code(page, row):
+    path = ROOT / "docs" / page
+    text = path.read_text(encoding="utf-8")
+    assert row in text
+    made = tool("output_tables").renewed(path)
+    assert made == text, "python tools/output_tables.py makes it anew"
 
 
 def test_the_table_of_classes_is_that_of_the_code():

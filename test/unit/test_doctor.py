@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from alocc_ros.cli import doctor
+from alocc_ros.cli.main import main
 
 ROOT = Path(__file__).parents[2]
 
@@ -52,10 +53,9 @@ def test_it_asks_for_the_messages_that_the_manifest_names():
     assert executed >= set(doctor.ROS_PYTHON)
 
 
-def test_here_alocc_run_is_ready():
-    done = run_doctor("--json")
-    assert done.returncode == 0, done.stdout + done.stderr
-    result = json.loads(done.stdout)
+def test_here_alocc_run_is_ready(capsys):
+    assert main(["doctor", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
     assert result["ready"]["run"]
     by_subject = {f["subject"]: f for f in result["findings"]}
     assert by_subject["torch"]["ok"] and by_subject["libraries"]["ok"]

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from alocc_ros.errors import CalibrationError, ImageError, ParameterError
-from alocc_ros.stream import images
-from alocc_ros.stream.images import Crop, Preprocessor, Undistortion, decode, preprocess
+from alocc_ros.stream.decoding import SUPPORTED_ENCODINGS, decode
+from alocc_ros.stream.image_geometry import Crop, Undistortion, resize_and_crop
+from alocc_ros.stream.preprocessing import MEAN, STD, Preprocessor, preprocess
 from alocc_ros.types import CAMERAS, Calibration, CameraImage, FrameSet
 
 SAMPLE = Path(__file__).parents[3] / "shared/data/nuscenes_scene0061_sample"
@@ -107,7 +108,7 @@ def resize_twin(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:  # (w,
 
 
 def preprocess_twin(
-    pixels: np.ndarray, crop: Crop, mean: tuple = images.MEAN, std: tuple = images.STD
+    pixels: np.ndarray, crop: Crop, mean: tuple = MEAN, std: tuple = STD
 ) -> np.ndarray:
     whole = resize_twin(pixels, crop.resized)
     height, width = crop.input_size
@@ -142,7 +143,7 @@ def test_real_images_equal_pillow_resizing_the_whole(real: dict[str, CameraImage
     for image in real.values():
         opened = Image.open(io.BytesIO(image.data))
         whole = opened.resize((704, 396), Image.Resampling.BICUBIC).crop((0, 140, 704, 396))
-        cut = images._resize_and_cut(opened, Crop.fit(1600, 900))
+        cut = resize_and_crop(opened, Crop.fit(1600, 900))
         np.testing.assert_array_equal(np.asarray(cut), np.asarray(whole))
 
 
@@ -160,7 +161,7 @@ def test_left_out_rows_change_no_pixel_of_common_cameras(size: tuple[int, int]) 
     narrow = image.resize((crop.resized[0], size[1]), Image.Resampling.BICUBIC)
     whole = np.asarray(narrow.resize(crop.resized, Image.Resampling.BICUBIC))
     expected = whole[crop.top : crop.top + 256, crop.left : crop.left + 704]
-    np.testing.assert_array_equal(np.asarray(images._resize_and_cut(image, crop)), expected)
+    np.testing.assert_array_equal(np.asarray(resize_and_crop(image, crop)), expected)
 
 
 @settings(deadline=None, max_examples=40)
@@ -170,7 +171,7 @@ def test_left_out_rows_change_no_pixel_of_any_camera(width: int, height: int, se
     pixels = noise(height, width, seed)
     top, left = crop.top, crop.left
     expected = resize_twin(pixels, crop.resized)[top : top + 32, left : left + 88]
-    found = np.asarray(images._resize_and_cut(Image.fromarray(pixels), crop))
+    found = np.asarray(resize_and_crop(Image.fromarray(pixels), crop))
     np.testing.assert_array_equal(found, expected)
 
 
@@ -195,7 +196,7 @@ def test_a_spot_in_the_image_is_where_the_crop_says() -> None:
         pixels = np.zeros((size[1], size[0], 3), dtype=np.uint8)
         u, v = size[0] // 2 + 100, size[1] - 60
         pixels[v - 4 : v + 5, u - 4 : u + 5] = 255
-        cut = np.asarray(images._resize_and_cut(Image.fromarray(pixels), crop))[..., 0]
+        cut = np.asarray(resize_and_crop(Image.fromarray(pixels), crop))[..., 0]
         rows, columns = np.mgrid[0:256, 0:704]
         weight = cut / cut.sum()
         # The half pixel: Pillow's pixel i covers [i, i + 1], the geometry has its centre at i.
@@ -456,7 +457,7 @@ def test_a_real_image_cut_or_changed_anywhere_gives_an_array_or_an_image_error(
 
 @settings(deadline=None, max_examples=200)
 @given(
-    st.sampled_from([*images.SUPPORTED_ENCODINGS, "bayer_gbrg8", "x"]),
+    st.sampled_from([*SUPPORTED_ENCODINGS, "bayer_gbrg8", "x"]),
     st.integers(-2, 40),
     st.integers(-2, 40),
     st.integers(-2, 200),

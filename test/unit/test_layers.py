@@ -53,6 +53,7 @@ def test_importing_the_package_loads_nothing_heavy():
         "cv2",
         "PIL",
         "yaml",
+        "pydantic",
         "rich",
         "rosbags",
         "mcap",

@@ -101,7 +101,7 @@ def test_progress_ends_with_all_of_the_table(root):
 @pytest.mark.parametrize("chunk", [120, 121, 1000, 1 << 20])
 def test_rows_do_not_depend_on_where_the_file_is_cut_into_chunks(tmp_path, monkeypatch, chunk):
     rows = [{"token": "a}, {", "list": [1, -2.5e-3, [3]]}, {}, {"ü": None, "deep": {"er": "]"}}]
-    monkeypatch.setattr(tables, "_CHUNK", chunk)
+    monkeypatch.setattr(tables, "CHUNK", chunk)
     for indent in (None, 0, 2):
         path = tmp_path / "table.json"
         path.write_text(json.dumps(rows * 20, indent=indent))

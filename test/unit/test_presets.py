@@ -86,10 +86,21 @@ def cameras(**entries: object) -> dict:
     ("entries", "says"),
     [
         (changed(base_frmae="x"), "did you mean 'base_frame'"),
-        (changed(max_spread_s="0.05"), "max_spread_s must be a number, got '0.05'"),
-        (changed(max_spread_s=55.0), "max_spread_s is 55.0; it must be 0.001 to 10.0"),
-        (changed(max_spread_s=float("nan")), "finite"),
-        (changed(min_cameras=True), "min_cameras must be a whole number, got True"),
+        (
+            changed(max_spread_s="0.05"),
+            "max_spread_s must be a number from 0.001 to 10.0, got '",
+        ),
+        (changed(max_spread_s=55.0), "max_spread_s must be a number from 0.001 to 10.0, got 55.0"),
+        (changed(max_spread_s=float("nan")), "from 0.001 to 10.0, got nan"),
+        (
+            cameras(cam_back={"image": "/x", "offset_s": float("inf")}),
+            "a finite number, got inf",
+        ),
+        (changed(name="x"), "unknown entry 'name'; there are cameras, description"),
+        (changed(nam="x"), "unknown entry 'nam'; there are cameras, description"),
+        (changed(max_spread_s=10**400), "from 0.001 to 10.0, got 1000"),
+        (changed() | {3: 4}, "unknown entry 3"),
+        (changed(min_cameras=True), "min_cameras must be a whole number from 1 to 6, got True"),
         (changed(rectified="yes"), "rectified must be true or false"),
         (changed(stamp_source="headr"), "did you mean 'header'"),
         (changed(ego_pose_source="odometry"), "needs odometry_topic"),
@@ -257,6 +268,23 @@ def test_a_rig_file_holds_our_entries_or_points_to_ros_files(tmp_path):
     assert load_rig(rig_file, rectified=True)["cam_back"].intrinsics.matrix[0, 0] == 900.0
 
 
+@pytest.mark.parametrize(
+    ("entry", "value", "says"),
+    [
+        ("camera_matrix", {}, "camera_matrix: data is missing"),
+        ("image_width", "1600", "image_width must be a whole number above 0, got '1600'"),
+        ("distortion_coefficients", {"data": "none"}, "data must be a list of numbers"),
+        ("distortion_model", None, "distortion_model must be text, got None"),
+    ],
+)
+def test_a_damaged_ros_file_is_named_with_the_entry(tmp_path, entry, value, says):
+    path = tmp_path / "cam_front.yaml"
+    path.write_text(yaml.safe_dump(ROS_CAMERA_INFO | {entry: value}))
+    with pytest.raises(CalibrationError, match=says) as caught:
+        load_rig(tmp_path, rectified=False)
+    assert str(path) in str(caught.value)
+
+
 def test_the_calibration_example_is_right():
     (front,) = load_rig(presets_folder().parent / "calibration_example.yaml", True).values()
     np.testing.assert_allclose(front.base_T_camera[:3, :3], [[0, 0, 1], [-1, 0, 0], [0, -1, 0]])
@@ -272,12 +300,28 @@ def test_a_folder_of_ros_files_is_a_rig(tmp_path):
     ("content", "says"),
     [
         ("", "empty"),
-        ("cameras: {cam_frnt: {}}", "unknown camera cam_frnt"),
-        ("cameras: {cam_front: {fx: 1}}", "unknown entry fx"),
+        ("cameras: {cam_frnt: {}}", "unknown camera 'cam_frnt' \\(did you mean 'cam_front'"),
+        (
+            "cameras: {cam_front: {fx: 1}}",
+            "cam_front: unknown entry 'fx'; there are camera_",
+        ),
         ("cameras: {cam_front: {camera_info: nowhere.yaml}}", "nowhere.yaml"),
         ("cameras: {cam_front: {intrinsics: [1, 2]}}", "cam_front"),
         ("cameras: {cam_front: {base_T_camera: [[1, 0], [0, 1]]}}", "base_T_camera"),
-        ("cameras: {cam_front: {base_T_camera: {translation: [0, 0, 0]}}}", "rotation_xyzw"),
+        ("cameras: {cam_front: {base_T_camera: {translation: [0, 0, 0]}}}", "rotation_xyzw is mis"),
+        (
+            "cameras: {cam_front: {base_T_camera: {translation: [0, 0], "
+            "rotation_xyzw: [0, 0, 0, 1]}}}",
+            r"translation must be a list of 3 numbers, got \[0, 0\]",
+        ),
+        (
+            "cameras: {cam_front: {base_T_camera: {translation: [0, 0, 0], "
+            "rotation_xyzw: [0, 0, 0, 9]}}}",
+            "has length 9",
+        ),
+        ("cameras: {cam_front: {width: 1600.5}}", "width must be a number of pixels, got 1600.5"),
+        ("cams: {}", "unknown entry 'cams'"),
+        ("cameras: [cam_front]", "must map camera names"),
     ],
 )
 def test_a_wrong_rig_file_gives_one_line_that_names_it(tmp_path, content, says):

@@ -113,17 +113,24 @@ def test_a_variant_that_contradicts_the_name_is_refused(tmp_path):
         ("flow: false", "flow: no way", "flow must be true or false, got 'no way'"),
         ("flow: false", "", "flow is missing"),
         ("flow: false", "flow: false\nflow: true", "flow stands twice"),
-        ("flow: false", "flow: false\nflwo: true", "unknown: flwo"),
+        (
+            "flow: false",
+            "flow: false\nflwo: true",
+            r"unknown .* 'flwo' \(did you mean 'flow'\?\)",
+        ),
         ("[256, 704]", "[256]", "input: size must be a list of 2"),
-        ("[256, 704]", "[256, 704.5]", "whole number above 0"),
+        ("[256, 704]", "[256, 704.5]", "size must be a list of 2 whole numbers above 0"),
+        ("lower: [-40.0", "lower: [.inf", "lower must be a list of 3 numbers"),
         ("resolution: 0.4", "resolution: 0", "grid: resolution must be a number above 0"),
-        ("resolution: 0.4", "resolution: .nan", "resolution must be a number"),
+        ("resolution: 0.4", "resolution: .nan", "resolution must be a number above 0, got nan"),
         ("sha256: null", "sha256: 1234", "sha256 must be 64 lower-case"),
         ("classes: occ3d", "classes: coco", "one of occ3d, openocc, got 'coco'"),
         ("file: alocc_3d_r50_256x704_bevdet_preatrain_16f.pth", "file: null", "needs a file"),
         ("Dobbin/OccStudio", "../../etc", "owner/name"),
         ("channel_order: bgr", "channel_order: [bgr]", "one of bgr, rgb"),
-        ("grid:", "grid: 3\nlattice:", "grid: expected entries, got 3"),
+        ("value: 45.45", f"value: 1{'0' * 400}", "value must be a number, got 1000"),
+        ("[256, 704]", "&a [*a, 3]", "size must be a list of 2 whole numbers"),
+        ("grid:", "grid: 3\nlattice:", "grid: expected `name: value` entries, got 3"),
         ("name: alocc_3d", "name: other", "must be the file's name"),
         ("value: 45.45", "value: high", r"scores\[0\]: value must be a number"),
         ("name: alocc_3d", "name: [", "not a readable YAML file"),
@@ -197,8 +204,8 @@ def test_weights_that_were_never_published_have_no_place(tmp_path):
 
 
 def test_the_weights_of_the_small_network_are_here_and_small():
-    from alocc_ros.network.model import Alocc
     from alocc_ros.network.checkpoint import load_weights, read_state_dict
+    from alocc_ros.network.model import Alocc
     from alocc_ros.network.variants import find_variant
 
     record, path = resolve("alocc_tiny")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,15 +15,17 @@ from hypothesis import strategies as st
 from rosbags.typesys import get_types_from_msg
 from street_truth import frame_at, voxels_at
 
-from alocc_ros.bags import messages
-from alocc_ros.bags.outputs import Provenance, frame_outputs, grid_info, save_npz
-from alocc_ros.bags.reader import GRID_INFO_TYPE, OWN_TYPES, SEMANTIC_GRID_TYPE, Bag
+from alocc_ros import messages
+from alocc_ros.bags.cdr import OWN_TYPES
+from alocc_ros.bags.outputs import Provenance, frame_outputs, save_npz
+from alocc_ros.bags.reader import Bag
 from alocc_ros.bags.results import npz_stamp, read_npz, recorded_grids
 from alocc_ros.bags.writer import Recorder
 from alocc_ros.errors import AloccError, BagError
 from alocc_ros.geometry import pose_matrix
 from alocc_ros.grid import VoxelGrid
 from alocc_ros.labels import OCC3D, OPENOCC
+from alocc_ros.messages import Message
 from alocc_ros.types import Occupancy
 
 FRAME = frame_at(width=32, height=18)
@@ -86,16 +89,15 @@ def test_a_grid_in_another_frame_says_where_that_is(street, tmp_path):
 
 
 def test_the_nodes_dense_grid_is_taken_before_its_points(street, tmp_path):
-    for name, definition in OWN_TYPES.items():
-        if name not in messages.TYPESTORE.types:
-            messages.TYPESTORE.register(get_types_from_msg(definition, name))
     path = tmp_path / "node.mcap"
     recorder = Recorder(path, {})
-    stamp = street.stamp
-    recorder.write("/node/grid_info", GRID_INFO_TYPE, stamp, node_info(street))
+    stamp, result = street.stamp, dataclasses.replace(street, random_weights=True)
+    info = messages.GridInfo(street.grid, OCC3D, "mine", "", True, True)
+    frame = dataclasses.replace(FRAME, missing={"cam_back": "never seen"})
     cloud = messages.point_cloud(np.zeros(0, "f4"), stamp, "base_link")
-    recorder.write("/node/occupancy", "sensor_msgs/msg/PointCloud2", stamp, cloud)
-    recorder.write("/node/voxels", SEMANTIC_GRID_TYPE, stamp, node_grid(street))
+    recorder.write("/node/grid_info", stamp, messages.grid_info(info, stamp, "base_link"))
+    recorder.write("/node/occupancy", stamp, cloud)
+    recorder.write("/node/voxels", stamp, messages.semantic_grid(frame, result))
     recorder.end_frame()
     recorder.publish(path)
     with Bag(path) as bag:
@@ -104,71 +106,6 @@ def test_the_nodes_dense_grid_is_taken_before_its_points(street, tmp_path):
     moves = np.isin(street.labels, OCC3D.flow)
     np.testing.assert_array_equal(read.flow[moves], street.flow[moves])
     assert (read.degraded, read.random_weights) == ("no cam_back", True)
-
-
-def new(type_name: str, /, **values):
-    return messages.TYPESTORE.types[type_name](**values)
-
-
-def node_info(occupancy: Occupancy):
-    colour = new("std_msgs/msg/ColorRGBA", r=0.0, g=0.0, b=0.0, a=1.0)
-    return new(
-        GRID_INFO_TYPE,
-        header=messages.header(occupancy.stamp, "base_link"),
-        geometry=geometry(occupancy.grid),
-        classes=[
-            new(
-                "alocc_ros/msg/SemanticClass",
-                name=name,
-                colour=colour,
-                is_free=name == "free",
-                is_ground=False,
-                is_obstacle=False,
-                can_move=False,
-            )
-            for name in occupancy.classes.names
-        ],
-        class_list="occ3d",
-        has_flow=True,
-        model="mine",
-        weights_sha256="",
-        random_weights=True,
-        version="0",
-    )
-
-
-def geometry(grid: VoxelGrid):
-    x, y, z = grid.lower
-    return new(
-        "alocc_ros/msg/GridGeometry",
-        origin=new("geometry_msgs/msg/Point", x=x, y=y, z=z),
-        resolution=grid.resolution,
-        size_x=grid.shape[0],
-        size_y=grid.shape[1],
-        size_z=grid.shape[2],
-    )
-
-
-def node_grid(occupancy: Occupancy):
-    cells = np.flatnonzero(np.isin(occupancy.labels, occupancy.classes.flow))
-    status = new(
-        "alocc_ros/msg/FrameStatus",
-        flags=5,
-        degraded=occupancy.degraded,
-        reset="",
-        missing_cameras=["cam_back"],
-    )
-    return new(
-        SEMANTIC_GRID_TYPE,
-        header=messages.header(occupancy.stamp, "base_link"),
-        status=status,
-        geometry=geometry(occupancy.grid),
-        has_flow=True,
-        flow_cells=cells.astype(np.uint32),
-        flow=occupancy.flow.reshape(-1, 2)[cells].astype(np.float32).reshape(-1),
-        confidence=np.zeros(0, np.uint8),
-        labels=occupancy.labels.reshape(-1),
-    )
 
 
 def test_own_types_are_those_of_the_msg_files():
@@ -192,6 +129,97 @@ def test_without_grid_info_nothing_is_guessed(street, tmp_path):
         recorded_grids(bag)
 
 
+def with_info(path: Path, occupancy: Occupancy, info: Message) -> Path:
+    """A recording with another grid_info."""
+    source = path.with_name("whole.mcap")
+    if not source.exists():
+        recorded(source, occupancy)
+    recorder = Recorder(path, {})
+    recorder.write("/alocc/grid_info", occupancy.stamp, info)
+    with Bag(source) as bag:
+        for record in bag.messages(["/alocc/occupancy"]):
+            recorder.write_bytes(record.topic, record.type, record.log_time, record.data)
+    recorder.end_frame()
+    recorder.publish(path)
+    return path
+
+
+def described(occupancy: Occupancy, **changes) -> Message:
+    """Its grid_info, with other fields."""
+    info = messages.GridInfo(occupancy.grid, OCC3D, "mine", "", False, True)
+    made = messages.grid_info(info, occupancy.stamp, "base_link")
+    return Message(made.type, {**made.fields, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"size_x": 2, "size_y": 2, "size_z": 2}, "points lie outside the grid"),
+        ({"size_x": 1 << 20, "size_y": 1 << 20}, "grid_info cannot be used .a grid of"),
+        ({"size_x": 0}, "grid_info cannot be used .a grid of"),
+        ({"resolution": 0.0}, "grid_info cannot be used .a lattice from"),
+        ({"resolution": np.nan}, "grid_info cannot be used .a lattice from"),
+    ],
+)
+def test_a_grid_info_whose_lattice_does_not_fit_is_named(street, tmp_path, changes, message):
+    geometry = messages.grid_geometry(street.grid)
+    wrong = Message(geometry.type, {**geometry.fields, **changes})
+    path = with_info(tmp_path / "out.mcap", street, described(street, geometry=wrong))
+    with Bag(path) as bag, pytest.raises(BagError, match=message):
+        first_of(bag)
+
+
+def test_a_grid_info_of_other_classes_is_named(street, tmp_path):
+    classes = described(street)["classes"][:-1]
+    path = with_info(tmp_path / "out.mcap", street, described(street, classes=classes))
+    with Bag(path) as bag, pytest.raises(BagError, match="its 17 classes are those of no list"):
+        first_of(bag)
+
+
+# --- recordings that say it in JSON ----------------------------------------------------------
+
+
+def as_json(occupancy: Occupancy) -> dict[str, Any]:
+    """What the grid_info of early recordings of ``alocc run`` holds."""
+    classes = occupancy.classes
+    return {
+        "model": "mine",
+        "weights": "sha256:0",
+        "random_weights": occupancy.random_weights,
+        "frame_id": occupancy.frame_id,
+        "lower_m": occupancy.grid.lower,
+        "shape_xyz": occupancy.grid.shape,
+        "resolution_m": occupancy.grid.resolution,
+        "benchmark": classes.name,
+        "free_label": classes.free,
+        "classes": [
+            {
+                "label": label,
+                "name": name,
+                "rgb": classes.colours[label].tolist(),
+                "obstacle": bool(classes.is_obstacle[label]),
+                "ground": bool(classes.is_ground[label]),
+                "has_flow": label in classes.flow,
+            }
+            for label, name in enumerate(classes.names)
+        ],
+    }
+
+
+def json_info(entries: Any) -> Message:
+    return Message("std_msgs/msg/String", {"data": json.dumps(entries)})
+
+
+def test_an_early_recording_reads_as_a_new_one(street, tmp_path):
+    early = with_info(tmp_path / "early.mcap", street, json_info(as_json(street)))
+    with Bag(early) as bag, Bag(tmp_path / "whole.mcap") as whole:
+        (old,), (new,) = recorded_grids(bag), recorded_grids(whole)
+        assert old.info == new.info
+        assert old.info.weights == "sha256:0"
+        np.testing.assert_array_equal(first_of(bag).labels, first_of(whole).labels)
+        np.testing.assert_array_equal(first_of(bag).flow, first_of(whole).flow)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -205,33 +233,18 @@ def test_without_grid_info_nothing_is_guessed(street, tmp_path):
         (lambda info: info.update(classes=3), "grid_info cannot be used"),
     ],
 )
-def test_a_grid_info_that_does_not_fit_is_named(street, tmp_path, change, message):
-    info = json.loads(grid_info(street, Provenance("mine", "", {}, {})))
+def test_json_that_does_not_fit_is_named(street, tmp_path, change, message):
+    info = as_json(street)
     change(info)
-    path = with_info(tmp_path / "out.mcap", street, json.dumps(info))
+    path = with_info(tmp_path / "out.mcap", street, json_info(info))
     with Bag(path) as bag, pytest.raises(BagError, match=message):
         first_of(bag)
-
-
-def with_info(path: Path, occupancy: Occupancy, text: str) -> Path:
-    source = path.with_name("whole.mcap")
-    if not source.exists():
-        recorded(source, occupancy)
-    recorder = Recorder(path, {})
-    stamp = occupancy.stamp
-    recorder.write("/alocc/grid_info", "std_msgs/msg/String", stamp, messages.string(text))
-    with Bag(source) as bag:
-        for record in bag.messages(["/alocc/occupancy"]):
-            recorder.write_bytes(record.topic, record.type, record.log_time, record.data)
-    recorder.end_frame()
-    recorder.publish(path)
-    return path
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(), st.lists))
 def test_any_json_is_an_error_of_ours_or_a_grid(street, tmp_path, value):
-    path = with_info(tmp_path / "out.mcap", street, json.dumps(value))
+    path = with_info(tmp_path / "out.mcap", street, json_info(value))
     with Bag(path) as bag, pytest.raises(BagError, match="grid_info cannot be used"):
         first_of(bag)
 

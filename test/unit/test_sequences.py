@@ -26,16 +26,16 @@ def test_a_scene_is_one_sequence_outside_training_and_two_in_it(samples):
 
 
 def test_memories_begin_with_sequences_and_images_are_compared_within_scenes(samples):
-    walked = [step for walk in steps(samples, half_scenes(samples)) for step in walk]
-    assert [s.index for s in walked] == list(range(10))
-    assert [s.index for s in walked if s.start] == [0, 3, 5, 8]
-    assert [s.adjacent for s in walked] == [0, 0, 1, 2, 3, 5, 5, 6, 7, 8]
+    found = [step for sequence in steps(samples, half_scenes(samples)) for step in sequence]
+    assert [s.index for s in found] == list(range(10))
+    assert [s.index for s in found if s.start] == [0, 3, 5, 8]
+    assert [s.adjacent for s in found] == [0, 0, 1, 2, 3, 5, 5, 6, 7, 8]
 
 
 def test_memories_move_as_the_vehicle_did_between_the_lidar_stamps(samples):
-    for walk in steps(samples, whole_scenes(samples)):
-        np.testing.assert_array_equal(walk[0].previous_T_current, np.eye(4))
-        for before, step in zip(walk, walk[1:], strict=False):
+    for sequence in steps(samples, whole_scenes(samples)):
+        np.testing.assert_array_equal(sequence[0].previous_T_current, np.eye(4))
+        for before, step in zip(sequence, sequence[1:], strict=False):
             earlier, later = (ego_pose(samples[s.index].stamp) for s in (before, step))
             expected = np.linalg.inv(earlier) @ later
             assert step.previous_T_current.dtype == np.float32

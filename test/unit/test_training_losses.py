@@ -8,6 +8,7 @@ import math
 import pytest
 import torch
 
+from alocc_ros.datasets.formats import FORMATS
 from alocc_ros.labels import OCC3D, OPENOCC
 from alocc_ros.network.heads import mix_true_match
 from alocc_ros.network.lifting import mix_measured_depth
@@ -16,18 +17,17 @@ from alocc_ros.training import losses
 from alocc_ros.training.denoising import occupancy_map
 from alocc_ros.training.losses import (
     IGNORED,
-    OCC3D_VOXELS,
-    OPENOCC_VOXELS,
     ClassBalance,
-    Draw,
+    PointSampling,
     class_entropy,
     depth_loss,
-    draw_points,
     flow_losses,
     mask_losses,
     present_classes,
+    sample_points,
 )
 
+OCC3D_VOXELS, OPENOCC_VOXELS = (FORMATS[n].voxel_counts for n in ("occ3d", "openocc"))
 BALANCE = ClassBalance.of(OCC3D_VOXELS)
 
 
@@ -59,7 +59,7 @@ OPENOCC_WEIGHT = (
 
 def test_class_weights_are_those_of_the_specification():
     assert BALANCE.weight.tolist() == pytest.approx(OCC3D_WEIGHT, abs=6e-5)
-    assert BALANCE.draw.tolist() == pytest.approx(OCC3D_DRAW, abs=6e-4)
+    assert BALANCE.sampling.tolist() == pytest.approx(OCC3D_DRAW, abs=6e-4)
     openocc = ClassBalance.of(OPENOCC_VOXELS).weight.tolist()
     assert openocc == pytest.approx(OPENOCC_WEIGHT, abs=6e-5)
 
@@ -72,7 +72,7 @@ def test_openocc_counts_are_occ3ds_by_name():
 def test_a_class_that_was_never_counted_gets_finite_weights():
     balance = ClassBalance.of((0, 1000, 0, 10**9))
     assert torch.isfinite(balance.weight).all() and (balance.weight > 0).all()
-    assert torch.isfinite(balance.draw).all()
+    assert torch.isfinite(balance.sampling).all()
     assert torch.isfinite(balance.entropy).all()
 
 
@@ -80,10 +80,10 @@ def test_a_class_that_was_never_counted_gets_finite_weights():
 
 
 def test_points_are_distinct_labelled_and_mostly_doubtful():
-    labels, draw = labels_of(5000), Draw(400)
+    labels, draw = labels_of(5000), PointSampling(400)
     present = present_classes(labels)
     logits = torch.randn(len(present), 5000, generator=generator(3))
-    index = draw_points(logits, labels, BALANCE, draw, generator())
+    index = sample_points(logits, labels, BALANCE, draw, generator())
     assert index.shape == (18, 400)
     assert (labels[index] != IGNORED).all()
     hard, easy = index[:, :300], index[:, 300:]
@@ -101,9 +101,11 @@ def test_classes_are_drawn_as_often_as_torchs_multinomial_draws_them():
     labels[:20] = 2
     logits = torch.randn(2, 1000, generator=generator(9))  # doubt that has nothing to do with it
     rare = others = 0
-    rate = BALANCE.draw[labels.long()]
+    rate = BALANCE.sampling[labels.long()]
     for seed in range(200):
-        index = draw_points(logits, labels, BALANCE, Draw(100, 3.0, 1.0), generator(seed))
+        index = sample_points(
+            logits, labels, BALANCE, PointSampling(100, 3.0, 1.0), generator(seed)
+        )
         rare += int((labels[index[0]] == 2).sum())
         drawn = torch.multinomial(rate, 300, generator=generator(seed + 5000))
         kept = drawn[logits[0, drawn].abs().argsort()[:100]]
@@ -115,7 +117,7 @@ def test_classes_are_drawn_as_often_as_torchs_multinomial_draws_them():
 def test_no_more_points_are_drawn_than_are_labelled(known):
     labels = torch.full((500,), IGNORED, dtype=torch.uint8)
     labels[:known] = 4
-    index = draw_points(torch.randn(1, 500), labels, BALANCE, Draw(100), generator())
+    index = sample_points(torch.randn(1, 500), labels, BALANCE, PointSampling(100), generator())
     assert index.shape[1] == min(75, known) + min(25, known)
     assert known == 0 or int(index.max()) < known
 
@@ -123,7 +125,9 @@ def test_no_more_points_are_drawn_than_are_labelled(known):
 def test_the_same_seed_draws_the_same_points():
     labels = labels_of(3000)
     logits = torch.randn(3, 3000)
-    draws = [draw_points(logits, labels, BALANCE, Draw(90), generator(s)) for s in (1, 1, 2)]
+    draws = [
+        sample_points(logits, labels, BALANCE, PointSampling(90), generator(s)) for s in (1, 1, 2)
+    ]
     assert torch.equal(draws[0], draws[1]) and not torch.equal(draws[0], draws[2])
 
 
@@ -131,12 +135,12 @@ def test_the_same_seed_draws_the_same_points():
 
 
 def mask_losses_slow(logits, labels, balance, draw, seeds, absent=False):
-    """Point by point, as training.md 5.1 puts it."""
+    """Point by point, as the reference counts."""
     entropy = dice = points = classes = 0.0
     for x, truth, seed in zip(logits, labels, seeds, strict=True):
         present = list(range(len(x))) if absent else sorted({int(v) for v in truth} - {IGNORED})
         rows = x[present]
-        index = draw_points(rows, truth, balance, draw, generator(seed))
+        index = sample_points(rows, truth, balance, draw, generator(seed))
         for row, c in enumerate(present):
             a = float(balance.weight[c])
             overlap = share = target = 0.0
@@ -158,7 +162,7 @@ def test_mask_and_dice_are_the_slow_ones(absent):
     logits = [
         torch.randn(18, 300, generator=generator(s)).double().requires_grad_() for s in (1, 2)
     ]
-    draw = Draw(40)
+    draw = PointSampling(40)
     generators = [generator(s) for s in (5, 6)]
     found = mask_losses(logits, labels, BALANCE, draw, generators, absent=absent)
     truth = mask_losses_slow(logits, labels, BALANCE, draw, (5, 6), absent)
@@ -172,8 +176,8 @@ def test_mask_and_dice_are_the_slow_ones(absent):
 def test_gradients_of_entropy_and_dice_are_those_of_differences():
     target = (torch.rand(2, 9, generator=generator(1)) < 0.5).double()
     x = torch.randn(2, 9, dtype=torch.float64, generator=generator(2), requires_grad=True)
-    assert torch.autograd.gradcheck(lambda v: losses._entropies(v, target), x)
-    assert torch.autograd.gradcheck(lambda v: losses._dices(v, target), x)
+    assert torch.autograd.gradcheck(lambda v: losses.binary_entropies(v, target), x)
+    assert torch.autograd.gradcheck(lambda v: losses.dice_losses(v, target), x)
 
 
 def test_perfect_masks_cost_nothing_and_wrong_ones_much():
@@ -181,8 +185,8 @@ def test_perfect_masks_cost_nothing_and_wrong_ones_much():
     right = torch.full((18, 400), -30.0)
     for c in range(4):
         right[c, labels == c] = 30.0
-    good = mask_losses([right], [labels], BALANCE, Draw(50), [generator()])
-    bad = mask_losses([-right], [labels], BALANCE, Draw(50), [generator()])
+    good = mask_losses([right], [labels], BALANCE, PointSampling(50), [generator()])
+    bad = mask_losses([-right], [labels], BALANCE, PointSampling(50), [generator()])
     assert max(map(float, good)) < 1e-2
     assert float(bad[0]) > 25 and float(bad[1]) > 0.7
 
@@ -190,7 +194,7 @@ def test_perfect_masks_cost_nothing_and_wrong_ones_much():
 def test_a_batch_without_labels_costs_nothing_but_has_gradients():
     nothing = torch.full((50,), IGNORED, dtype=torch.uint8)
     logits = torch.randn(18, 50, requires_grad=True)
-    entropy, dice = mask_losses([logits], [nothing], BALANCE, Draw(10), [generator()])
+    entropy, dice = mask_losses([logits], [nothing], BALANCE, PointSampling(10), [generator()])
     assert entropy.item() == dice.item() == 0
     (entropy + dice).backward()
     assert (logits.grad == 0).all()
@@ -238,7 +242,7 @@ def test_a_voxel_that_is_surely_missed_pulls_where_mask_and_dice_do_not():
     logits[2] = -20.0
     logits.requires_grad_()
     balance = ClassBalance.of([5000] * 18)
-    mask, dice = mask_losses([logits], [labels], balance, Draw(200), [generator()])
+    mask, dice = mask_losses([logits], [labels], balance, PointSampling(200), [generator()])
     entropy = class_entropy([logits], [labels], balance.entropy)
     weak, strong = (torch.autograd.grad(x, logits)[0][2, :3].abs() for x in (mask + dice, entropy))
     assert (strong > 0).all() and strong.sum() > 100 * weak.sum()

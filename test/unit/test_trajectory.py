@@ -13,6 +13,7 @@ from scipy.spatial.transform import Rotation
 
 from alocc_ros.errors import ParameterError, PoseError
 from alocc_ros.geometry import inverse, rotation_angle
+from alocc_ros.stream.pose_limits import PoseLimits
 from alocc_ros.stream.trajectory import Trajectory
 from alocc_ros.stream.transforms import TransformTree
 
@@ -34,8 +35,13 @@ def drive(seconds: float) -> np.ndarray:
     return pose(10.0 * seconds, -2.0 * seconds, 0.3 * seconds, 0.02)
 
 
-def driven(count: int = 10, step: int = 500 * MS, **bounds: int | None) -> Trajectory:
-    trajectory = Trajectory(**bounds)
+def driven(
+    count: int = 10,
+    step: int = 500 * MS,
+    history_ns: int | None = 30 * SECOND,
+    **limits: int,
+) -> Trajectory:
+    trajectory = Trajectory(history_ns=history_ns, limits=PoseLimits(**limits))
     for k in range(count):
         trajectory.add(START + k * step, drive(k * step / SECOND))
     return trajectory
@@ -176,12 +182,12 @@ def test_adding_at_the_end_does_not_get_slower_with_the_history() -> None:
     assert time.process_time() - begin < 5.0
 
 
-@pytest.mark.parametrize(
-    "bounds", [{"history_ns": 0}, {"max_gap_ns": 0}, {"max_extrapolation_ns": -1}]
-)
-def test_bounds_that_make_no_sense_are_refused(bounds: dict[str, int]) -> None:
-    with pytest.raises(ParameterError, match=next(iter(bounds))):
-        Trajectory(**bounds)
+def test_bounds_that_make_no_sense_are_refused() -> None:
+    with pytest.raises(ParameterError, match="history_ns"):
+        Trajectory(history_ns=0)
+    for limits in ({"max_gap_ns": 0}, {"max_extrapolation_ns": -1}):
+        with pytest.raises(ParameterError, match=next(iter(limits))):
+            PoseLimits(**limits)
 
 
 def test_real_key_frame_poses_give_the_real_pose_between_them() -> None:

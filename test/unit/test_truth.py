@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import io
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from nuscenes_tables import small_nuscenes
 
+from alocc_ros.datasets.formats import FORMATS, find_format, format_of
 from alocc_ros.datasets.nuscenes import NuScenes
 from alocc_ros.datasets.truth import (
-    BENCHMARKS,
     check_present,
     missing_files,
     missing_images,
@@ -20,6 +21,8 @@ from alocc_ros.datasets.truth import (
     truth_files,
 )
 from alocc_ros.errors import DataError
+from alocc_ros.labels import OCC3D, OPENOCC, label_map
+from alocc_ros.records import load_records
 
 SHAPE = (200, 200, 16)
 
@@ -58,7 +61,7 @@ def openocc(**changes):
 def test_the_files_are_where_the_benchmarks_put_them(root, sample):
     relative = {
         name: [str(p.relative_to(root)) for p in truth_files(root, sample, name, ray_mask=True)]
-        for name in BENCHMARKS
+        for name in FORMATS
     }
     token, lidar = sample.token, sample.lidar.path.name
     assert relative == {
@@ -107,7 +110,7 @@ def test_rows_of_occupied_voxels_become_a_grid(tmp_path, sample, benchmark, rows
     path.parent.mkdir(parents=True)
     np.save(path, np.array(rows, np.int32))
     truth = read_truth(tmp_path, sample, benchmark)
-    assert truth.labels.shape == BENCHMARKS[benchmark].grid.shape
+    assert truth.labels.shape == FORMATS[benchmark].grid.shape
     assert truth.labels[3, 5, 7] == 4 and truth.labels[199, 0, 15] == 16
     assert truth.labels[1, 1, 1] == truth.classes.free == 17
     assert (truth.labels != 17).sum() == 2
@@ -152,10 +155,11 @@ def test_wrong_openocc_files_are_an_error(tmp_path, sample, arrays, message):
         read_truth(tmp_path, sample, "openocc")
 
 
+@pytest.mark.parametrize("benchmark", ["surroundocc", "openoccupancy"])
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([[200, 0, 0, 1]], "outside of the grid"),
+        ([[200, 0, 512, 1]], "outside of the grid"),
         ([[0, -1, 0, 1]], "outside of the grid"),
         ([[0, 0, 0, 18]], "label 18"),
         ([[0, 0, 0]], r"\[M, 4\]"),
@@ -164,12 +168,13 @@ def test_wrong_openocc_files_are_an_error(tmp_path, sample, arrays, message):
         (7, r"\[M, 4\]"),
     ],
 )
-def test_wrong_rows_are_an_error(tmp_path, sample, rows, message):
-    path = truth_files(tmp_path, sample, "surroundocc")[0]
+def test_wrong_rows_are_an_error(tmp_path, sample, benchmark, rows, message):
+    path = truth_files(tmp_path, sample, benchmark)[0]
     path.parent.mkdir(parents=True)
     np.save(path, np.array(rows))
-    with pytest.raises(DataError, match=message):
-        read_truth(tmp_path, sample, "surroundocc")
+    with pytest.raises(DataError, match=message) as told:
+        read_truth(tmp_path, sample, benchmark)
+    assert str(path) in str(told.value)
 
 
 def test_a_file_cut_off_or_changed_anywhere_is_read_right_or_refused(tmp_path, sample):
@@ -215,6 +220,35 @@ def test_all_missing_files_are_told_at_once(tmp_path, root, sample):
     assert missing_files(tmp_path, samples, "openocc", ray_mask=True) == missing[1:]
     assert missing_images(samples) == []
     check_present([], "images")
+
+
+@pytest.mark.parametrize("labels", FORMATS.values(), ids=FORMATS)
+def test_a_format_says_all_that_others_need(labels):
+    assert len(labels.voxel_counts) == len(labels.classes.names)
+    assert labels.classes.free not in labels.scored
+    assert labels.frame in ("ego", "lidar")
+    assert find_format(labels) is labels is find_format(labels.name)
+    for exact in (False, True):
+        assert labels.voxel_scores(exact).result().frames == 0
+
+
+def test_every_model_has_the_labels_that_it_was_trained_with():
+    found = {name: format_of(record).name for name, record in load_records().items()}
+    assert found["alocc_3d"] == "occ3d"
+    assert found["alocc_flow_2d"] == "openocc"
+    assert found["alocc_3d_surroundocc"] == "surroundocc"
+    record = load_records()["alocc_3d_surroundocc"]
+    finer = replace(record, grid=FORMATS["openoccupancy"].grid)
+    assert format_of(finer).name == "openoccupancy"
+
+
+def test_labels_are_translated_by_name():
+    table = label_map(OCC3D, OPENOCC, missing=255)
+    for label, name in enumerate(OPENOCC.names):
+        assert table[OCC3D.names.index(name)] == label
+    assert table[0] == 255, "others"
+    assert (table[len(OCC3D.names) :] == 255).all()
+    assert (label_map(OCC3D, OCC3D, 255)[:18] == np.arange(18)).all()
 
 
 def test_an_unknown_benchmark_is_an_error(tmp_path, sample):

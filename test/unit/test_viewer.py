@@ -23,9 +23,12 @@ from alocc_ros.grid import VoxelGrid
 from alocc_ros.labels import OCC3D
 from alocc_ros.stream.overlay import camera_T_grid, not_covered
 from alocc_ros.types import Occupancy
-from alocc_ros.viewer import above, sheet, voxels
-from alocc_ros.viewer.moments import Layer, Moment, View, joined, only_seen, placed, upright
+from alocc_ros.viewer import bev, layout, voxels
+from alocc_ros.viewer.frames import FrameHandle, Layer, ViewFrame
+from alocc_ros.viewer.layers import align_heading, align_to_frame, mask_unseen
+from alocc_ros.viewer.matching import match_by_stamp
 from alocc_ros.viewer.motion import motions
+from alocc_ros.viewer.page import render_page
 from alocc_ros.viewer.pictures import Animation
 
 CAR, TRUCK, TREE = (OCC3D.names.index(n) for n in ("car", "truck", "vegetation"))
@@ -135,7 +138,7 @@ def test_what_is_half_opaque_lets_half_of_the_picture_through():
     picture = np.full((120, 160, 3), 200, np.uint8)
     what = occupancy({(11, 9, 4): CAR})
     drawn = drawn_from((-9.0, 1.0, 3.0), what, opacity=np.full(18, 0.5))
-    seen = voxels.over(picture, drawn)
+    seen = voxels.blend(picture, drawn)
     inside = eroded(drawn[..., 3] > 120)
     assert (seen[drawn[..., 3] == 0] == 200).all()
     assert inside.any() and np.abs(seen[inside][:, 0].astype(int) - 100).max() <= 2
@@ -158,8 +161,8 @@ def test_the_overview_has_the_grid_in_view():
 def test_a_voxel_from_above_is_where_the_map_says_in_its_colour(side):
     cell = (15, 4, 3)  # ahead and to the right
     what, background = occupancy({cell: TRUCK}), np.array([1, 2, 3])
-    place = above.Map(SMALL, side)
-    picture = place.drawn(above.class_colours(what, background), side, background)
+    place = bev.BevCanvas(SMALL, side)
+    picture = place.draw(bev.class_colours(what, background), side, background)
     x, y, _ = SMALL.centres(np.array([cell]))[0]
     u, v = place.pixel(x, y)
     assert u > side / 2 > v  # right and up
@@ -190,18 +193,20 @@ def test_the_arrow_points_where_the_thing_goes_in_the_colour_of_that_direction(v
     grid = VoxelGrid(lower=(-8.0, -8.0, -1.0), shape=(40, 40, 8), resolution=0.4)
     block = {(x, y, 2): CAR for x in range(9, 11) for y in range(29, 31)}
     what = occupancy(block, grid, velocity)
-    page = np.asarray(sheet.sheet(View(what.stamp, None, (Layer("prediction", "", what),))))
-    right = sheet.WIDTH - sheet._MARGIN
-    panel = page[sheet._HEADER :][: sheet._SQUARE, right - sheet._SQUARE : right].astype(int)
-    place = above.Map(grid, sheet._SQUARE)
+    page = np.asarray(render_page(ViewFrame(what.stamp, None, (Layer("prediction", "", what),))))
+    right = layout.PAGE_WIDTH - layout.MARGIN
+    panel = page[layout.HEADER_HEIGHT :][
+        : layout.PANEL_SIDE, right - layout.PANEL_SIDE : right
+    ].astype(int)
+    place = bev.BevCanvas(grid, layout.PANEL_SIDE)
     white = np.abs(panel - 255).sum(axis=-1) < 30
     for along, there in ((0.8, True), (-0.8, False)):
         u, v = place.pixel(-4.0 + along * velocity[0], 4.0 + along * velocity[1])
         assert white[int(v) - 3 : int(v) + 4, int(u) - 3 : int(u) + 4].any() == there
-    cells = above.flow_colours(what, np.zeros(3))
-    strongest = above.speed_colours(np.array([velocity]) * 10)[0] / 255
+    cells = bev.flow_colours(what, np.zeros(3))
+    strongest = bev.speed_colours(np.array([velocity]) * 10)[0] / 255
     np.testing.assert_allclose(strongest, direction_colours(np.arctan2(*velocity[::-1])[None])[0])
-    assert (cells[9, 29] == above.speed_colours(np.array([velocity]))[0].astype(np.uint8)).all()
+    assert (cells[9, 29] == bev.speed_colours(np.array([velocity]))[0].astype(np.uint8)).all()
 
 
 # --- the page --------------------------------------------------------------------------------
@@ -215,14 +220,14 @@ def test_a_voxel_is_drawn_into_the_image_at_its_pixel(camera):
     ahead = inverse(place) @ (0.3, -0.4, 8.0, 1.0)
     cell = tuple(grid.indices(ahead[None, :3])[0][0].tolist())
     pages = [
-        np.asarray(sheet.sheet(View(frame.stamp, frame, (Layer("", "", what),)))).astype(int)
+        np.asarray(render_page(ViewFrame(frame.stamp, frame, (Layer("", "", what),)))).astype(int)
         for what in (occupancy({}, grid), occupancy({cell: CAR}, grid))
     ]
-    width = (sheet._INNER - 2 * sheet._GAP) // 3
+    width = (layout.CONTENT_WIDTH - 2 * layout.GAP) // 3
     height = round(width * 180 / 320)
-    row = next(i for i, cameras in enumerate(sheet.LAYOUT) if camera in cameras)
-    left = sheet._MARGIN + sheet.LAYOUT[row].index(camera) * (width + sheet._GAP)
-    top = sheet._HEADER + row * (height + sheet._GAP)
+    row = next(i for i, cameras in enumerate(layout.CAMERA_LAYOUT) if camera in cameras)
+    left = layout.MARGIN + layout.CAMERA_LAYOUT[row].index(camera) * (width + layout.GAP)
+    top = layout.HEADER_HEIGHT + row * (height + layout.GAP)
     tiles = [page[top : top + height, left : left + width] for page in pages]
     changed = np.abs(tiles[1] - tiles[0]).sum(axis=-1) > 20
     scale = np.diag([width / 320, height / 180, 1.0])
@@ -259,14 +264,14 @@ def test_rows_without_anything_to_show_are_left_out():
     frame, what = frame_at(), voxels_at(grid=SMALL)
     layers = (Layer("prediction", "mine", what), Layer("ground truth", "occ3d", what))
     height = {
-        number: sheet.sheet(View(frame.stamp, f, layers[:n])).height
+        number: render_page(ViewFrame(frame.stamp, f, layers[:n])).height
         for number, (f, n) in enumerate([(frame, 0), (None, 1), (frame, 1), (frame, 2)])
     }
-    panels = sheet._SQUARE + sheet._GAP
+    panels = layout.PANEL_SIDE + layout.GAP
     assert height[3] - height[2] == panels
-    assert height[2] - height[0] == panels + 2 * sheet._LEGEND_ROW + sheet._GAP
+    assert height[2] - height[0] == panels + 2 * layout.LEGEND_ROW_HEIGHT + layout.GAP
     with pytest.raises(ImageError, match="nothing to see at 5 ns"):
-        sheet.sheet(View(5))
+        render_page(ViewFrame(5))
 
 
 def test_a_missing_camera_and_odd_stamps_do_not_stop_the_page():
@@ -274,7 +279,7 @@ def test_a_missing_camera_and_odd_stamps_do_not_stop_the_page():
     images = {c: i for c, i in frame.images.items() if c != "cam_back"}
     frame = dataclasses.replace(frame, images=images, missing={"cam_back": "no image " * 40})
     for stamp in (0, 1, 2**62):
-        assert sheet.sheet(View(stamp, frame)).width == sheet.WIDTH
+        assert render_page(ViewFrame(stamp, frame)).width == layout.PAGE_WIDTH
 
 
 @pytest.mark.parametrize("quarters", [1, 2, 3])
@@ -293,7 +298,7 @@ def test_a_grid_of_a_turned_frame_is_seen_as_from_the_base(quarters):
         flow=(np.rot90(street.flow, -quarters).astype(np.float64) @ turn[:2, :2].T),
         grid=VoxelGrid(tuple(corners.min(axis=0).round(6)), labels.shape, 0.4),
     )
-    back = upright(Layer("", "", turned, base_T_grid))
+    back = align_heading(Layer("", "", turned, base_T_grid))
     np.testing.assert_array_equal(back.occupancy.labels, street.labels)
     np.testing.assert_allclose(back.occupancy.flow, street.flow, atol=1e-3)
     np.testing.assert_allclose(back.base_T_grid, np.eye(4), atol=1e-12)
@@ -307,20 +312,20 @@ def test_a_grid_of_another_stamp_lies_where_its_vehicle_was():
     mounted = pose_matrix((0.9, 0, 1.8), (0, 0, 0, 1))
     for base_T_grid, expected in ((None, 0.5), (mounted, 1.4)):
         layer = Layer("", "", dataclasses.replace(later, map_T_base=driven), base_T_grid)
-        moved = placed(layer, frame).base_T_grid
+        moved = align_to_frame(layer, frame).base_T_grid
         np.testing.assert_allclose(moved[0, 3], expected, atol=1e-9)
         untold = Layer("", "", later, base_T_grid)  # its pose is the identity
-        assert placed(untold, frame) is untold and placed(layer, None) is layer
+        assert align_to_frame(untold, frame) is untold and align_to_frame(layer, None) is layer
 
 
 def test_names_of_any_length_and_kind_stay_on_their_side_of_the_page():
     words = "a\nvery\tlong\x1b[31m name " * 30
     what = dataclasses.replace(occupancy({}), degraded=words, reset=words, random_weights=True)
     usual, odd = (
-        np.asarray(sheet.sheet(View(1, None, (Layer(name, "", what), Layer(name, "", what)))))
+        np.asarray(render_page(ViewFrame(1, None, (Layer(name, "", what), Layer(name, "", what)))))
         for name in ("short", words)
     )
-    header = slice(0, sheet._HEADER), slice(sheet.WIDTH - 340, sheet.WIDTH)
+    header = slice(0, layout.HEADER_HEIGHT), slice(layout.PAGE_WIDTH - 340, layout.PAGE_WIDTH)
     np.testing.assert_array_equal(odd[header], usual[header])
     assert (odd != usual).any()
 
@@ -328,8 +333,8 @@ def test_names_of_any_length_and_kind_stay_on_their_side_of_the_page():
 def test_random_weights_are_said_in_red():
     def reds(random_weights: bool) -> int:
         what = dataclasses.replace(occupancy({}), random_weights=random_weights)
-        page = np.asarray(sheet.sheet(View(1, None, (Layer("prediction", "tiny", what),))))
-        header = page[: sheet._HEADER].astype(int)
+        page = np.asarray(render_page(ViewFrame(1, None, (Layer("prediction", "tiny", what),))))
+        header = page[: layout.HEADER_HEIGHT].astype(int)
         return int((header[..., 0] - header[..., 1] > 90).sum())
 
     assert reds(True) > 100 > reds(False) == 0
@@ -341,7 +346,7 @@ def test_a_camera_amid_voxels_sees_those_around_it():
     filled = dataclasses.replace(filled, labels=filled.labels.astype(np.uint8))
     empty = occupancy({}, VoxelGrid())
     pages = [
-        np.asarray(sheet.sheet(View(1, frame, (Layer("", "", what),)))).astype(int)
+        np.asarray(render_page(ViewFrame(1, frame, (Layer("", "", what),)))).astype(int)
         for what in (empty, filled)
     ]
     tile = [page[80:380, 40:500] for page in pages]
@@ -375,22 +380,22 @@ def test_painting_what_is_not_covered_is_painting_all(number, seed, largest):
     assert len(kept) == len(corners) or len(corners) > 256
 
 
-# --- moments.py ------------------------------------------------------------------------------
+# --- matching.py and layers.py ---------------------------------------------------------------
 
 
-def moments(stamps: list[int], what: str = "") -> list[Moment]:
-    def look(stamp: int) -> View:
+def handles(stamps: list[int], what: str = "") -> list[FrameHandle]:
+    def load(stamp: int) -> ViewFrame:
         layers = (Layer(what, str(stamp), occupancy({})),) if what else ()
-        return View(stamp, None, layers)
+        return ViewFrame(stamp, None, layers)
 
-    return [Moment(s, lambda s=s: look(s)) for s in stamps]
+    return [FrameHandle(s, lambda s=s: load(s)) for s in stamps]
 
 
 def test_what_is_nearest_is_put_together_and_the_rest_stays_alone():
-    pace = moments([0, 100, 200, 300])
+    pace = handles([0, 100, 200, 300])
     found = [
-        (m.stamp, [layer.detail for layer in m.look().layers])
-        for m in joined(pace, moments([90, 140, 205, 460], "truth"), tolerance=50)
+        (m.stamp, [layer.detail for layer in m.load().layers])
+        for m in match_by_stamp(pace, handles([90, 140, 205, 460], "truth"), tolerance=50)
     ]
     assert found == [(0, []), (100, ["90"]), (200, ["205"]), (300, [])]
 
@@ -401,12 +406,12 @@ def test_what_is_nearest_is_put_together_and_the_rest_stays_alone():
     st.lists(st.integers(0, 300), max_size=12, unique=True),
     st.integers(0, 60),
 )
-def test_every_moment_stays_and_gets_at_most_one_partner(pace, others, tolerance):
+def test_every_frame_stays_and_gets_at_most_one_partner(pace, others, tolerance):
     pairs = []
-    out = list(joined(moments(sorted(pace)), moments(sorted(others), "b"), tolerance))
+    out = list(match_by_stamp(handles(sorted(pace)), handles(sorted(others), "b"), tolerance))
     assert [m.stamp for m in out] == sorted(pace)
-    for moment in out:
-        pairs += [(moment.stamp, int(layer.detail)) for layer in moment.look().layers]
+    for frame in out:
+        pairs += [(frame.stamp, int(layer.detail)) for layer in frame.load().layers]
     assert len({b for _, b in pairs}) == len(pairs)
     assert all(abs(a - b) <= tolerance for a, b in pairs)
     assert {(s, s) for s in set(pace) & set(others)} <= set(pairs)
@@ -421,14 +426,14 @@ def test_only_what_a_camera_sees_is_left_of_every_grid():
     both = {(4, 4, 4): CAR, (15, 4, 4): CAR}
     layers = (
         Layer("prediction", "", occupancy(both)),
-        Layer("ground truth", "", occupancy(both), seen=seen),
+        Layer("ground truth", "", occupancy(both), camera_mask=seen),
     )
-    for layer in only_seen(View(1, None, layers)).layers:
+    for layer in mask_unseen(ViewFrame(1, None, layers)).layers:
         assert np.argwhere(layer.occupancy.labels != OCC3D.free).tolist() == [[4, 4, 4]]
     other = Layer("prediction", "", occupancy({}, VoxelGrid()))
     for without in ((layers[0],), (other, layers[1]), ()):
         with pytest.raises(ParameterError, match="nothing tells which voxels"):
-            only_seen(View(1, None, without))
+            mask_unseen(ViewFrame(1, None, without))
 
 
 # --- pictures.py -----------------------------------------------------------------------------
@@ -474,9 +479,9 @@ def test_a_rerun_recording_goes_on_where_something_is_missing(tmp_path):
     layers = (Layer("prediction", "", what), Layer("ground truth", "", what, np.eye(4)))
     path = tmp_path / "out.rrd"
     with Recording(path, ("prediction", "ground truth"), cameras=True) as recording:
-        recording.add(0, View(frame.stamp, frame, layers))
-        recording.add(1, View(frame.stamp + 1, None, layers[:1]))
-        recording.add(2, View(frame.stamp + 2, dataclasses.replace(frame, images={}), ()))
+        recording.add(0, ViewFrame(frame.stamp, frame, layers))
+        recording.add(1, ViewFrame(frame.stamp + 1, None, layers[:1]))
+        recording.add(2, ViewFrame(frame.stamp + 2, dataclasses.replace(frame, images={}), ()))
         assert not path.exists()
     program = [sys.executable, "-m", "rerun", "rrd", "verify", str(path)]
     done = subprocess.run(program, capture_output=True, text=True, timeout=120)

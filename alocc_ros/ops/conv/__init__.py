@@ -65,7 +65,7 @@ class FoldedConv(nn.Module):
         relu: bool = False,
         residual: Tensor | None = None,  # [B, C', ...]
     ) -> Tensor:  # [B, C', ...], channels last
-        x = x.contiguous(memory_format=channels_last(x))
+        # The weight's memory order decides that of the result, whatever the input's.
         function = F.conv2d if x.dim() == 4 else F.conv3d
         y = function(x, self.weight, self.bias, self.stride, self.padding, self.dilation)
         if residual is not None:

@@ -2,8 +2,8 @@
 """Voxel features and flow cost to velocities (docs/network.md section 11, items 6 to 9).
 
 A 3x3x3 convolution of a map that does not change with z is a 3x3 convolution with the kernel summed
-over z; only at the bottom and the top is one of the three taps outside. So the cost is never repeated
-over z, and the 176 logits of a voxel are never stored for all voxels.
+over z; only at the bottom and the top is one of the three taps outside. So the cost is never
+repeated over z, and the 176 logits of a voxel are never stored for all voxels.
 """
 
 from __future__ import annotations

@@ -27,8 +27,8 @@ def gather_neighbourhoods(
 
 
 def _columns(values: Tensor, index: tuple[Tensor, ...]) -> Tensor:  # [V, *sizes] -> [V, M, 27]
-    """``values[:, *index]``; with a gradient that is a gather's, whose sums have one order (those of
-    an index add up as threads please).
+    """``values[:, *index]``; with a gradient that is a gather's, whose sums have one order (those
+    of an index add up as threads please).
     """
     if not (torch.is_grad_enabled() and values.requires_grad):
         return values[(slice(None), *index)]

@@ -74,19 +74,20 @@ class SplitConv(nn.Module):
         fine, *coarse = folded.weight.split(list(widths), dim=1)
         self.fine = folded.like(fine, folded.bias)
         self._pointwise = fine.shape[2:].numel() == 1
+        self.operator = upsample_add_ if self._pointwise else upsample_taps_
         for i, w in enumerate(coarse):  # [C_l, taps * C]
             matrix = w.flatten(2).permute(1, 2, 0).flatten(1).contiguous()
             self.register_buffer(f"coarse{i}", matrix, persistent=False)
 
     def forward(self, levels: Sequence[Tensor]) -> Tensor:  # -> [B, C, Y, X(, Z)]
-        total = self.fine(levels[0]).movedim(1, -1)  # channels last in memory too
+        total = self.fine(levels[0]).movedim(1, -1).contiguous()  # a view where channels come last
         lows = [
             level.movedim(1, -1) @ getattr(self, f"coarse{i}") for i, level in enumerate(levels[1:])
         ]
         if self._pointwise:
-            upsample_add_(total, lows)
+            self.operator(total, lows)
         else:
             for low in lows:
-                upsample_taps_(total, low)
+                self.operator(total, low)
             torch.relu_(total)
         return total.movedim(-1, 1)

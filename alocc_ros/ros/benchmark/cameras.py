@@ -3,14 +3,13 @@
 
 Phases and sizes as in nuScenes; every image with its CameraInfo and the ego pose at its stamp,
 best effort as camera drivers do. The pictures are drawn, with the noise of a sensor: 150 kB as
-JPEG. Says as JSON what it sent, and stays until its standard input is closed: what is on its
-way lies in this process's memory.
+JPEG. Prints as JSON what it sent, and stays until its standard input is closed: what is in
+transit lies in this process's memory.
 """
 
 from __future__ import annotations
 
 import argparse
-import array
 import contextlib
 import json
 import signal
@@ -21,7 +20,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import rclpy
-from geometry_msgs.msg import Quaternion, TransformStamped, Vector3
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
@@ -29,22 +27,23 @@ from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from tf2_msgs.msg import TFMessage
 
+from alocc_ros import messages
 from alocc_ros.bags.sample import PHASES_MS, START, draw, ego_pose, jpeg, rig, street
-from alocc_ros.geometry import quaternion_xyzw
 from alocc_ros.ros import transport
-from alocc_ros.ros.messages import time as time_message
-from alocc_ros.types import Calibration
+from alocc_ros.ros.encoder import encode
+from alocc_ros.ros.encoder import time as time_message
+from alocc_ros.types import Calibration, CameraImage
 
-_PICTURES = 2  # a camera: enough to tell the next one from the one before
+_PICTURES = 2  # a camera, so that consecutive images differ
 _NOISE = 4.0  # of 255
 _QUALITY = 80
-_PATIENCE = 60.0  # s, for the node to subscribe
+_TIMEOUT = 60.0  # s, for the node to subscribe
 _LEAD = 0.2  # s until the first image
 
 
 @dataclass(frozen=True)
 class _Camera:
-    """One camera: when it fires, and what it publishes again and again."""
+    """One camera: when it exposes, and what it publishes again and again."""
 
     phase: float  # s after the beginning of a cycle
     images: Publisher
@@ -68,36 +67,36 @@ class Rig:
                 node.create_publisher(kind, topics[0], qos_profile_sensor_data),
                 node.create_publisher(CameraInfo, topics[1], qos_profile_sensor_data),
                 [_image(picture, frame, raw) for picture in _pictures(calibration)],
-                _camera_info(calibration, frame),
+                encode(messages.camera_info(calibration, 0, frame)),
             )
             self._cameras.append(camera)
-            mounts.append(_link("base_link", frame, calibration.base_T_camera))
+            mounts.append(("base_link", frame, calibration.base_T_camera))
         self._cameras.sort(key=lambda camera: camera.phase)
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self._mounts = node.create_publisher(TFMessage, "/tf_static", latched)
-        self._mounts.publish(TFMessage(transforms=mounts))
+        self._mounts.publish(encode(messages.transforms(0, mounts)))
         self._poses = node.create_publisher(TFMessage, "/tf", 100)
 
     def wait(self) -> bool:
-        """Until somebody subscribes to everything; False: nobody does."""
-        wanted = [self._poses, self._mounts]
-        wanted += [p for camera in self._cameras for p in (camera.images, camera.infos)]
-        end = time.monotonic() + _PATIENCE
-        while any(publisher.get_subscription_count() == 0 for publisher in wanted):
+        """Waits until every topic has a subscriber; False: one has none in time."""
+        publishers = [self._poses, self._mounts]
+        publishers += [p for camera in self._cameras for p in (camera.images, camera.infos)]
+        end = time.monotonic() + _TIMEOUT
+        while any(publisher.get_subscription_count() == 0 for publisher in publishers):
             if time.monotonic() > end:
                 return False
             time.sleep(0.02)
         return True
 
-    def fire(self, cycles: int, rate: float) -> dict[str, float]:
-        """So many images of each camera, ``rate`` a second; what there is to tell of it."""
+    def run(self, cycles: int, rate: float) -> dict[str, float]:
+        """Publishes ``cycles`` images of each camera, ``rate`` a second; returns what was sent."""
         begin, late = time.time() + _LEAD, []
         for cycle in range(cycles):
             for camera in self._cameras:
                 due = begin + cycle / rate + camera.phase
                 time.sleep(max(due - time.time(), 0.0))
                 late.append(time.time() - due)
-                self._shoot(camera, cycle, due - begin)
+                self._publish(camera, cycle, due - begin)
         sizes = [len(picture.data) for camera in self._cameras for picture in camera.pictures]
         return {
             "images": cycles * len(self._cameras),
@@ -107,13 +106,12 @@ class Rig:
             "late_p99_ms": 1e3 * float(np.percentile(late, 99)),
         }
 
-    def _shoot(self, camera: _Camera, cycle: int, seconds: float) -> None:
-        pose = _link("map", "base_link", ego_pose(START + round(seconds * 1e9)))
-        picture = camera.pictures[cycle % _PICTURES]
-        stamp = time_message(time.time_ns())
-        for header in (pose.header, picture.header, camera.info.header):
-            header.stamp = stamp
-        self._poses.publish(TFMessage(transforms=[pose]))
+    def _publish(self, camera: _Camera, cycle: int, seconds: float) -> None:
+        pose = ("map", "base_link", ego_pose(START + round(seconds * 1e9)))
+        picture, stamp = camera.pictures[cycle % _PICTURES], time.time_ns()
+        for header in (picture.header, camera.info.header):
+            header.stamp = time_message(stamp)
+        self._poses.publish(encode(messages.transforms(stamp, [pose])))
         camera.infos.publish(camera.info)
         camera.images.publish(picture)
 
@@ -130,33 +128,9 @@ def _pictures(calibration: Calibration) -> list[np.ndarray]:  # [h, w, 3] uint8 
 
 
 def _image(picture: np.ndarray, frame: str, raw: bool) -> Image | CompressedImage:
-    message = Image(encoding="rgb8") if raw else CompressedImage(format="jpeg")
-    message.header.frame_id = frame
-    message.data = array.array("B", picture.tobytes() if raw else jpeg(picture, _QUALITY))
     if raw:
-        message.height, message.width = picture.shape[:2]
-        message.step = 3 * message.width
-    return message
-
-
-def _camera_info(calibration: Calibration, frame: str) -> CameraInfo:
-    message = CameraInfo(distortion_model="plumb_bob", d=[0.0] * 5)
-    message.header.frame_id = frame
-    message.width, message.height = calibration.width, calibration.height
-    message.k = calibration.intrinsics.ravel()
-    message.r = np.eye(3).ravel()
-    message.p = np.hstack([calibration.intrinsics, np.zeros((3, 1))]).ravel()
-    return message
-
-
-def _link(parent: str, child: str, parent_T_child: np.ndarray) -> TransformStamped:
-    message = TransformStamped(child_frame_id=child)
-    message.header.frame_id = parent
-    x, y, z = parent_T_child[:3, 3].tolist()
-    message.transform.translation = Vector3(x=x, y=y, z=z)
-    qx, qy, qz, qw = quaternion_xyzw(parent_T_child).tolist()
-    message.transform.rotation = Quaternion(x=qx, y=qy, z=qz, w=qw)
-    return message
+        return encode(messages.rgb_image(picture, 0, frame))
+    return encode(messages.image(CameraImage("", 0, jpeg(picture, _QUALITY), "jpeg"), frame))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -174,7 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not cameras.wait():
             print("the node does not subscribe", file=sys.stderr)
             return 1
-        print(json.dumps(cameras.fire(round(args.seconds * args.rate), args.rate)), flush=True)
+        print(json.dumps(cameras.run(round(args.seconds * args.rate), args.rate)), flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             sys.stdin.read()
     finally:

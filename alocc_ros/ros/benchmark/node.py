@@ -1,8 +1,8 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
 """``python -m alocc_ros.ros.benchmark.node``: ``alocc_node`` with a network of a few channels.
 
-Everything else is the real thing, the input size too: six images are decoded and scaled to
-704x256. The network takes some 30 ms of one core, so that the plumbing shows.
+Everything else is as in the real node, the input size too: six images are decoded and scaled to
+704x256. The network takes some 30 ms of one core, so that what the node itself costs shows.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _GRID = VoxelGrid(lower=(-20.0, -20.0, -1.0), shape=(50, 50, 8), resolution=0.8)
 
 
 def load(parameters: NodeParameters) -> Model:
-    """The model, whatever ``parameters.model`` says."""
+    """The benchmark's model; ``parameters.model`` is ignored."""
     import torch
 
     from alocc_ros.network.model import Alocc

@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from alocc_ros.outputs import find_output
+
 NODE = "/alocc_node"
 OUTPUTS = ("occupancy", "obstacles", "occupancy_grid", "voxels", "status")
 
@@ -33,14 +35,14 @@ class Process:
     def __init__(
         self, *arguments: str, environment: dict[str, str], with_errors: bool = False
     ) -> None:
-        """Starts ``python ARGUMENTS``; ``with_errors``: what it complains of is kept as well."""
-        # Never full, unlike a pipe that nobody empties.
-        self._output = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        """Starts ``python ARGUMENTS``; ``with_errors``: its stderr is kept as well."""
+        # Never full, unlike a pipe that is not read.
+        self._file = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.program = subprocess.Popen(
             [sys.executable, *arguments],
             env=environment,
             stdin=subprocess.PIPE,
-            stdout=self._output,
+            stdout=self._file,
             stderr=subprocess.STDOUT if with_errors else None,
             preexec_fn=_begin,
             start_new_session=True,  # our Ctrl-C is ours to pass on
@@ -58,18 +60,18 @@ class Process:
         except subprocess.TimeoutExpired:
             self.program.kill()
             self.program.wait()
-        self._output.close()
+        self._file.close()
 
     @property
     def ended(self) -> bool:
-        """Whether it is no more."""
+        """Whether it has exited."""
         return self.program.poll() is not None
 
     @property
-    def said(self) -> str:
+    def output(self) -> str:
         """All that it has printed so far."""
-        self._output.seek(0)
-        return self._output.read()
+        self._file.seek(0)
+        return self._file.read()
 
     def interrupt(self) -> None:
         """Ctrl-C, and waits for the end."""
@@ -85,23 +87,23 @@ def _begin() -> None:
 
 
 class Usage:
-    """Memory and processor time of a process, looked at now and then.
+    """Memory and processor time of a process, sampled now and then.
 
     Attributes:
-        memory: (s, bytes) of each look.
-        processor: s that it has used since the first look.
+        memory: (s, bytes) of each sample.
+        processor: s that it has used since the first sample.
     """
 
     def __init__(self, process: Process) -> None:
-        self._folder = Path(f"/proc/{process.program.pid}")
+        self._proc = Path(f"/proc/{process.program.pid}")
         self.memory: list[tuple[float, int]] = []
         self._first = self._last = 0.0
 
-    def look(self) -> None:
+    def sample(self) -> None:
         """Takes a sample."""
         with contextlib.suppress(OSError):  # it has ended
-            pages = (self._folder / "statm").read_text().split()[1]
-            fields = (self._folder / "stat").read_text().rpartition(")")[2].split()
+            pages = (self._proc / "statm").read_text().split()[1]
+            fields = (self._proc / "stat").read_text().rpartition(")")[2].split()
             self._last = (int(fields[11]) + int(fields[12])) / _TICK
             self._first = self._first or self._last
             self.memory.append((time.monotonic(), int(pages) * _PAGE))
@@ -130,14 +132,14 @@ def growth(memory: list[tuple[float, int]]) -> float:
 
 
 class Statuses:
-    """What the node says of itself on /diagnostics."""
+    """The node's own reports on /diagnostics."""
 
     def __init__(self, node: Any) -> None:
-        """Subscribes, with a node that somebody spins."""
+        """Subscribes with ``node``, which the caller spins."""
         from diagnostic_msgs.msg import DiagnosticArray
 
         self._statuses: dict[str, dict[str, str]] = {}
-        node.create_subscription(DiagnosticArray, "/diagnostics", self._take, 10)
+        node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
 
     def values(self, part: str) -> dict[str, str]:
         """Of the newest status of a part of the node (``sets``); empty before the first."""
@@ -147,7 +149,7 @@ class Statuses:
         """One of them; 0 before the first."""
         return int(self.values(part).get(key, 0))
 
-    def fates(self) -> dict[str, int]:
+    def outcomes(self) -> dict[str, int]:
         """What became of the sets that were put together."""
         failed = [int(n) for key, n in self.values("sets").items() if key.startswith("failed: ")]
         names = ("processed", "superseded", "ignored")
@@ -155,10 +157,10 @@ class Statuses:
 
     @property
     def is_done(self) -> bool:
-        """Whether nothing of what was put together waits or is at work."""
-        return self.number("sets", "offered") == sum(self.fates().values())
+        """Whether no camera set waits or is being processed."""
+        return self.number("sets", "offered") == sum(self.outcomes().values())
 
-    def _take(self, message: Any) -> None:
+    def _on_diagnostics(self, message: Any) -> None:
         for status in message.status:
             part = status.name.removeprefix(f"{NODE}: ")
             self._statuses[part] = {v.key: v.value for v in status.values}
@@ -169,20 +171,17 @@ class Listener:
 
     Attributes:
         counts: messages by output.
-        statuses: what the node says of itself.
+        statuses: the node's own reports.
     """
 
     def __init__(self, domain: int) -> None:
         """Listens on a ROS domain."""
         import rclpy
-        from nav_msgs.msg import OccupancyGrid
         from rclpy.executors import SingleThreadedExecutor
         from rclpy.signals import SignalHandlerOptions
-        from sensor_msgs.msg import PointCloud2
 
-        from alocc_ros.msg import FrameStatusStamped, SemanticGrid
+        from alocc_ros.ros.definitions import message_class
 
-        kinds = (PointCloud2, PointCloud2, OccupancyGrid, SemanticGrid, FrameStatusStamped)
         self.counts: Counter[str] = Counter()
         self._context = rclpy.Context()
         rclpy.init(
@@ -192,7 +191,8 @@ class Listener:
             signal_handler_options=SignalHandlerOptions.NO,
         )
         node = rclpy.create_node("benchmark", context=self._context)
-        for name, kind in zip(OUTPUTS, kinds, strict=True):
+        for name in OUTPUTS:
+            kind = message_class(find_output(name).type)
             node.create_subscription(kind, f"{NODE}/{name}", self._counter(name), 10, raw=True)
         self.statuses = Statuses(node)
         self._executor = SingleThreadedExecutor(context=self._context)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _OCCUPIED = 60_000  # voxels, of 640,000
 _MOST = 15.0  # ms
 _ROUNDS, _WARM = 100, 10
-_PATIENCE = 60.0  # s
+_TIMEOUT = 60.0  # s
 _LISTENER = "from alocc_ros.ros.benchmark.publishing import listen; listen()"
 _TOPICS = ("occupancy", "occupancy_grid", "voxels")
 
@@ -32,7 +32,7 @@ def measure(progress: Callable[[str], None]) -> Report:
     """Publishes to another process.
 
     Raises:
-        AloccError: nobody listens.
+        AloccError: the listener does not subscribe in time.
     """
     import rclpy
     from rclpy.lifecycle import LifecycleNode
@@ -42,7 +42,7 @@ def measure(progress: Callable[[str], None]) -> Report:
     from alocc_ros.ros.outputs import Outputs
     from alocc_ros.ros.parameters import NodeParameters
 
-    way = transport.prepare()
+    middleware = transport.prepare()
     os.environ["ROS_DOMAIN_ID"] = str(random.randint(1, 100))
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
@@ -55,25 +55,25 @@ def measure(progress: Callable[[str], None]) -> Report:
         node.trigger_configure()
         node.trigger_activate()
         progress("waiting for the listener")
-        end = time.monotonic() + _PATIENCE
-        while not all(outputs.wanted(topic) for topic in _TOPICS):
+        end = time.monotonic() + _TIMEOUT
+        while not all(outputs.has_subscribers(topic) for topic in _TOPICS):
             if time.monotonic() > end or listener.poll() is not None:
                 raise AloccError("the listener does not start")
             time.sleep(0.05)
         walls, processor = _times(outputs, progress)
         node.destroy_node()
     finally:
-        said, _ = listener.communicate(timeout=_PATIENCE)
+        printed, _ = listener.communicate(timeout=_TIMEOUT)
         rclpy.try_shutdown()
     rows = [
         Row("processor time, median / p95, ms", _both(processor), f"at most {_MOST:g}",
             bool(np.median(processor) <= _MOST)),
         Row("on the clock, median / p95, ms", _both(walls)),
         Row("messages published", str(len(_TOPICS) * (_WARM + _ROUNDS))),
-        Row("messages received", said.strip()),
+        Row("messages received", printed.strip()),
     ]  # fmt: skip
     title = f"PointCloud2 of {_OCCUPIED} points, OccupancyGrid, dense grid of 640 kB"
-    return Report(title, rows, environment(way))
+    return Report(title, rows, environment(middleware))
 
 
 def _times(outputs: Outputs, progress: Callable[[str], None]) -> tuple[list[float], list[float]]:
@@ -115,16 +115,16 @@ def listen() -> None:
     import threading
 
     import rclpy
-    from nav_msgs.msg import OccupancyGrid
     from rclpy.signals import SignalHandlerOptions
-    from sensor_msgs.msg import PointCloud2
 
-    from alocc_ros.msg import SemanticGrid
+    from alocc_ros.outputs import find_output
+    from alocc_ros.ros.definitions import message_class
 
     rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
     node = rclpy.create_node("benchmark")
     received = []
-    for topic, kind in zip(_TOPICS, (PointCloud2, OccupancyGrid, SemanticGrid), strict=True):
+    for topic in _TOPICS:
+        kind = message_class(find_output(topic).type)
         node.create_subscription(
             kind, f"/alocc_node/{topic}", lambda _: received.append(1), 1, raw=True
         )

@@ -1,5 +1,5 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
-"""What a measurement found, next to what is wanted."""
+"""Measured values beside their requirements."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class Row:
     """One number, or a few that belong together.
 
     Attributes:
-        wanted: in words; empty: it is only told.
-        holds: whether it is as wanted; None: nothing is.
+        required: in words; empty: nothing is, the value is for information.
+        holds: whether the requirement is met; None: there is none.
     """
 
     name: str
     value: str
-    wanted: str = ""
+    required: str = ""
     holds: bool | None = None
 
 
@@ -36,15 +36,19 @@ class Report:
 
     @property
     def holds(self) -> bool:
-        """Whether all is as wanted."""
+        """Whether every requirement is met."""
         return all(row.holds is not False for row in self.rows)
 
     def as_json(self) -> dict[str, Any]:
-        """For programs."""
-        return asdict(self) | {"holds": self.holds}
+        """For programs; the requirement is called ``wanted`` there."""
+        rows = [
+            {"name": row.name, "value": row.value, "wanted": row.required, "holds": row.holds}
+            for row in self.rows
+        ]
+        return asdict(self) | {"rows": rows, "holds": self.holds}
 
 
-def environment(way: Transport, device: str = "cpu") -> dict[str, str]:
+def environment(middleware: Transport, device: str = "cpu") -> dict[str, str]:
     """Hardware and versions that the numbers depend on."""
     from rclpy.utilities import get_rmw_implementation_identifier
 
@@ -57,6 +61,6 @@ def environment(way: Transport, device: str = "cpu") -> dict[str, str]:
             found[package] = version(package)
         except PackageNotFoundError:
             continue
-    found["middleware"] = f"{get_rmw_implementation_identifier()}, {way.reason}"
+    found["middleware"] = f"{get_rmw_implementation_identifier()}, {middleware.reason}"
     found["load of the machine"] = f"{os.getloadavg()[0]:.1f}"
     return found

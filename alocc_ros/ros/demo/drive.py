@@ -1,5 +1,5 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
-"""A bag played into the node over DDS, in real time, and what the node says of it recorded.
+"""A bag played into the node over DDS, in real time, and the node's outputs recorded.
 
 Player and node are the programs that anybody would start, as processes of their own; the
 recorder is in this one.
@@ -31,12 +31,12 @@ from alocc_ros.ros.player import CLOCK
 from alocc_ros.ros.recorder import NODE, TopicRecorder
 
 _PLAYED = (*IMAGE_TYPES, CAMERA_INFO_TYPE, TF_TYPE)  # all that the node takes
-_LOOK = 0.2  # s
+_POLL = 0.2  # s
 _DISCOVERY = 1.5  # s, in which whoever else is on the graph is found
 _START = 300.0  # s, for the node to listen on a machine that is busy
-_SETTLE = 120.0  # s, for what is under way after the last image
+_SETTLE = 120.0  # s, for what is in transit after the last image
 _REPORT = 0.25  # s between two diagnostics
-# By any of these somebody has said already who is to be found.
+# Any of these settles already which participants are discovered.
 _DISCOVERY_VARIABLES = (
     "ROS_AUTOMATIC_DISCOVERY_RANGE",
     "ROS_DISCOVERY_SERVER",
@@ -44,42 +44,42 @@ _DISCOVERY_VARIABLES = (
     "ROS_STATIC_PEERS",
 )
 
-Tell = Callable[[str], None]
+OnProgress = Callable[[str], None]
 
 
 @dataclass
-class Driven:
-    """What came of it.
+class DriveResult:
+    """What the node made of the bag.
 
     Attributes:
         recording: the file; None if nothing was published.
         latencies: s by stamp (ns) of each result: from the image until it was here.
         sets: how many camera sets were put together.
-        fates: what became of them.
+        outcomes: how many of them were processed, superseded, ignored, failed.
         seconds: of the bag.
         environment: hardware and versions.
-        last_words: what the node has printed.
+        node_output: what the node has printed.
     """
 
     recording: Path | None
     latencies: dict[int, float]
     sets: int
-    fates: dict[str, int]
+    outcomes: dict[str, int]
     seconds: float
     environment: dict[str, str] = field(default_factory=dict)
-    last_words: str = ""
+    node_output: str = ""
 
 
 def drive(
-    bag: Path, recording: Path, model: str, tell: Tell, *, random_weights: bool = False
-) -> Driven:
-    """Does it all.
+    bag: Path, recording: Path, model: str, on_progress: OnProgress, *, random_weights: bool = False
+) -> DriveResult:
+    """Plays the bag and records the outputs.
 
     Args:
         bag: to play.
         recording: file to write; one that exists is replaced.
         model: a name, or a file.
-        tell: gets a word about what is going on.
+        on_progress: told what is going on.
         random_weights: of the node.
 
     Raises:
@@ -88,39 +88,39 @@ def drive(
     with Bag(bag) as opened:
         topics = sorted(t for t, kind in opened.types.items() if kind in _PLAYED)
         stamps = [record.log_time for record in opened.messages(topics)]
-    way = transport.prepare()
+    middleware = transport.prepare()
     if not any(os.environ.get(name) for name in _DISCOVERY_VARIABLES):
         os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     with _listening() as (node, executor):
-        alone = _Alone(node)
+        exclusive = _ExclusiveUse(node)
         deadline = time.monotonic() + _DISCOVERY
         while time.monotonic() < deadline:
-            executor.spin_once(timeout_sec=_LOOK)
-            alone.check(ours=0)
+            executor.spin_once(timeout_sec=_POLL)
+            exclusive.check(ours=0)
         recorder = TopicRecorder(node, recording, now=(arrivals := _Arrivals(node)).now)
         statuses = Statuses(node)
-        hearing = _Hearing(executor, recorder, statuses, alone, tell)
+        monitor = _Monitor(executor, recorder, statuses, exclusive, on_progress)
         try:
             # The player waits until the node listens, so both may start at the same time.
             with _program(*_node(model, random_weights)) as program:
                 with _program(*_player(bag), "--topics", *topics) as player:
-                    hearing.until(lambda: player.ended, program)
+                    monitor.until(lambda: player.ended, program)
                     if player.program.returncode:
                         raise AloccError(f"the bag cannot be played: {_last_line(player)}")
-                hearing.finish(program)
-                last_words = program.said
+                monitor.finish(program)
+                node_output = program.output
         except BaseException:
             recorder.discard()
             raise
         recorder.finish()
-    return Driven(
+    return DriveResult(
         recording if recorder.counts[f"{NODE}/voxels"] else None,
         arrivals.latencies,
         statuses.number("sets", "offered"),
-        statuses.fates(),
+        statuses.outcomes(),
         (stamps[-1] - stamps[0]) / 1e9,
-        environment(way, "auto"),
-        last_words,
+        environment(middleware, "auto"),
+        node_output,
     )
 
 
@@ -139,20 +139,20 @@ def _listening() -> Iterator[tuple[Node, SingleThreadedExecutor]]:
         context.try_shutdown()
 
 
-class _Alone:
-    """Sees to it that nobody else's node or clock gets between."""
+class _ExclusiveUse:
+    """Checks that no other node of that name and no other clock is on the graph."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
 
     def check(self, ours: int) -> None:
-        """Looks who is there.
+        """Looks at the graph.
 
         Args:
             ours: 1 if the node and a clock may be there, which are those of this demo; else 0.
 
         Raises:
-            AloccError: somebody else is there.
+            AloccError: there is another one.
         """
         number = os.environ.get("ROS_DOMAIN_ID") or "0"
         other = 42 if number != "42" else 43
@@ -186,19 +186,19 @@ def _program(*command: str) -> Process:
     return Process(*command, environment=environment, with_errors=True)
 
 
-class _Hearing:
-    """Receives, and tells how it goes."""
+class _Monitor:
+    """Receives what is published, and reports progress."""
 
     def __init__(
         self,
         executor: SingleThreadedExecutor,
         recorder: TopicRecorder,
         statuses: Statuses,
-        alone: _Alone,
-        tell: Tell,
+        exclusive: _ExclusiveUse,
+        on_progress: OnProgress,
     ) -> None:
         self._executor, self._recorder = executor, recorder
-        self._statuses, self._alone, self._tell = statuses, alone, tell
+        self._statuses, self._exclusive, self._on_progress = statuses, exclusive, on_progress
 
     def until(self, holds: Callable[[], bool], program: Process) -> None:
         """Receives until something holds.
@@ -207,26 +207,26 @@ class _Hearing:
             AloccError: the node has ended, or there is another one, seen only now.
         """
         while not holds():
-            self._alone.check(ours=1)
+            self._exclusive.check(ours=1)
             if program.ended:
                 raise AloccError(f"the node has ended: {_last_line(program)}")
             self._recorder.scan()
-            self._tell(self._state())
-            self._spin(_LOOK)
+            self._on_progress(self._state())
+            self._spin(_POLL)
 
     def finish(self, program: Process) -> None:
-        """Receives until the node is done with what it was sent, and that has arrived.
+        """Receives until the node has processed all that it was sent, and the results have arrived.
 
         Raises:
             AloccError: it does not get done.
         """
-        # What was said before the last image came must not count.
-        heard, deadline = time.monotonic() + 3 * _REPORT, time.monotonic() + _SETTLE
+        # Reports from before the last image must not count.
+        fresh_from, deadline = time.monotonic() + 3 * _REPORT, time.monotonic() + _SETTLE
 
         def is_done() -> bool:
             if time.monotonic() > deadline:
                 raise AloccError("the node does not get done with its last camera set")
-            return time.monotonic() > heard and self._statuses.is_done
+            return time.monotonic() > fresh_from and self._statuses.is_done
 
         self.until(is_done, program)
         self._spin(3 * _REPORT)
@@ -239,20 +239,20 @@ class _Hearing:
     def _state(self) -> str:
         if not self._statuses.values("sets"):
             return "the node starts"
-        fates, sets = self._statuses.fates(), self._statuses.number("sets", "offered")
+        outcomes, sets = self._statuses.outcomes(), self._statuses.number("sets", "offered")
         if not sets:
             return "the player starts"
-        results, left_out = fates["processed"], fates["superseded"]
+        results, left_out = outcomes["processed"], outcomes["superseded"]
         return f"the bag is played: {sets} camera sets, {results} results, {left_out} superseded"
 
 
 def _last_line(program: Process) -> str:
-    lines = [line.strip() for line in program.said.splitlines() if line.strip()]
+    lines = [line.strip() for line in program.output.splitlines() if line.strip()]
     return lines[-1] if lines else "it says nothing"
 
 
 class _Arrivals:
-    """When results come, in the time that is played."""
+    """Arrival times of results, on the clock that is played."""
 
     def __init__(self, node: Node) -> None:
         self.latencies: dict[int, float] = {}
@@ -261,12 +261,12 @@ class _Arrivals:
         node.create_subscription(FrameStatusStamped, f"{NODE}/status", self._on_status, 10)
 
     def now(self) -> int | None:
-        """ns; goes on when the bag has ended, and with it its clock. None before its first."""
+        """ns; continues when the bag, and with it its clock, has ended. None before the first."""
         return None if self._offset is None else time.monotonic_ns() + self._offset
 
     def _on_clock(self, message: Any) -> None:
         offset = _ns(message.clock) - time.monotonic_ns()
-        # The one that was least on its way.
+        # Of the clock message with the least delay.
         self._offset = offset if self._offset is None else max(self._offset, offset)
 
     def _on_status(self, message: Any) -> None:

@@ -14,9 +14,10 @@ from alocc_ros.bags.reader import Bag
 from alocc_ros.datasets.truth import UNKNOWN
 from alocc_ros.ros.demo.scores import Pair
 from alocc_ros.types import FrameSet
-from alocc_ros.viewer.moments import Layer, View, only_seen
+from alocc_ros.viewer.frames import Layer, ViewFrame
+from alocc_ros.viewer.layers import mask_unseen
+from alocc_ros.viewer.page import render_page
 from alocc_ros.viewer.pictures import Animation, save_png
-from alocc_ros.viewer.sheet import sheet
 
 PREDICTION, TRUTH = "what the node says", "what is true"
 
@@ -41,13 +42,13 @@ def draw(pairs: Sequence[Pair], bag: Path, model: str, picture: Path, animation:
             stamp = pair.prediction.stamp
             # Without its anchor image a result has the stamp of another one of the same turn.
             frame = min(frames, key=lambda frame: abs(frame.stamp - stamp))
-            page = sheet(_view(pair, frame, model))
+            page = render_page(_view(pair, frame, model))
             motion.add(stamp, page)
             if number == len(pairs) // 2:
                 save_png(picture, page)
 
 
-def _view(pair: Pair, frame: FrameSet, model: str) -> View:
+def _view(pair: Pair, frame: FrameSet, model: str) -> ViewFrame:
     """Only what a camera sees: elsewhere a network may say anything."""
     prediction, truth = pair.prediction, pair.truth
     free = np.uint8(truth.classes.free)
@@ -65,6 +66,6 @@ def _view(pair: Pair, frame: FrameSet, model: str) -> View:
     )
     layers = (
         Layer(PREDICTION, model, prediction),
-        Layer(TRUTH, "", true, seen=truth.mask_camera),
+        Layer(TRUTH, "", true, camera_mask=truth.mask_camera),
     )
-    return only_seen(View(prediction.stamp, frame, layers))
+    return mask_unseen(ViewFrame(prediction.stamp, frame, layers))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from alocc_ros.files import whole_file
-from alocc_ros.ros.demo.drive import Driven
+from alocc_ros.ros.demo.drive import DriveResult
 from alocc_ros.ros.demo.scores import Scored
 
 
@@ -44,16 +44,16 @@ def score_rows(scored: Scored) -> list[Row]:
     return rows
 
 
-def time_rows(driven: Driven) -> list[Row]:
+def time_rows(drive: DriveResult) -> list[Row]:
     """How many results there were, and how late."""
-    fates, seconds = driven.fates, [*driven.latencies.values()]
-    rate = len(seconds) / driven.seconds
+    outcomes, seconds = drive.outcomes, [*drive.latencies.values()]
+    rate = len(seconds) / drive.seconds
     rows = [
-        Row("camera sets", str(driven.sets), f"of six images, in {driven.seconds:.1f} s"),
-        Row("results", str(fates["processed"]), f"{rate:.1f} a second"),
-        Row("superseded", str(fates["superseded"]), "left out for a newer one"),
+        Row("camera sets", str(drive.sets), f"of six images, in {drive.seconds:.1f} s"),
+        Row("results", str(outcomes["processed"]), f"{rate:.1f} a second"),
+        Row("superseded", str(outcomes["superseded"]), "left out for a newer one"),
     ]
-    if lost := fates["failed"] + fates["ignored"]:
+    if lost := outcomes["failed"] + outcomes["ignored"]:
         rows.append(Row("failed", str(lost), "see the node's log"))
     if seconds:
         median, late = np.percentile(seconds, (50, 95))
@@ -61,25 +61,25 @@ def time_rows(driven: Driven) -> list[Row]:
     return rows
 
 
-def save(path: Path, scored: Scored, driven: Driven) -> None:
+def save(path: Path, scored: Scored, drive: DriveResult) -> None:
     """All of it as JSON.
 
     Raises:
         OutputError: it cannot be written.
     """
-    latencies = [*driven.latencies.values()]
+    latencies = [*drive.latencies.values()]
     content: dict[str, Any] = {
         "model": scored.model,
         "random weights": scored.random_weights,
         "scores": {name: result.as_dict() for name, result in scored.results.items()},
         "results": len(scored.stamps),
-        "seconds": driven.seconds,
-        "camera sets": driven.sets,
-        "fates": driven.fates,
+        "seconds": drive.seconds,
+        "camera sets": drive.sets,
+        "fates": drive.outcomes,
         "latency s": dict(zip(("p50", "p95"), np.percentile(latencies, (50, 95)), strict=True))
         if latencies
         else {},
-        "environment": driven.environment,
+        "environment": drive.environment,
     }
     with whole_file(path) as scratch:
         scratch.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -1,5 +1,5 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
-"""What was recorded, against what is true of each result: not of the nearest key frame."""
+"""Recorded grids against the ground truth at the stamp of each, not of the nearest key frame."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def score(
     street: Street,
     scoring: Scoring,
     pairs: int,
-    tell: Callable[[str], None],
+    on_progress: Callable[[str], None],
 ) -> Scored:
     """Scores every grid of the node that is in the recording.
 
@@ -63,7 +63,7 @@ def score(
         street: what was played.
         scoring: what counts.
         pairs: how many to keep, spread evenly.
-        tell: gets a word about how far it is.
+        on_progress: told how far it is.
 
     Raises:
         BagError: the recording holds no grids of the node, or is damaged.
@@ -95,7 +95,7 @@ def score(
                         total.merge(scores[name].state())
                     if pair.prediction.stamp in kept:
                         found.append(pair)
-                    tell(f"results are scored: {number} of {len(stamps)}")
+                    on_progress(f"results are scored: {number} of {len(stamps)}")
         finally:
             torch.set_num_threads(threads)
         return Scored(

@@ -17,10 +17,10 @@ from alocc_ros.datasets.tables import OnProgress, nothing
 from alocc_ros.datasets.truth import Truth
 from alocc_ros.errors import BagError
 from alocc_ros.synthetic import rig
+from alocc_ros.synthetic.dataset import bag_file, write_bags
 from alocc_ros.synthetic.frames import KEY_FRAME_RATE, ray_origins, truth_of
-from alocc_ros.synthetic.job import bag_file, write_bags
-from alocc_ros.synthetic.nuscenes import Recipe, generate, time_in_scene
-from alocc_ros.synthetic.world import Scene
+from alocc_ros.synthetic.nuscenes.spec import DatasetSpec, scene_of, time_in_scene
+from alocc_ros.synthetic.scene import Scene
 
 _NUMBER = 0  # of the only scene
 _LABELS = "openocc"  # of the truth that is in the bag
@@ -43,22 +43,22 @@ class Street:
     size: tuple[int, int]
 
     @property
-    def recipe(self) -> Recipe:
+    def spec(self) -> DatasetSpec:
         """What is to be drawn."""
         frames = max(math.ceil(self.seconds * KEY_FRAME_RATE - 1e-6), 1) + 1
-        return Recipe(self.seed, 1, frames, self.size)
+        return DatasetSpec(self.seed, 1, frames, self.size)
 
     @property
     def bag(self) -> Path:
         """The recording."""
-        recipe, (height, width) = self.recipe, self.size
-        name = f"street_{self.seed}_{recipe.frames}_{width}x{height}"
-        return bag_file(self.folder / name, recipe.names()[_NUMBER])
+        spec, (height, width) = self.spec, self.size
+        name = f"street_{self.seed}_{spec.frames}_{width}x{height}"
+        return bag_file(self.folder / name, spec.names()[_NUMBER])
 
     @cached_property
     def scene(self) -> Scene:
         """What there is in it."""
-        return generate(self.recipe, _NUMBER)
+        return scene_of(self.spec, _NUMBER)
 
     def make(self, on_progress: OnProgress = nothing) -> bool:
         """Draws the bag, if it is not there already; says whether it had to.
@@ -70,7 +70,7 @@ class Street:
             if self._is_mine():
                 return False
             shutil.rmtree(self.bag.parent)
-        write_bags(self.bag.parent, self.recipe, on_progress=on_progress)
+        write_bags(self.bag.parent, self.spec, on_progress=on_progress)
         return True
 
     def truth(self, stamp: int, labels: str) -> tuple[Truth, np.ndarray]:

@@ -1,0 +1,117 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""Ego poses and mountings of a recording: its transforms, and its odometry if that is asked for.
+
+Offline there is no reason to guess poses: one that was recorded after an image is known when the
+image is read.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+
+from alocc_ros.errors import PoseError, StampError
+from alocc_ros.stream import conversions
+from alocc_ros.stream.pose_limits import PoseLimits
+from alocc_ros.stream.preset import Preset
+from alocc_ros.stream.trajectory import Trajectory
+from alocc_ros.stream.transforms import TransformTree
+
+NO_POSE = "no ego pose"
+
+
+class RecordedPoses:
+    """A ``PoseSource``, once all messages are added."""
+
+    def __init__(self, preset: Preset) -> None:
+        self._preset = preset
+        limits = PoseLimits.from_preset(preset)
+        self._tree = TransformTree(history_ns=None, limits=limits)
+        self._odometry = Trajectory(history_ns=None, limits=limits)
+        self._unusable: dict[str, Exception] = {}  # transforms, by child
+        self._parents: dict[str, set[str]] = defaultdict(set)
+
+    def add_transforms(self, message: Any, *, static: bool) -> None:
+        """A tf2_msgs/TFMessage. Transforms that cannot be used are kept in mind."""
+        for entry in message.transforms:
+            try:
+                stamp, parent, child, pose = conversions.transform(entry)
+                if static:
+                    self._tree.add_static(parent, child, pose)
+                else:
+                    self._tree.add(stamp, parent, child, pose)
+            except (PoseError, StampError) as error:
+                parent = conversions.frame_name(entry.header.frame_id)
+                self._unusable.setdefault(conversions.frame_name(entry.child_frame_id), error)
+            self._parents[conversions.frame_name(entry.child_frame_id)].add(parent)
+
+    def add_odometry(self, message: Any) -> None:
+        """Any message that ``conversions.pose`` takes.
+
+        Raises:
+            PoseError, StampError: it cannot be used, or is the motion of another frame.
+        """
+        pose = conversions.pose(message)
+        base = self._preset.base_frame
+        if pose.child not in ("", base):
+            raise PoseError(
+                f"{self._preset.odometry_topic} is the motion of {pose.child}, "
+                f"not of base_frame {base}"
+            )
+        parent = pose.parent or self._preset.world_frame
+        self._odometry.add(pose.stamp, pose.parent_T_child, parent, base)
+
+    def check_transforms(self, frames: set[str]) -> None:
+        """Only transforms above the ``frames`` that are needed matter.
+
+        Raises:
+            PoseError, StampError: one of those cannot be used.
+        """
+        visited: set[str] = set()
+        pending = set(frames)
+        while pending:
+            frame = pending.pop()
+            visited.add(frame)
+            if frame in self._unusable:
+                raise self._unusable[frame]
+            pending |= self._parents[frame] - visited
+
+    def check_ego_motion(self) -> None:
+        """Whether there is any; which stamps are covered is seen later.
+
+        Raises:
+            PoseError: there is none.
+        """
+        if self._preset.ego_pose_source == "odometry":
+            if not len(self._odometry):
+                raise PoseError(f"{self._preset.odometry_topic} has no messages")
+            return
+        self._tree.lookup(self._preset.world_frame, self._preset.base_frame, None)
+
+    @property
+    def map_frame(self) -> str:
+        """TF name of the frame in which the ego poses are."""
+        return self._odometry.parent or self._preset.world_frame
+
+    def map_T_base(self, stamp: int, deadline: float = 0.0) -> np.ndarray:  # [4, 4]
+        """Ego pose at ``stamp`` (ns); there is nothing to wait for.
+
+        Raises:
+            PoseError: the recording does not cover it.
+        """
+        try:
+            if self._preset.ego_pose_source == "odometry":
+                return self._odometry.at(stamp)
+            return self._tree.lookup(self._preset.world_frame, self._preset.base_frame, stamp)
+        except PoseError as error:
+            raise PoseError(f"{NO_POSE}: {error}") from error
+
+    def base_T(self, frame: str, deadline: float = 0.0) -> np.ndarray:  # [4, 4]
+        """Where a fixed frame (a LiDAR's, say) is on the vehicle.
+
+        Raises:
+            PoseError: TF does not link it to the base frame.
+        """
+        return self._tree.lookup(self._preset.base_frame, frame, None)

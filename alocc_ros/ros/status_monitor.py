@@ -1,0 +1,51 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""Diagnostic statuses of the nodes that are running, received from outside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from time import monotonic
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+
+# A status of our node has one of these after its name; see diagnostics.py.
+_PARTS = ("camera ", "sets", "network", "node")
+
+
+def statuses(seconds: float) -> Mapping[str, DiagnosticStatus]:
+    """The newest status of each part of each node of ours, after listening for ``seconds``.
+
+    By name, such as ``/alocc_node: camera cam_front``, sorted.
+    """
+    import rclpy
+    from diagnostic_msgs.msg import DiagnosticArray
+    from rclpy.executors import SingleThreadedExecutor
+    from rclpy.signals import SignalHandlerOptions
+
+    from alocc_ros.ros import transport
+
+    transport.prepare()
+    context = rclpy.Context()
+    rclpy.init(args=[], context=context, signal_handler_options=SignalHandlerOptions.NO)
+    found: dict[str, DiagnosticStatus] = {}
+
+    def receive(message: DiagnosticArray) -> None:
+        for status in message.status:
+            node, _, part = status.name.partition(": ")
+            if status.hardware_id == node and part.startswith(_PARTS):
+                found[status.name] = status
+
+    try:
+        node = rclpy.create_node("alocc_doctor", context=context)
+        node.create_subscription(DiagnosticArray, "/diagnostics", receive, 10)
+        executor = SingleThreadedExecutor(context=context)
+        executor.add_node(node)
+        end = monotonic() + seconds
+        while (left := end - monotonic()) > 0:
+            executor.spin_once(timeout_sec=left)
+        executor.shutdown()
+    finally:
+        context.try_shutdown()
+    return dict(sorted(found.items()))

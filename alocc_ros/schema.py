@@ -1,0 +1,190 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""What users write in YAML, checked by pydantic against a dataclass; the messages are ours.
+
+A field's annotation says what is allowed and how that is called: ``Annotated[float, Field(gt=0),
+described("a number above 0")]``. Unlike pydantic's, the types here convert nothing (no text to
+numbers, no 1 to true), and the message is one line with file, place, value and what it must be.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import math
+import typing
+from collections.abc import Collection
+from dataclasses import fields, is_dataclass
+from typing import Annotated, Any, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Strict,
+    TypeAdapter,
+    ValidationError,
+    WrapValidator,
+)
+from pydantic_core import PydanticCustomError
+
+from alocc_ros.errors import AloccError
+
+T = TypeVar("T")
+
+
+def described(what: str) -> WrapValidator:
+    """For ``Annotated``: whatever is wrong with the value, it must be ``what``."""
+
+    def check(value: Any, handler: Any) -> Any:
+        try:
+            return handler(value)
+        except ValidationError:
+            raise PydanticCustomError("described", "{what}", {"what": what}) from None
+
+    return WrapValidator(check)
+
+
+def one_of(*choices: str) -> WrapValidator:
+    """For ``Annotated[str, ...]``: one of these; a message also names the nearest."""
+
+    def check(value: Any, _: Any) -> str:
+        if isinstance(value, str) and value in choices:
+            return value
+        what = f"one of {', '.join(choices)}"
+        raise PydanticCustomError(
+            "described", "{what}", {"what": what, "hint": nearest(value, choices)}
+        )
+
+    return WrapValidator(check)
+
+
+def between(low: float, high: float, what: str = "a number") -> WrapValidator:
+    """For ``Annotated[Number, ...]``: not beyond either bound."""
+
+    def check(value: Any, handler: Any) -> Any:
+        try:
+            number = handler(value)
+        except ValidationError:
+            number = math.nan
+        if low <= number <= high:
+            return number
+        what_else = f"{what} from {low} to {high}"
+        raise PydanticCustomError("described", "{what}", {"what": what_else})
+
+    return WrapValidator(check)
+
+
+def said(text: str) -> PydanticCustomError:
+    """To raise in a validator: ``text`` behind the place that is wrong."""
+    return PydanticCustomError("said", "{text}", {"text": text})
+
+
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise PydanticCustomError("described", "a finite number", {"what": "a finite number"})
+    return value
+
+
+Flag = Annotated[bool, Strict(), described("true or false")]
+Text = Annotated[str, Strict(), described("text")]
+Number = Annotated[float, Strict(), described("a number"), AfterValidator(_finite)]
+Positive = Annotated[Number, Field(gt=0), described("a number above 0")]
+Whole = Annotated[int, Strict(), described("a whole number")]
+Count = Annotated[Whole, Field(gt=0), described("a whole number above 0")]
+CountOrZero = Annotated[Whole, Field(ge=0), described("a whole number, 0 or more")]
+Numbers3 = Annotated[tuple[Number, Number, Number], described("a list of 3 numbers")]
+# Of an entry without a value, as in ``frame:``.
+EmptyText = Annotated[Text, BeforeValidator(lambda value: "" if value is None else value)]
+# Folded over several lines or not, but not empty.
+Sentence = Annotated[
+    Text,
+    AfterValidator(lambda text: " ".join(text.split())),
+    Field(min_length=1),
+    described("some text"),
+]
+
+
+def parse(kind: type[T], entries: Any, where: str, error: type[AloccError], **given: Any) -> T:
+    """``entries`` of a file as the dataclass ``kind``.
+
+    Args:
+        kind: dataclass whose annotations say what is allowed; fields without a default are needed.
+        entries: what the YAML file holds, or a part of it.
+        where: what messages begin with: the file, and the place in it.
+        error: what to raise.
+        given: fields that do not come of the file.
+
+    Raises:
+        AloccError: of the type ``error``; an entry is wrong, unknown or missing.
+    """
+    if not isinstance(entries, dict):
+        raise error(f"{where}: expected `name: value` entries, got {shown(entries)}")
+    for name in given.keys() & entries.keys():
+        raise error(f"{where}: {unknown_name('entry', name, _names(kind, given))}")
+    try:
+        return _adapter(kind).validate_python(({**entries, **given},))[0]
+    except ValidationError as failure:
+        # A misspelt entry is unknown, and the right one missing: the former says more.
+        first = min(failure.errors(include_url=False), key=lambda e: e["type"] == "missing")
+        raise error(f"{where}: {_message(kind, first, given)}") from None
+
+
+def shown(value: Any) -> str:
+    """A value in a message."""
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def nearest(name: Any, known: Collection[str]) -> str:
+    """``(did you mean 'x'?)`` after a blank, or nothing."""
+    near = difflib.get_close_matches(str(name), list(known), n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def unknown_name(noun: str, name: Any, known: Collection[str]) -> str:
+    """What there is instead, the nearest first."""
+    return f"unknown {noun} {name!r}{nearest(name, known)}; there are {', '.join(known)}"
+
+
+@functools.cache
+def _adapter(kind: type[T]) -> TypeAdapter[tuple[T]]:
+    # Around a dataclass itself an adapter takes no configuration.
+    return TypeAdapter(tuple[kind], config=ConfigDict(extra="forbid"))
+
+
+def _message(kind: type, error: Any, given: Collection[str]) -> str:
+    _, *places, name = error["loc"]
+    place = "".join(f"[{p}]" if isinstance(p, int) else f": {p}" for p in places)
+    place = f"{place[2:]}: " if place else ""
+    if error["type"] == "missing":
+        return f"{place}{name} is missing"
+    if error["type"] in ("unexpected_keyword_argument", "invalid_key"):
+        inner = _dataclass_at(kind, places)
+        return place + unknown_name("entry", name, _names(inner, () if places else given))
+    place = f"{place}[{name}]" if isinstance(name, int) else f"{place}{name}"
+    if error["type"] == "dataclass_type":
+        return f"{place}: expected `name: value` entries, got {shown(error['input'])}"
+    if error["type"] == "said":
+        return f"{place}: {error['msg']}"
+    context = error.get("ctx", {})
+    what, hint = context.get("what", error["msg"]), context.get("hint", "")
+    return f"{place} must be {what}, got {shown(error['input'])}{hint}"
+
+
+def _names(kind: type, given: Collection[str]) -> list[str]:
+    return [f.name for f in fields(kind) if f.name not in given]
+
+
+def _dataclass_at(kind: type, places: Collection[str | int]) -> type:
+    """The dataclass that the entries there belong to."""
+    for place in places:
+        inner = _dataclass_in(typing.get_type_hints(kind).get(str(place)))
+        kind = inner or kind  # an index or a key leads to the values' dataclass, which is found
+    return kind
+
+
+def _dataclass_in(hint: Any) -> type | None:
+    if is_dataclass(hint):
+        return hint
+    return next(filter(None, map(_dataclass_in, typing.get_args(hint))), None)

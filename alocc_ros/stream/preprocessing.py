@@ -1,0 +1,220 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""From camera images to the network's input, as the networks were trained.
+
+decode → (undistort) → resize → crop → normalise. Everything up to the normalised floats is equal
+bit for bit to decoding, resizing and cropping the whole image with Pillow 10.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from PIL import Image
+
+from alocc_ros.errors import CalibrationError, ParameterError
+from alocc_ros.stream.decoding import open_image, rgb_pixels
+from alocc_ros.stream.image_geometry import Crop, Undistortion, resize_and_crop
+from alocc_ros.types import CAMERAS, Calibration, CameraImage, FrameSet
+
+# ImageNet statistics in the order red, green, blue; see _normalise for how they are applied.
+MEAN = (123.675, 116.28, 103.53)
+STD = (58.395, 57.12, 57.375)
+
+
+def _normalise(
+    pixels: np.ndarray,  # [H, W, 3] uint8 RGB
+    mean: Sequence[float],
+    std: Sequence[float],
+    channel_order: str,
+    out: np.ndarray,  # [3, H, W] float32
+) -> None:
+    """Writes ``(pixels - mean) / std`` to ``out``, channels first.
+
+    BUG-COMPAT: the networks take blue first, but the mean and deviation that come with them
+    are those of red, green, blue, applied to the channels as stored: blue is normalised with
+    red's numbers and red with blue's. Training did so (its normaliser swapped channels of an
+    image that was RGB already), so the released weights need it.
+    """
+    for channel in range(3):
+        source = pixels[..., 2 - channel if channel_order == "bgr" else channel]
+        np.subtract(source, np.float32(mean[channel]), out=out[channel], dtype=np.float32)
+        np.multiply(out[channel], np.float32(1.0 / std[channel]), out=out[channel])
+
+
+def preprocess(
+    image: CameraImage,
+    crop: Crop,
+    mean: Sequence[float] = MEAN,
+    std: Sequence[float] = STD,
+    undistort: Callable[[np.ndarray], np.ndarray] | None = None,
+    *,
+    channel_order: str = "bgr",
+    assume_8uc3: str = "bgr8",
+    decode: str = "exact",
+    out: np.ndarray | None = None,  # [3, H, W] float32
+) -> np.ndarray:  # [3, H, W] float32
+    """One image as the network wants it.
+
+    Args:
+        image: the message.
+        crop: made for the size of this camera's images.
+        mean: of values 0 to 255, in the order of the network's channels.
+        std: likewise.
+        undistort: takes the lens distortion out of [h, w, 3] uint8 pixels, or None.
+        channel_order: of the network's input, ``bgr`` or ``rgb``.
+        assume_8uc3: see ``decode``.
+        decode: ``exact``, or ``fast`` as described at ``Preprocessor``.
+        out: where to write; else a new array.
+
+    Raises:
+        ImageError: naming the camera, what is wrong and why.
+    """
+    fast = decode == "fast" and undistort is None
+    size = (crop.width, crop.height)
+    opened = open_image(image, assume_8uc3, size, draft=crop.resized if fast else None)
+    if undistort is not None:
+        opened = Image.fromarray(undistort(rgb_pixels(opened)))
+    pixels = rgb_pixels(resize_and_crop(opened, crop))
+    if out is None:
+        out = np.empty((3, *crop.input_size), dtype=np.float32)
+    _normalise(pixels, mean, std, channel_order, out)
+    return out
+
+
+class Preprocessor:
+    """Makes the network's input of a frame set; the images are worked on in parallel.
+
+    ``decode="fast"`` lets the JPEG decoder itself halve (or quarter) the image as long as it
+    stays larger than what is wanted. It skips most of the inverse transforms and leaves a
+    quarter of the pixels to resize, but is another low-pass filter than the exact one: on six
+    real nuScenes images pixels differ by 0.55 of 255 on average, 99 % of them by less than 3,
+    the worst by 15. Raw and undistorted images are always resized exactly.
+
+    Six 1600x900 images to 256x704 (AMD EPYC, Pillow 13, numpy 2.4), in milliseconds::
+
+        threads   exact JPEG   fast JPEG   raw rgb8
+        1             99          50          76
+        2             58          28          40
+    """
+
+    def __init__(
+        self,
+        input_size: tuple[int, int] = (256, 704),
+        mean: Sequence[float] = MEAN,
+        std: Sequence[float] = STD,
+        *,
+        cameras: tuple[str, ...] = CAMERAS,
+        channel_order: str = "bgr",
+        undistort: bool = False,
+        assume_8uc3: str = "bgr8",
+        decode: str = "exact",
+        threads: int | None = None,
+    ) -> None:
+        """Settings for all cameras.
+
+        Args:
+            input_size: height and width of the network's input.
+            mean: of values 0 to 255, in the order of the network's channels.
+            std: likewise.
+            cameras: the order of the images in the input.
+            channel_order: of the network's input, ``bgr`` or ``rgb``.
+            undistort: take the lens distortion out where a calibration has one; else images
+                are taken as rectified.
+            assume_8uc3: what the encoding ``8UC3`` holds, ``bgr8`` or ``rgb8``.
+            decode: ``exact`` or ``fast``.
+            threads: None takes one per camera, but not more than the machine has cores.
+
+        Raises:
+            ParameterError: a setting that is not one of the above.
+        """
+        for name, value, known in (
+            ("channel_order", channel_order, ("bgr", "rgb")),
+            ("assume_8uc3", assume_8uc3, ("bgr8", "rgb8")),
+            ("decode", decode, ("exact", "fast")),
+        ):
+            if value not in known:
+                raise ParameterError(f"images: {name} is {value!r}, must be one of {known}")
+        if threads is not None and threads < 1:
+            raise ParameterError(f"images: threads must be at least 1, is {threads}")
+        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+            raise ParameterError(f"images: mean {mean} and std {std} must be 3 and 3 positive")
+        self.input_size = input_size
+        self.cameras = cameras
+        self._mean, self._std = tuple(mean), tuple(std)
+        self._options = {
+            "channel_order": channel_order,
+            "assume_8uc3": assume_8uc3,
+            "decode": decode,
+        }
+        self._undistort = undistort
+        self._undistortions: dict[str, tuple[Calibration, Undistortion | None]] = {}
+        threads = threads or min(len(cameras), os.cpu_count() or 1)
+        self._pool = (
+            ThreadPoolExecutor(threads, thread_name_prefix="images") if threads > 1 else None
+        )
+
+    def __call__(self, frame: FrameSet) -> np.ndarray:  # [N, 3, H, W] float32
+        """The network's input; a missing camera is black before it is normalised.
+
+        Raises:
+            ImageError: naming the first camera whose image cannot be used, what and why.
+            CalibrationError: an image of a camera that has no calibration.
+        """
+        out = np.empty((len(self.cameras), 3, *self.input_size), dtype=np.float32)
+        jobs = [(frame, camera, out[i]) for i, camera in enumerate(self.cameras)]
+        if self._pool is None:
+            for job in jobs:
+                self._fill(*job)
+        else:
+            for done in [self._pool.submit(self._fill, *job) for job in jobs]:
+                done.result()
+        return out
+
+    def crop(self, calibration: Calibration) -> Crop:
+        """What is done to the geometry of this camera's images."""
+        return Crop.fit(calibration.width, calibration.height, self.input_size)
+
+    def close(self) -> None:
+        """Ends the threads."""
+        if self._pool is not None:
+            self._pool.shutdown()
+
+    def __enter__(self) -> Preprocessor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _fill(self, frame: FrameSet, camera: str, out: np.ndarray) -> None:  # out [3, H, W]
+        image = frame.images.get(camera)
+        if image is None:
+            black = np.zeros((1, 1, 3), dtype=np.uint8)
+            pixel = np.empty((3, 1, 1), dtype=np.float32)
+            _normalise(black, self._mean, self._std, self._options["channel_order"], pixel)
+            out[:] = pixel
+            return
+        calibration = frame.calibration.get(camera)
+        if calibration is None:
+            raise CalibrationError(f"{camera}: there is an image but no calibration")
+        preprocess(
+            image,
+            self.crop(calibration),
+            self._mean,
+            self._std,
+            self._undistortion(calibration),
+            out=out,
+            **self._options,
+        )
+
+    def _undistortion(self, calibration: Calibration) -> Undistortion | None:
+        """Kept per camera until its calibration is another object."""
+        if not self._undistort or not any(calibration.distortion):
+            return None
+        known = self._undistortions.get(calibration.camera)
+        if known is None or known[0] is not calibration:
+            known = (calibration, Undistortion(calibration))
+            self._undistortions[calibration.camera] = known
+        return known[1]

@@ -1,0 +1,181 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""The core is one graph of tensors: nothing of the host in it, static shapes, state that stays
+put.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from small_networks import Stream, network_of, small
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from alocc_ros.bench.launches import count_calls
+from alocc_ros.bench.scene import example_frame
+from alocc_ros.network.model import Alocc
+from alocc_ros.network.plan import empty_plan
+from alocc_ros.network.state import State
+from alocc_ros.network.variants import VARIANTS
+from alocc_ros.ops import native
+from alocc_ros.runtime.export import export_onnx, segments
+from alocc_ros.runtime.prepare import prepare
+from alocc_ros.runtime.runner import inference
+
+# Round-off of two inference engines, relative to the largest magnitude.
+ONNX_TOLERANCE = 1e-5
+
+
+def example(core: Alocc) -> tuple:
+    """Arguments of a key frame of a rig at rest."""
+    frame = example_frame(core.variant)
+    plan = frame.plan(None).tensors("cpu")
+    state, out = core.empty_state(), core.empty_state()
+    for tensor in state:
+        if tensor is not None:
+            tensor.zero_()
+    return frame.images, plan, state, out, True, core.calibrate(plan)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_core_is_one_graph_and_can_be_exported(name):
+    core = prepare(network_of(small(name)))
+    with torch.no_grad():
+        arguments = example(core)
+        torch._dynamo.reset()
+        explained = torch._dynamo.explain(core)(*arguments)
+        assert (explained.graph_break_count, explained.graph_count) == (0, 1)
+        program = torch.export.export(core, arguments, strict=False)
+        (output, state), (expected, new) = program.module()(*arguments), core(*arguments)
+    scale = expected.logits.abs().max()
+    assert (output.logits - expected.logits).abs().max() <= 2e-5 * scale
+    for ours, theirs in zip(state, new, strict=True):
+        assert (ours is None) == (theirs is None)
+
+
+@pytest.mark.slow
+def test_a_small_core_compiles_as_a_whole():
+    core = prepare(network_of(small("alocc_2d_mini")))
+    with torch.no_grad():
+        arguments = example(core)
+        expected, _ = core(*arguments)
+        torch._dynamo.reset()
+        output, _ = torch.compile(core, fullgraph=True)(*arguments)
+    assert (output.logits - expected.logits).abs().max() <= 2e-5 * expected.logits.abs().max()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", VARIANTS)
+def test_dense_segments_are_the_same_in_onnx(name, tmp_path):
+    ort = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    found = segments(prepare(network_of(small(name))))
+    assert {"image", "depth", "encode"} <= {s.name for s in found}
+    for segment in found:
+        path = tmp_path / f"{segment.name}.onnx"
+        export_onnx(segment, path)
+        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        inputs = dict(zip(segment.inputs, segment.example(), strict=True))
+        taken = {i.name for i in session.get_inputs()}
+        results = session.run(None, {k: v.numpy() for k, v in inputs.items() if k in taken})
+        with torch.no_grad():
+            expected = segment.module(*inputs.values())
+        expected = (expected,) if isinstance(expected, torch.Tensor) else expected
+        assert len(expected) == len(segment.outputs) == len(results)
+        for ours, theirs in zip(expected, results, strict=True):
+            error = (ours - torch.from_numpy(theirs)).abs().max()
+            assert error <= ONNX_TOLERANCE * ours.abs().max(), segment.name
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("prepared", [True, False])
+def test_every_tensor_is_on_the_device_it_should_be_on(name, prepared):
+    # "meta" refuses to mix with the CPU as a GPU does, has no numbers to read and no indices to
+    # find: this finds forgotten moves, .item() and nonzero() without a GPU. At full size.
+    variant = VARIANTS[name]
+    with torch.device("meta"):
+        network = Alocc(variant).eval()
+    core = prepare(network) if prepared else network
+    images = torch.empty(6, 3, *variant.input_size, device="meta")
+    plan = empty_plan(6, 1, variant.history, "meta")
+    with torch.no_grad():
+        first, state = core(images, plan, None, core.empty_state(), rig=core.calibrate(plan))
+        output, after = core(images, plan, state, core.empty_state(), rig=core.calibrate(plan))
+        between, same = core(images, plan, after, keyframe=False)
+    assert same.history is after.history
+    for one in (first, output, between):
+        assert one.labels.shape == (1, *variant.grid.shape)
+        for tensor in (*one, *state, *after):
+            assert tensor is None or tensor.device.type == "meta"
+
+
+# Before any kernel for GPUs: what the fast path starts from.
+MOST_CALLS = {"alocc_2d_mini": 500, "alocc_2d": 900, "alocc_flow_2d": 1200}
+
+
+@pytest.mark.parametrize("name", MOST_CALLS)
+def test_a_frame_costs_no_more_calls_than(name):
+    calls = count_calls(VARIANTS[name])
+    assert 100 < sum(calls.values()) <= MOST_CALLS[name]
+    assert calls["img_backbone"] > 50 and calls["history"] > 5
+
+
+class HostWatch(TorchDispatchMode):
+    """What no captured graph may do: read a number, find indices, copy between devices or from
+    lists of numbers.
+    """
+
+    FORBIDDEN = frozenset(
+        (
+            *("_local_scalar_dense", "nonzero", "lift_fresh", "lift", "masked_select", "item"),
+            *("is_nonzero", "equal", "linalg_inv_ex", "scalar_tensor"),
+        )
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        boolean = name in ("index", "index_put") and any(
+            isinstance(t, torch.Tensor) and t.dtype == torch.bool for t in tree_leaves(args[1])
+        )
+        device = (kwargs or {}).get("device")
+        if name in self.FORBIDDEN or boolean or (name == "_to_copy" and device is not None):
+            self.found.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_nothing_of_the_host_is_in_the_core(name, monkeypatch):
+    monkeypatch.setattr(native, "library", lambda: None)
+    core = prepare(network_of(small(name)))
+    with inference():
+        arguments = example(core)
+        with HostWatch() as watch:
+            core(*arguments)
+            core(*arguments[:4], False, arguments[5])
+            core(*arguments[:2])
+    assert watch.found == []
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("backend", ["eager", "reference"])
+def test_the_state_stays_where_it_is(name, backend):
+    stream = Stream(network_of(small(name)), backend)
+    for t in range(2):
+        stream.step(seed=t)
+    shapes: list[list] = []
+    addresses: set[int] = set()
+    for t in range(6):
+        stream.step(seed=t)
+        frame = example_frame(stream.variant).plan(stream.state.ages, slot=t % 2)
+        state: State = stream.state.reading(frame)
+        shapes.append([None if x is None else x.shape for x in state])
+        addresses |= {x.data_ptr() for x in state if x is not None}
+    assert all(s == shapes[0] for s in shapes)
+    parts = sum(s is not None for s in shapes[0])
+    assert len(addresses) <= 2 * parts
