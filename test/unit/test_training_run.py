@@ -448,7 +448,7 @@ def test_a_frame_without_augmentation_is_what_the_pipeline_sees():
     assert (ours.permute(0, 3, 1, 2) - images).abs().max() < 1.5 / 57
     trained, seen = (p.tensors("cpu") for p in (frame_plan(VARIANT, frame.cameras), plan))
     # Pose and optics of the cameras, and their motion since the frame before.
-    for name in ("camera", "rays", "origin", "homography", "offset"):
+    for name in ("camera_vector", "rays", "origin", "homography", "offset"):
         torch.testing.assert_close(getattr(trained, name), getattr(seen, name))
 
 
