@@ -10,9 +10,11 @@ import torch
 
 from alocc_ros.datasets.formats import FORMATS
 from alocc_ros.labels import OCC3D, OPENOCC
+from alocc_ros.network.heads import mix_true_match
+from alocc_ros.network.lifting import mix_measured_depth
 from alocc_ros.ops.flow_head import FLOW_BINS
 from alocc_ros.training import losses
-from alocc_ros.training.denoising import mixed_match, occupancy_map, with_true_depth
+from alocc_ros.training.denoising import occupancy_map
 from alocc_ros.training.losses import (
     IGNORED,
     ClassBalance,
@@ -332,12 +334,12 @@ def test_a_batch_where_nothing_moves_costs_nothing_but_has_gradients():
 def test_true_depth_is_mixed_in_where_it_was_measured():
     probability = torch.softmax(torch.randn(1, 5, 1, 2, generator=generator()), 1)
     bins = torch.tensor([[[3, -1]]])
-    mixed = with_true_depth(probability, bins, 0.25)
+    mixed = mix_measured_depth(probability, bins, 0.25)
     expected = 0.75 * probability[0, :, 0, 0]
     expected[3] += 0.25
     torch.testing.assert_close(mixed[0, :, 0, 0], expected)
     assert torch.equal(mixed[0, :, 0, 1], probability[0, :, 0, 1])
-    assert with_true_depth(probability, bins, 0.0) is probability
+    assert torch.equal(mix_measured_depth(probability, bins, 0.0), probability)
 
 
 def test_an_occupancy_map_holds_shares_of_classes():
@@ -348,6 +350,6 @@ def test_an_occupancy_map_holds_shares_of_classes():
 
 def test_matches_are_mixed_before_their_softmax():
     scores = torch.randn(2, 9, generator=generator(), dtype=torch.float64)
-    predicted, true = torch.softmax(scores, 1)
-    mixed = mixed_match(predicted, true, 0.3)
-    torch.testing.assert_close(mixed, torch.softmax(0.7 * scores[0] + 0.3 * scores[1], 0))
+    predicted, true = torch.softmax(scores, 1)[:, None]  # [B = 1, taps] each
+    mixed = mix_true_match(predicted, true, 0.3)
+    torch.testing.assert_close(mixed[0], torch.softmax(0.7 * scores[0] + 0.3 * scores[1], 0))
