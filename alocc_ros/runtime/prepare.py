@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from alocc_ros.network.depth import SqueezeExcite
 from alocc_ros.network.encoder import BEVNeck, VoxelNeck
 from alocc_ros.network.heads import PreparedClassifier, PreparedFlowHead
 from alocc_ros.network.model import Alocc
@@ -71,9 +72,11 @@ def pack_for_cpu(prepared: Alocc, cameras: int = 6) -> Alocc:
 
 
 def shallow_copy(network: Alocc) -> Alocc:
-    """Modules of its own, tensors shared."""
-    tensors = [*network.parameters(), *network.buffers()]
-    return copy.deepcopy(network, {id(t): t for t in tensors})
+    """Modules of its own, tensors shared; what is done to one's gradients is not done to the other."""
+    shared = {id(t): t for t in network.buffers()}
+    for p in network.parameters():
+        shared[id(p)] = nn.Parameter(p.detach(), requires_grad=p.requires_grad)
+    return copy.deepcopy(network, shared)
 
 
 def on_meta(network: Alocc) -> Alocc:
@@ -106,6 +109,8 @@ def _fold(network: Alocc) -> None:
     folded: dict[nn.Module, FoldedConv] = {}
     for parent in list(network.modules()):
         children = list(parent.named_children())
+        if isinstance(parent, SqueezeExcite):
+            continue  # nothing to fold, and a pixel a camera is nothing to pack for
         for i, (name, child) in enumerate(children):
             if not isinstance(child, (nn.Conv2d, nn.Conv3d)):
                 continue

@@ -31,10 +31,6 @@ def test_the_network_that_is_prepared_stays_as_it_was(name):
     assert all(torch.equal(after[k], before[k]) for k in before)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="both share their Parameters, and requires_grad_(False) of one is that of the other",
-)
 def test_the_network_that_is_prepared_still_wants_its_gradients():
     network = network_of(small("alocc_flow_2d"))
     wanting = [p.requires_grad for p in network.parameters()]
