@@ -65,6 +65,8 @@ def pack_for_cpu(prepared: Alocc, cameras: int = 6) -> Alocc:
     shapes = input_shapes(packed, cameras)
     replaced: dict[FoldedConv, FoldedConv] = {}
     for parent, name, conv, path in _convolutions(packed):
+        if isinstance(parent, SqueezeExcite):
+            continue  # one pixel a camera is nothing to pack for
         if conv not in replaced and path in shapes:
             replaced[conv] = cpu.pack(conv, shapes[path])
         setattr(parent, name, replaced.get(conv, conv))
@@ -72,7 +74,7 @@ def pack_for_cpu(prepared: Alocc, cameras: int = 6) -> Alocc:
 
 
 def shallow_copy(network: Alocc) -> Alocc:
-    """Modules of its own, tensors shared; what is done to one's gradients is not done to the other."""
+    """Modules of its own, values shared; whether one wants gradients is its own affair."""
     shared = {id(t): t for t in network.buffers()}
     for p in network.parameters():
         shared[id(p)] = nn.Parameter(p.detach(), requires_grad=p.requires_grad)
@@ -109,8 +111,6 @@ def _fold(network: Alocc) -> None:
     folded: dict[nn.Module, FoldedConv] = {}
     for parent in list(network.modules()):
         children = list(parent.named_children())
-        if isinstance(parent, SqueezeExcite):
-            continue  # nothing to fold, and a pixel a camera is nothing to pack for
         for i, (name, child) in enumerate(children):
             if not isinstance(child, (nn.Conv2d, nn.Conv3d)):
                 continue
