@@ -100,7 +100,7 @@ class FrameSource:
                 closed = collector.add(self._image(record), record.log_time)
                 yield from filter(None, map(self._assembled, closed))
             yield from filter(None, map(self._assembled, collector.flush()))
-        finally:  # also when nobody wants the rest
+        finally:  # also if the iteration is abandoned
             for statistics in collector.statistics.cameras.values():
                 self.drops.update(statistics.dropped)
 
@@ -191,7 +191,7 @@ class FrameSource:
             self._cameras.add_header(camera, message)
 
     def _check_mounts(self) -> None:
-        """What the assembler would miss in every set is an error, with the way out."""
+        """Extrinsics that would be missing in every set are an error now, with the remedy."""
         preset = self._preset
         for camera in preset.used_cameras:
             if camera in self._rig and self._rig[camera].base_T_camera is not None:

@@ -115,7 +115,7 @@ def process(
         job: what to do.
         source: frame sets of the bag.
         stream: network and memory, at their beginning.
-        on_stage: told before each stage of a frame, and after each frame.
+        on_stage: called before each stage of a frame, and after each frame.
         stopping: asked after each frame; True ends the run, to be resumed.
 
     Raises:

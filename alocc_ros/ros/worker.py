@@ -1,8 +1,8 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
-"""The one thread in which everything slow happens, and the place in front of it.
+"""The worker thread, which runs the network, and the queue of one camera set in front of it.
 
-There is one place. A newer camera set takes it from an older one, so that what comes out is
-never older than the network is slow, and memory never grows.
+A newer camera set replaces an older one that still waits, so that latency is bounded by the
+time of one frame, and memory never grows.
 """
 
 from __future__ import annotations

@@ -97,7 +97,7 @@ class FrameAssembler:
         timeout: float = 0.0,
         check_image: Callable[[CameraImage, Calibration], CameraImage] = unchanged,
     ) -> None:
-        """Asks nobody for anything yet.
+        """Nothing is looked up before the first set.
 
         Args:
             preset: cameras, frames and where extrinsics come from.

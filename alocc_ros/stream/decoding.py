@@ -37,7 +37,7 @@ SUPPORTED_ENCODINGS = (*_RAW_LAYOUTS, "8UC3", "jpeg", "png", "compressed")
 def decode(image: CameraImage, assume_8uc3: str = "bgr8") -> np.ndarray:  # [h, w, 3] uint8 RGB
     """The pixels of a message, red first.
 
-    JPEG and PNG are told apart by their first bytes. Gray becomes three equal channels, alpha
+    JPEG and PNG are distinguished by their first bytes. Gray becomes three equal channels, alpha
     is dropped, CMYK and palettes are converted. An EXIF orientation is ignored: the calibration
     belongs to the pixels as they are stored. Sixteen-bit gray images are refused, as nothing
     says which of their bits matter.
