@@ -116,7 +116,8 @@ def test_jitter_of_eight_milliseconds_never_skips_to_another_frame(
     stamps = [k / rate + jitter[k % 40] for k in range(4 * rate)]
     found = key_frames(KeyframePolicy(), stamps)
     steps = np.diff(found)
-    assert np.all(np.abs(steps - 0.5) < 0.5 / rate + 0.017)
+    # A frame just short of the interval less half the shortest period; the next one, late.
+    assert np.all(np.abs(steps - 0.5) < 0.5 / rate + 0.025)
     if rate in (2, 10, 12):
         assert found == stamps[:: rate // 2]
 

@@ -32,14 +32,14 @@ def test_a_ray_along_an_axis_ends_behind_the_first_voxel_in_its_way(direction, i
     beyond = np.array(index) + np.sign(direction).astype(int)
     if (beyond >= 0).all() and (beyond < SMALL.shape).all():
         labels[tuple(beyond)] = ROAD
-    hits = rays.cast(labels, EYE, np.array([direction], np.float32), FREE, SMALL)
+    hits = rays.raycast(labels, EYE, np.array([direction], np.float32), FREE, SMALL)
     assert np.unravel_index(hits.voxel[0], SMALL.shape) == index
     assert hits.distance[0] == pytest.approx(metres, abs=1e-5)
     assert hits.take(labels)[0] == CAR
 
 
 def test_a_ray_that_hits_nothing_ends_in_the_last_voxel():
-    hits = rays.cast(empty(), EYE, FORWARD, FREE, SMALL)
+    hits = rays.raycast(empty(), EYE, FORWARD, FREE, SMALL)
     assert np.unravel_index(hits.voxel[0], SMALL.shape) == (19, 8, 3)
     assert hits.distance[0] == pytest.approx(9.5 * 0.4, abs=1e-5)
 
@@ -62,7 +62,7 @@ def test_through_an_edge_a_ray_takes_z_before_y_before_x(direction, order):
         cell["xyz".index(axis)] += direction["xyz".index(axis)]
         labels = empty(metres.shape)
         labels[tuple(cell)] = CAR
-        hits = rays.cast(
+        hits = rays.raycast(
             labels, np.array([[4.5, 4.5, 4.5]]), np.array([direction], float), FREE, metres
         )
         assert np.unravel_index(hits.voxel[0], metres.shape) == tuple(cell)
@@ -70,7 +70,7 @@ def test_through_an_edge_a_ray_takes_z_before_y_before_x(direction, order):
 
 def test_a_ray_that_is_never_in_the_grid_says_so():
     above = np.array([[0.0, 0.0, 9.0]])
-    hits = rays.cast(empty(), above, np.array([[0.0, 0, 1], [0, 0, -1]]), FREE, SMALL)
+    hits = rays.raycast(empty(), above, np.array([[0.0, 0, 1], [0, 0, -1]]), FREE, SMALL)
     assert hits.voxel[0] == -1
     assert hits.distance[0] == np.float32(-0.4)
     assert hits.voxel[1] >= 0, "from above down it does come in"
@@ -100,8 +100,8 @@ def test_the_kernel_equals_its_twin_to_the_last_bit(origins, directions, seed, f
     labels = np.where(rng.random(SMALL.shape) < filled, CAR, FREE).astype(np.uint8)
     origins, directions = np.array(origins), np.array(directions, np.float32)
     start, direction = rays.in_voxels(origins, directions, SMALL)
-    voxel, distance = rays.walk(labels, start, direction, FREE)
-    hits = rays.cast(labels, origins, directions, FREE, SMALL)
+    voxel, distance = rays.raycast_reference(labels, start, direction, FREE)
+    hits = rays.raycast(labels, origins, directions, FREE, SMALL)
     assert np.array_equal(hits.voxel, voxel)
     scaled = distance * np.float32(SMALL.resolution)
     assert hits.distance.tobytes() == scaled.tobytes()
@@ -112,17 +112,19 @@ def test_the_standard_rays_are_equal_on_a_full_sized_grid():
     labels = np.where(rng.random(OCC3D_GRID.shape) < 0.01, CAR, FREE).astype(np.uint8)
     origins = np.array([[0.0, 0.0, 1.8], [-38.9, 38.8, -1.3]])
     directions = rays.ray_directions()[::7]
-    voxel, distance = rays.walk(labels, *rays.in_voxels(origins, directions, OCC3D_GRID), FREE)
-    hits = rays.cast(labels, origins, directions, FREE)
+    voxel, distance = rays.raycast_reference(
+        labels, *rays.in_voxels(origins, directions, OCC3D_GRID), FREE
+    )
+    hits = rays.raycast(labels, origins, directions, FREE)
     assert np.array_equal(hits.voxel, voxel)
     assert np.array_equal(hits.distance, distance * np.float32(0.4))
 
 
 def test_without_a_compiler_the_twin_takes_over(monkeypatch):
     labels, directions = wall(15), rays.ray_directions()[::50]
-    before = rays.cast(labels, EYE, directions, FREE, SMALL)
+    before = rays.raycast(labels, EYE, directions, FREE, SMALL)
     monkeypatch.setattr(native, "library", lambda: None)
-    after = rays.cast(labels, EYE, directions, FREE, SMALL)
+    after = rays.raycast(labels, EYE, directions, FREE, SMALL)
     assert before.distance.tobytes() == after.distance.tobytes()
     assert before.voxel.tobytes() == after.voxel.tobytes()
 
@@ -178,7 +180,7 @@ def test_rays_hit_what_geometry_says():
         origin = rng.uniform(-0.9, 0.9, 3)
         directions = rng.normal(size=(40, 3))
         directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-        hits = rays.cast(labels, origin[None], directions, FREE, SMALL)
+        hits = rays.raycast(labels, origin[None], directions, FREE, SMALL)
         for ray, direction in enumerate(directions):
             box = first_box(labels, origin, direction)
             if box is None:
@@ -203,7 +205,7 @@ def test_rays_hit_what_geometry_says():
 )
 def test_rays_that_make_no_sense_are_refused(origins, directions, message):
     with pytest.raises(MetricError, match=message):
-        rays.cast(empty(), origins, directions, FREE, SMALL)
+        rays.raycast(empty(), origins, directions, FREE, SMALL)
 
 
 def drive(count: int, step: float) -> tuple[np.ndarray, np.ndarray]:

@@ -441,7 +441,7 @@ def test_a_frame_without_augmentation_is_what_the_pipeline_sees():
         sample = source.read(index).frame
         images = torch.from_numpy(pipeline.preprocessor(sample))
         decision = pipeline.keyframes.plan(sample)
-        plan = plan_frame(sample, decision, VARIANT, np.eye(4), pipeline.state.ages)
+        plan = plan_frame(sample, decision, VARIANT, pipeline.state.ages)
         pipeline.step(sample)
     ours = (frame.images.flip(-1).float() - torch.tensor(RECORD.mean)) / torch.tensor(RECORD.std)
     # Pillow may resize rows before columns, which rounds differently in between.
