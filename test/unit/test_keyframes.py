@@ -311,7 +311,7 @@ def test_a_frame_that_was_not_run_is_never_looked_at(rate: int) -> None:
         taken = frame(k / rate)
         runs = k % rate > rate // 3 or k % (2 * rate) == 0
         decision = policy.plan(taken)
-        plan = plan_frame(taken, decision, ALOCC_TINY, eye, ages)
+        plan = plan_frame(taken, decision, ALOCC_TINY, ages)
         if not plan.first:
             assert decision.keyframe.ran and decision.reference.ran
             assert plan.reference == decision.reference.slot
