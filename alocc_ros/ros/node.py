@@ -41,7 +41,6 @@ from alocc_ros.ros.worker import Worker
 from alocc_ros.stream.assembler import FrameAssembler
 from alocc_ros.stream.preset import Preset, load_preset
 from alocc_ros.stream.rig import RigCamera, load_rig
-from alocc_ros.types import FrameSet, Occupancy
 
 # Service under ~/, type, effect; the documentation is made of it.
 SERVICES = (
@@ -191,12 +190,12 @@ class AloccNode(LifecycleNode):
         )
         outputs = configured.outputs
 
-        def publish(frame: FrameSet, occupancy: Occupancy) -> None:
-            outputs.base_T_grid = frame.base_T_grid
-            outputs.publish(frame, occupancy)
-
         worker = Worker(
-            pipeline, assembler.assemble, publish, now=self._now, report_error=self._report_error
+            pipeline,
+            assembler.assemble,
+            outputs.publish,
+            now=self._now,
+            report_error=self._report_error,
         )
         outputs.cameras = inputs.cameras
         inputs.collector.registerCallback(worker.submit)

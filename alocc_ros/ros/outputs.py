@@ -38,7 +38,6 @@ class Outputs:
 
     Attributes:
         cameras: name their frames, for the overlays; to be set before the first result.
-        base_T_grid: [4, 4], where the grid's frame is on the vehicle; None: it is the base.
     """
 
     def __init__(
@@ -56,7 +55,6 @@ class Outputs:
                     message_class(output.type), f"~/{name}", qos
                 )
         self.cameras: Mapping[str, Camera] = {}
-        self.base_T_grid: np.ndarray | None = None
         self._last_view: float | None = None
         self._clear_markers = True
         self._overlays = Overlays(self._publish_overlay, node.get_logger().error)
@@ -116,7 +114,7 @@ class Outputs:
     def _draw_overlays(self, frame: FrameSet, occupancy: Occupancy) -> None:
         cameras = [c for c in frame.images if self.has_subscribers(f"overlay/{c}")]
         if cameras:
-            self._overlays.submit(frame, occupancy, self.base_T_grid, cameras)
+            self._overlays.submit(frame, occupancy, frame.base_T_grid, cameras)
 
     def _publish_overlay(self, frame: FrameSet, camera: str, pixels: np.ndarray) -> None:
         stamp, tf_frame = frame.images[camera].stamp, self.cameras[camera].frame

@@ -304,7 +304,7 @@ def test_what_is_kept_says_where_it_is_and_whether_it_was_run() -> None:
 @pytest.mark.parametrize("rate", [2, 10, 12, 30])
 def test_a_frame_that_was_not_run_is_never_looked_at(rate: int) -> None:
     """Of an interrupted job the first frames are only counted (bags/job.py)."""
-    policy, eye = KeyframePolicy(), np.eye(4)
+    policy = KeyframePolicy()
     ages = torch.zeros(1, ALOCC_TINY.history)
     ran: dict[int, int] = {}  # slot to the stamp of the last frame that was run and wrote there
     for k in range(6 * rate):
