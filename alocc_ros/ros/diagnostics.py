@@ -55,6 +55,7 @@ KEYS = (
     ("network", "STAGE_pNN_ms", "time by stage, see below"),
     ("network", "reset: REASON", "how often the memory was thrown away"),
     ("network", "device_memory_mb", "held on the GPU; on a CPU there is none"),
+    ("callbacks", "failed: ERROR", "exceptions in callbacks, by topic and kind of error"),
 )
 
 _OK, _WARN, _ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
@@ -108,6 +109,7 @@ class Diagnostics:
         self._before: dict[str, CameraStatistics] = {}
         self._lost: dict[str, int] = {}
         self._processed, self._time = 0, now
+        self._failures = 0
 
     def statuses(
         self,
@@ -117,10 +119,11 @@ class Diagnostics:
         collector: CollectorStatistics,
         worker: WorkerStatistics,
         problems: list[str],
+        failures: Mapping[str, int],
         device_memory: int,
         now: float,
     ) -> list[DiagnosticStatus]:
-        """One status a camera, one of the sets, one of the network.
+        """One status a camera, one of the sets, one of the network, one of failed callbacks.
 
         Args:
             cameras: by name.
@@ -128,6 +131,7 @@ class Diagnostics:
             collector: what came in.
             worker: what became of it.
             problems: publishers that cannot be received.
+            failures: of callbacks, by callback and kind of error.
             device_memory: bytes.
             now: s.
         """
@@ -140,13 +144,18 @@ class Diagnostics:
             out.append(self._camera(camera, states[name], collector.cameras[name], now))
         out.append(self._sets(states, collector, worker, problems))
         out.append(self._network(worker, device_memory, now))
+        out.append(self._callbacks(failures))
         self._before = dict(collector.cameras)
         self._processed, self._time = worker.processed, now
         return out
 
-    def inactive(self, state: str) -> list[DiagnosticStatus]:
-        """While the node is not active."""
-        return [self._status("node", _WARN, f"not active: {state}", {})]
+    def inactive(
+        self, state: str, defect: str, failures: Mapping[str, int]
+    ) -> list[DiagnosticStatus]:
+        """While the node is not active; ``defect``: why it was stopped, or ""."""
+        level = _ERROR if defect else _WARN
+        text = f"not active: {state}; {defect}" if defect else f"not active: {state}"
+        return [self._status("node", level, text, {}), self._callbacks(failures)]
 
     def _state(
         self, camera: Camera, statistics: CameraStatistics, rejection: str, now: float
@@ -258,6 +267,15 @@ class Diagnostics:
         if worker.processed == 0:
             return self._status("network", _WARN, "no result yet", values)
         return self._status("network", _OK, f"{rate:.1f} Hz", values)
+
+    def _callbacks(self, failures: Mapping[str, int]) -> DiagnosticStatus:
+        """An error for as long as failures are new."""
+        total, before = sum(failures.values()), self._failures
+        self._failures = total
+        values = {f"failed: {what}": n for what, n in sorted(failures.items())}
+        if total > before:
+            return self._status("callbacks", _ERROR, f"{total - before} failed", values)
+        return self._status("callbacks", _OK, "none failed since the last report", values)
 
     def _status(
         self, part: str, level: bytes, text: str, values: Mapping[str, object]

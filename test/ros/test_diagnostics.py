@@ -62,6 +62,7 @@ def test_a_camera_whose_images_get_lost_is_named_with_the_remedy(node):
         collector=inputs.collector.statistics,
         worker=NOTHING,
         problems=[],
+        failures={},
         device_memory=0,
         now=1.0,
     )
@@ -115,6 +116,7 @@ def test_every_value_is_documented_and_every_documented_one_is_told(node):
         collector=inputs.collector.statistics,
         worker=worker,
         problems=[],
+        failures={"/clock: ValueError": 1},
         device_memory=1,
         now=1.0,
     )
