@@ -214,6 +214,8 @@ class Diagnostics:
                 f"{lost} images" if share < _SHARE else f"about {100 * share:.0f} % of the images"
             )
             level, text = max(level, _WARN), f"{text}; {many} do not arrive: {_LOSS_HINT}"
+        if camera.image.doubled:
+            level, text = max(level, _WARN), f"{text}; {camera.image.doubled}"
         return self._status(f"camera {camera.name}", level, text, values)
 
     def _sets(
