@@ -24,7 +24,7 @@ from alocc_ros.datasets.samples import CameraSample, Dataset, LidarSample, Sampl
 from alocc_ros.datasets.splits import read_splits
 from alocc_ros.datasets.tables import OnProgress, nothing
 from alocc_ros.errors import DataError
-from alocc_ros.files import whole_file
+from alocc_ros.files import below, whole_file
 from alocc_ros.geometry import inverse, quaternion_xyzw
 from alocc_ros.types import CAMERAS, Calibration
 
@@ -145,7 +145,7 @@ class _Entries:
         for folder in ("samples/", "sweeps/"):
             at = _text(path).rfind(folder)
             if at >= 0:
-                return self._root / path[at:]
+                return below(self._root, path[at:])
         raise ValueError(f"{path} is neither in samples/ nor in sweeps/")
 
 
