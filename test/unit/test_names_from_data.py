@@ -20,7 +20,7 @@ from alocc_ros.datasets.truth import truth_files
 from alocc_ros.errors import DataError
 from alocc_ros.files import below, component
 
-HOSTILE = ["../..", "..", "/tmp/x", "a/../../b", "a\0b", "x" * 5000, "", "\\..\\x"]
+HOSTILE = ["../..", "..", "/ABSOLUTE", "a/../../b", "a\0b", "x" * 5000, "", "\\..\\x"]
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_a_file_below_a_folder_is_below_it(name):
 
 @pytest.mark.parametrize("name", HOSTILE, ids=range(len(HOSTILE)))
 def test_convert_writes_nothing_outside_of_its_folder(root, tmp_path, name):
-    change(root, "scene", name=name)
+    change(root, "scene", name=name.replace("/ABSOLUTE", str(tmp_path / "absolute")))
     out = tmp_path / "out" / "deep" / "er"
     before = {p for p in tmp_path.rglob("*") if "out" not in p.parts}
     arguments = ["convert", "nuscenes", str(root), "--scene", "all", "-o", str(out)]
@@ -66,7 +66,6 @@ def test_convert_writes_nothing_outside_of_its_folder(root, tmp_path, name):
     written = {p for p in tmp_path.rglob("*") if p.is_file()} - before
     assert written
     assert all(path.parent == out for path in written)
-    assert not Path("/tmp/x.mcap").exists()
 
 
 @pytest.mark.parametrize("name", ["../secret.jpg", "/etc/passwd", "samples/../../secret.jpg"])
