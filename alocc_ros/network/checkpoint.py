@@ -13,6 +13,7 @@ import pickle
 import re
 import tarfile
 import warnings
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -221,18 +222,31 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _read_pickle(path: Path, head: bytes) -> Any:
+    if not head.startswith((b"PK", b"\x80")):
+        raise CheckpointError(f"{path.name}: not a checkpoint (it begins with {head!r})")
+    with torch.serialization.safe_globals(_DISCARDED):
+        return read_torch_file(path)
+
+
+def read_torch_file(path: Path) -> Any:
+    """What ``torch.save`` has written, on the CPU; nothing in it is run.
+
+    Raises:
+        CheckpointError: torch is too old to do that safely, or the file is damaged, holds code,
+            or would take more memory than it is long.
+    """
     version = tuple(int(n) for n in re.findall(r"\d+", torch.__version__)[:2])
     if version < _SAFE_TORCH:
         raise CheckpointError(
             f"{path.name}: torch {torch.__version__} cannot read .pth files safely; "
             "update torch to 2.10 or newer, or use a .safetensors file"
         )
-    if not head.startswith((b"PK", b"\x80")):
-        raise CheckpointError(f"{path.name}: not a checkpoint (it begins with {head!r})")
     try:
         if tarfile.is_tarfile(path):  # torch before 0.1; the way in of CVE-2025-32434
             raise CheckpointError(f"{path.name}: an archive, not a checkpoint")
-        with torch.serialization.safe_globals(_DISCARDED), warnings.catch_warnings():
+        if zipfile.is_zipfile(path):
+            _check_archive(path)
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle protocols: no user can act on it
             return torch.load(path, map_location="cpu", weights_only=True)
     except CheckpointError:
@@ -249,6 +263,25 @@ def _read_pickle(path: Path, head: bytes) -> Any:
         ) from error
     except Exception as error:  # damaged bytes lead anywhere inside torch
         raise CheckpointError(f"{path.name}: damaged checkpoint ({_line(error)})") from error
+
+
+def _check_archive(path: Path) -> None:
+    """Compares the checksums inside, which torch's own reader passes over.
+
+    Raises:
+        CheckpointError: a part of the file has changed since it was written.
+    """
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            with archive.open(member) as stream:
+                try:
+                    while stream.read(1 << 20):
+                        pass
+                except zipfile.BadZipFile as error:  # of the checksum, at the end
+                    raise CheckpointError(
+                        f"{path.name}: damaged: the checksum of {member.filename} is wrong; "
+                        "get the file again"
+                    ) from error
 
 
 def _weights_in(content: Any, where: str) -> dict[str, Tensor]:
