@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import os
 import re
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -65,3 +66,22 @@ def below(root: Path, name: str) -> Path:
     if path.is_absolute() or ".." in path.parts or "\0" in name or not path.parts:
         raise ValueError(f"{name!r} is not below {root}")
     return root / path
+
+
+_SPARE = 256 << 20  # bytes that an archive may become beyond what its own length explains
+
+
+def check_unpacked(path: Path) -> None:
+    """Refuses an archive (ZIP, NPZ) that would become much longer than it is.
+
+    Raises:
+        ValueError: with how long; damage, too, is a ``zipfile.BadZipFile``.
+        OSError: it cannot be read.
+    """
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(member.file_size for member in archive.infolist())
+    most = 4 * path.stat().st_size + _SPARE
+    if unpacked > most:
+        raise ValueError(
+            f"it would become {unpacked / 1e6:.0f} MB; at most {most / 1e6:.0f} MB are read"
+        )

@@ -55,6 +55,8 @@ _GRID_KEYS = ("view_transformer.dx", "view_transformer.bx", "view_transformer.nx
 # Only used by a training loss: without it inference is the same.
 _TRAINING_ONLY = "alocc_head.mask_embed2."
 _COUNTER = "num_batches_tracked"
+# Names and shapes of the tensors, about 100 bytes each, and what training leaves beside them.
+_LONGEST_PICKLE = 32 << 20
 
 
 @dataclass(frozen=True)
@@ -266,13 +268,24 @@ def read_torch_file(path: Path) -> Any:
 
 
 def _check_archive(path: Path) -> None:
-    """Compares the checksums inside, which torch's own reader passes over.
+    """Compares the checksums inside, which torch's own reader passes over, and lengths.
 
     Raises:
-        CheckpointError: a part of the file has changed since it was written.
+        CheckpointError: a part of the file has changed since it was written, or would become
+            longer than it is.
     """
     with zipfile.ZipFile(path) as archive:
-        for member in archive.infolist():
+        members = archive.infolist()
+        if any(m.compress_type != zipfile.ZIP_STORED for m in members):
+            raise CheckpointError(f"{path.name}: refused, it is compressed, as torch never does")
+        if sum(m.file_size for m in members) > path.stat().st_size:
+            raise CheckpointError(f"{path.name}: refused, its parts overlap")
+        for member in members:
+            if member.filename.endswith("data.pkl") and member.file_size > _LONGEST_PICKLE:
+                raise CheckpointError(
+                    f"{path.name}: refused, it has {member.file_size / 1e6:.0f} MB beside its "
+                    f"tensors; at most {_LONGEST_PICKLE / 1e6:.0f} MB are read"
+                )
             with archive.open(member) as stream:
                 try:
                     while stream.read(1 << 20):
@@ -303,7 +316,10 @@ def _weights_in(content: Any, where: str) -> dict[str, Tensor]:
 
 def _is_plain(tensor: Tensor) -> bool:
     strided = tensor.layout is torch.strided and not tensor.is_nested
-    return strided and tensor.device.type == "cpu" and not tensor.is_quantized
+    if not strided or tensor.device.type != "cpu" or tensor.is_quantized:
+        return False
+    # A few bytes can pose as terabytes by strides of zero.
+    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
 
 
 def _without_prefix(weights: dict[str, Tensor]) -> dict[str, Tensor]:
