@@ -188,6 +188,26 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def verified_sha256(path: Path, record: ModelRecord) -> str:
+    """The digest of a model's weights, which is that of its record if that has one.
+
+    Raises:
+        ModelError: the file is not the one that the record is about.
+    """
+    digest = sha256(path)
+    if record.sha256 in (None, digest):
+        return digest
+    if record.repository is None:
+        remedy = "install the package anew to get it back"
+    else:
+        remedy = f"delete it and fetch it with `alocc models fetch {record.name}`"
+    raise ModelError(
+        f"{path} is damaged, or not the file of {record.name}: its SHA-256 is {digest}, the record "
+        f"says {record.sha256}; {remedy}. Weights of your own need a name of their own, and "
+        "their network by --variant"
+    )
+
+
 def _records_of_digest(path: Path, records: Mapping[str, ModelRecord]) -> list[ModelRecord]:
     known = [r for r in records.values() if r.sha256]
     if not known or not path.is_file():

@@ -220,7 +220,7 @@ def _process_frame(
         for folder in filter(None, (job.npz, job.overlay)):
             folder.mkdir(parents=True, exist_ok=True)
         if job.npz is not None:
-            save_npz(job.npz / f"{name}.npz", occupancy)
+            save_npz(job.npz / f"{name}.npz", occupancy, job.provenance.weights)
         if job.overlay is not None:
             _save_overlay(job, job.overlay / f"{name}.png", frame, occupancy)
     except OSError as error:

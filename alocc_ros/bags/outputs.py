@@ -108,12 +108,13 @@ def _input_images(frame: FrameSet, provenance: Provenance) -> Iterator[Entry]:
         yield topic.rsplit("/", 1)[0] + "/camera_info", source.stamp, info
 
 
-def save_npz(path: Path, occupancy: Occupancy) -> None:
+def save_npz(path: Path, occupancy: Occupancy, weights: str = "") -> None:
     """One frame as a compressed NPZ, whole or not at all.
 
     Holds ``labels`` [X, Y, Z], ``flow`` [X, Y, Z, 2] if there is any, the lattice
     (``lower`` m, ``resolution`` m, ``frame_id``), ``stamp`` (ns), ``map_T_base`` [4, 4],
-    ``class_names``, and why the frame is worse than it could be.
+    ``class_names``, and why the frame is worse than it could be; ``weights`` as in
+    ``Provenance``, if they are told.
     """
     arrays_of = {
         "labels": occupancy.labels,
@@ -127,6 +128,8 @@ def save_npz(path: Path, occupancy: Occupancy) -> None:
         "reset": np.array(occupancy.reset),
         "random_weights": np.array(occupancy.random_weights),
     }
+    if weights:
+        arrays_of["weights"] = np.array(weights)
     if occupancy.flow is not None:
         arrays_of["flow"] = occupancy.flow
     if occupancy.confidence is not None:

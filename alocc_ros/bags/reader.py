@@ -22,7 +22,7 @@ from mcap.stream_reader import StreamReader, breakup_chunk
 from rosbags.rosbag2 import Reader
 
 from alocc_ros import messages
-from alocc_ros.bags import cdr
+from alocc_ros.bags import cdr, limits
 from alocc_ros.errors import AloccError, BagError
 from alocc_ros.outputs import OUTPUTS
 
@@ -214,9 +214,14 @@ class _Indexed:
     """A whole bag, read by ``rosbags``."""
 
     def __init__(self, path: Path) -> None:
+        files = path.glob("*.mcap") if path.is_dir() else [path]
         try:
+            for file in files:
+                limits.check_mcap(file)
             self._reader = Reader(path)
             self._reader.open()
+        except AloccError:
+            raise
         except Exception as error:  # the library trips over damage in many ways
             raise BagError(f"bag {path} cannot be opened: {_reason(error)}") from error
         # rosbags takes an MCAP's profile on trust; the messages may still be anything.
@@ -254,6 +259,7 @@ class _Scanned:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        limits.check_mcap(path)
         self._file: BinaryIO = path.open("rb")
         self._channels: dict[int, Channel] = {}
         self._schemas: dict[int, Schema] = {}

@@ -21,6 +21,7 @@ from alocc_ros import messages
 from alocc_ros.arrays import POINT_DTYPE, point_fields
 from alocc_ros.bags.reader import STRING_TYPE, TF_TYPE, Bag
 from alocc_ros.errors import BagError, PoseError, StampError
+from alocc_ros.files import check_unpacked
 from alocc_ros.geometry import check_rigid
 from alocc_ros.grid import VoxelGrid
 from alocc_ros.labels import CLASS_LISTS, ClassList
@@ -328,6 +329,7 @@ class _Arrays:
         try:
             if not zipfile.is_zipfile(path):
                 raise BagError(f"{path}: this is no NPZ file")
+            check_unpacked(path)
             self._file = np.load(path, allow_pickle=False)
         except (OSError, ValueError, zipfile.BadZipFile) as error:
             raise BagError(f"{path} cannot be read: {_reason(error)}") from error

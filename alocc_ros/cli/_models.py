@@ -82,8 +82,13 @@ def load_network(
 
     Raises:
         CheckpointError: the file cannot be read safely, or does not fit.
+        ModelError: it is not the file that the record is about.
         DeviceError: no such device.
     """
+    weights = f"RANDOM WEIGHTS (seed {seed})"
+    if weights_file is not None:
+        weights = f"sha256:{records.verified_sha256(weights_file, record)}"
+
     import torch
 
     from alocc_ros.network.checkpoint import load_weights, read_state_dict
@@ -95,13 +100,10 @@ def load_network(
     keep_freed_memory()
     torch.manual_seed(seed)
     network = Alocc(find_variant(record.variant))
-    if weights_file is None:
-        weights = f"RANDOM WEIGHTS (seed {seed})"
-    else:
+    if weights_file is not None:
         try:
             load_weights(network, read_state_dict(weights_file))
         except CheckpointError as error:
             named = str(error).startswith((str(weights_file), weights_file.name))
             raise CheckpointError(str(error) if named else f"{weights_file}: {error}") from error
-        weights = f"sha256:{records.sha256(weights_file)}"
     return network.eval().to(place), weights

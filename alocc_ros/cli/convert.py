@@ -50,11 +50,12 @@ def run(args: argparse.Namespace) -> int:
 
     from alocc_ros.datasets.convert import convert_scene, describe, is_converted
     from alocc_ros.datasets.nuscenes import NuScenes
+    from alocc_ros.files import component
 
     with bars() as on_progress:
         dataset = NuScenes(args.root, args.version, scenes=names, on_progress=on_progress)
         for scene in dataset.scenes:
-            path = args.output if is_file else args.output / f"{scene.name}.mcap"
+            path = args.output if is_file else args.output / f"{component(scene.name)}.mcap"
             about = describe(dataset, scene, args.truth, args.keyframes_only, args.boxes)
             if not is_file and is_converted(path, about):
                 print(f"{path}: is there already")

@@ -119,6 +119,9 @@ def _train(
     if config.spread_classes:
         spread_classes(network)
     if args.weights is not None:
+        for known in records.load_records().values():
+            if known.file == args.weights.name:
+                records.verified_sha256(args.weights, known)
         weights = read_state_dict(args.weights)
         report = load_matching(network, weights, record.channel_order, args.fresh)
         for line in report.lines():

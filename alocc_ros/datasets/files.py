@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from alocc_ros.errors import DataError
+from alocc_ros.files import check_unpacked
 
 # What numpy and zipfile raise on the many ways in which a file can be broken; the last two
 # come of headers that lie about a shape or hold no Python literal.
@@ -34,13 +35,19 @@ def read_npz(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     Raises:
         DataError: the file or an array is not there, or cannot be read.
     """
-    with _explained(path, "an NPZ file"), np.load(path, allow_pickle=False) as archive:
+    with _explained(path, "an NPZ file"), _opened(path) as archive:
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise ValueError("it holds one array without a name")
         if missing := [name for name in names if name not in archive.files]:
             there = ", ".join(archive.files)
             raise ValueError(f"it has no {', '.join(missing)}, only {there or 'nothing'}")
         return {name: archive[name] for name in names}
+
+
+def _opened(path: Path) -> np.lib.npyio.NpzFile | np.ndarray:
+    if zipfile.is_zipfile(path):
+        check_unpacked(path)
+    return np.load(path, allow_pickle=False)
 
 
 def read_npy(path: Path) -> np.ndarray:

@@ -25,6 +25,7 @@ from alocc_ros.datasets.label_files import (
 )
 from alocc_ros.datasets.samples import Sample
 from alocc_ros.errors import DataError
+from alocc_ros.files import component
 from alocc_ros.grid import OCC3D_GRID, OPENOCCUPANCY_GRID, SURROUNDOCC_GRID, VoxelGrid
 from alocc_ros.labels import OCC3D, OPENOCC, ClassList
 from alocc_ros.metrics.voxels import WITHOUT_OTHERS, SurroundOccReference, VoxelScores
@@ -98,7 +99,7 @@ class LabelFormat:
 
 
 def _of_token(folder: str, sample: Sample) -> Path:
-    return Path(folder, sample.scene_name, sample.token, "labels.npz")
+    return Path(folder, component(sample.scene_name), component(sample.token), "labels.npz")
 
 
 def _of_sweep(sample: Sample) -> Path:
@@ -106,8 +107,8 @@ def _of_sweep(sample: Sample) -> Path:
 
 
 def _of_lidar_token(sample: Sample) -> Path:
-    scene = f"scene_{sample.scene_token}"
-    return Path("nuScenes-Occupancy-v0.1", scene, "occupancy", f"{sample.lidar.token}.npy")
+    scene, name = component(f"scene_{sample.scene_token}"), component(sample.lidar.token)
+    return Path("nuScenes-Occupancy-v0.1", scene, "occupancy", f"{name}.npy")
 
 
 # In the order of Occ3D's classes (docs/network.md section T5.1); OpenOcc's are the same voxels

@@ -1,16 +1,12 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
 """``bevdetv2-nuscenes_infos_*.pkl``: the tables of nuScenes joined, one entry a key frame.
 
-A pickle can hold code. This reader builds numbers, texts, lists, dictionaries and arrays of
-numbers, and refuses everything else before anything of it is run.
+A pickle can hold code; ``plain_pickle`` reads it without running any.
 """
 
 from __future__ import annotations
 
-import _codecs
-import io
 import pickle
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,11 +16,12 @@ from PIL import Image
 
 from alocc_ros.datasets.boxes import CLASS_OF_CATEGORY, DETECTION_CLASSES, Box
 from alocc_ros.datasets.nuscenes import NuScenes, pose_matrices
+from alocc_ros.datasets.plain_pickle import read_pickle
 from alocc_ros.datasets.samples import CameraSample, Dataset, LidarSample, Sample, Scene
 from alocc_ros.datasets.splits import read_splits
 from alocc_ros.datasets.tables import OnProgress, nothing
 from alocc_ros.errors import DataError
-from alocc_ros.files import whole_file
+from alocc_ros.files import below, whole_file
 from alocc_ros.geometry import inverse, quaternion_xyzw
 from alocc_ros.types import CAMERAS, Calibration
 
@@ -145,7 +142,7 @@ class _Entries:
         for folder in ("samples/", "sweeps/"):
             at = _text(path).rfind(folder)
             if at >= 0:
-                return self._root / path[at:]
+                return below(self._root, path[at:])
         raise ValueError(f"{path} is neither in samples/ nor in sweeps/")
 
 
@@ -176,83 +173,6 @@ def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{str(value)[:40]!r} is no text")
     return value
-
-
-# --- reading without running -------------------------------------------------------------------
-
-
-class _ForbiddenError(Exception):
-    """The pickle wants something that is neither a number nor a container."""
-
-
-def _no_objects(make: Callable[..., Any]) -> Callable[..., Any]:
-    """``make`` for arrays and scalars of numbers and texts, not of Python objects."""
-
-    def checked(*arguments: Any) -> Any:
-        if any(isinstance(a, np.dtype) and a.hasobject for a in arguments):
-            raise _ForbiddenError("an array of objects")
-        return make(*arguments)
-
-    return checked
-
-
-def _encode(text: str, encoding: str) -> bytes:
-    # How protocols below 3 spell bytes. Other codecs are code too.
-    if encoding != "latin1":
-        raise _ForbiddenError(f"the codec {encoding}")
-    return _codecs.encode(text, encoding)
-
-
-def _allowed() -> dict[tuple[str, str], Any]:
-    allowed = {
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
-        ("collections", "OrderedDict"): OrderedDict,
-        ("_codecs", "encode"): _encode,
-    }
-    for core in ("numpy.core", "numpy._core"):  # numpy 1 and 2
-        array, scalar = np.zeros(1), np.float64(0)
-        allowed |= {
-            (f"{core}.multiarray", "_reconstruct"): array.__reduce__()[0],
-            (f"{core}.multiarray", "scalar"): _no_objects(scalar.__reduce__()[0]),
-            (f"{core}.numeric", "_frombuffer"): _no_objects(array.__reduce_ex__(5)[0]),
-        }
-    return allowed
-
-
-_ALLOWED = _allowed()
-
-
-class _NumbersOnly(pickle._Unpickler):  # type: ignore[name-defined]
-    # The one in Python. The one in C makes a table as long as the largest number that the file
-    # gives to something remembered, up to 64 GB; this one takes 20 s for the 28130 key frames.
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ALLOWED:
-            raise _ForbiddenError(f"{module}.{name}")
-        return _ALLOWED[module, name]
-
-    def persistent_load(self, pid: Any) -> Any:
-        raise _ForbiddenError("something outside of the file")
-
-
-def read_pickle(path: Path) -> Any:
-    """Numbers, texts, containers and arrays out of a pickle; nothing in it is run.
-
-    Raises:
-        DataError: the file is not there, damaged, or holds anything else.
-    """
-    try:
-        return _NumbersOnly(io.BytesIO(path.read_bytes())).load()
-    except _ForbiddenError as error:
-        raise DataError(
-            f"{path} holds {error}, which an info file does not need: it was not opened further, "
-            "and nothing in it was run"
-        ) from error
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
-    except Exception as error:  # broken pickles make the library trip in every possible way
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{path} is damaged, or no pickle: {reason}") from error
 
 
 # --- writing -----------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from alocc_ros.datasets.files import read_bytes, read_npz
 from alocc_ros.datasets.samples import LidarSample
 from alocc_ros.datasets.tables import read_columns
 from alocc_ros.errors import DataError
-from alocc_ros.files import whole_file
+from alocc_ros.files import below, whole_file
 
 CLASSES = 17
 # Which categories become which class; everything else is noise.
@@ -52,7 +52,10 @@ def lidarseg_files(root: Path, version: str) -> dict[str, Path]:
     if not table.is_file():
         raise DataError(f"{table} is not there: nuScenes-lidarseg is a download of its own")
     columns = read_columns(table.parent, "lidarseg", ("sample_data_token", "filename"))
-    return {token: root / name for token, name in columns}
+    try:
+        return {token: below(root, name) for token, name in columns}
+    except ValueError as error:
+        raise DataError(f"{table}: {error}") from error
 
 
 def read_categories(path: Path) -> np.ndarray:  # [P] uint8, 0 to 31

@@ -31,6 +31,7 @@ from alocc_ros.datasets.samples import (
 from alocc_ros.datasets.splits import read_splits
 from alocc_ros.datasets.tables import OnProgress, nothing, read_columns
 from alocc_ros.errors import DataError
+from alocc_ros.files import below
 from alocc_ros.types import CAMERAS, Calibration
 
 # What the tables are read into is offered here too, for who looks at nuScenes and nothing else.
@@ -298,7 +299,11 @@ def _reading(
         raise DataError(f"ego_pose.json of {root} has no {row.pose}, which {row.file} names")
     if row.sensor not in sensors:
         raise DataError(f"calibrated_sensor.json of {root} has no {row.sensor}: see {row.file}")
-    sensor, path, pose = sensors[row.sensor], root / row.file, poses[row.pose]
+    try:
+        path = below(root, row.file)
+    except ValueError as error:
+        raise DataError(f"sample_data.json of {root}: the row {row.token}: {error}") from error
+    sensor, pose = sensors[row.sensor], poses[row.pose]
     key = row.is_key_frame
     if sensor.channel == LIDAR:
         return LidarSample(row.token, row.stamp, path, sensor.base_T_sensor, pose, key)

@@ -51,6 +51,10 @@ def read_table(path: Path, on_progress: OnProgress = nothing) -> Iterator[dict[s
         on_progress(path.name, size, size)
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
+    except RecursionError as error:
+        raise DataError(
+            f"{path} is damaged, or no nuScenes table: it is nested too deep"
+        ) from error
     except ValueError as error:  # undecodable bytes and broken JSON are both of this kind
         raise DataError(f"{path} is damaged, or no nuScenes table: {error}") from error
 

@@ -13,6 +13,7 @@ import pickle
 import re
 import tarfile
 import warnings
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,8 @@ _GRID_KEYS = ("view_transformer.dx", "view_transformer.bx", "view_transformer.nx
 # Only used by a training loss: without it inference is the same.
 _TRAINING_ONLY = "alocc_head.mask_embed2."
 _COUNTER = "num_batches_tracked"
+# Names and shapes of the tensors, about 100 bytes each, and what training leaves beside them.
+_LONGEST_PICKLE = 32 << 20
 
 
 @dataclass(frozen=True)
@@ -221,18 +224,31 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _read_pickle(path: Path, head: bytes) -> Any:
+    if not head.startswith((b"PK", b"\x80")):
+        raise CheckpointError(f"{path.name}: not a checkpoint (it begins with {head!r})")
+    with torch.serialization.safe_globals(_DISCARDED):
+        return read_torch_file(path)
+
+
+def read_torch_file(path: Path) -> Any:
+    """What ``torch.save`` has written, on the CPU; nothing in it is run.
+
+    Raises:
+        CheckpointError: torch is too old to do that safely, or the file is damaged, holds code,
+            or would take more memory than it is long.
+    """
     version = tuple(int(n) for n in re.findall(r"\d+", torch.__version__)[:2])
     if version < _SAFE_TORCH:
         raise CheckpointError(
             f"{path.name}: torch {torch.__version__} cannot read .pth files safely; "
             "update torch to 2.10 or newer, or use a .safetensors file"
         )
-    if not head.startswith((b"PK", b"\x80")):
-        raise CheckpointError(f"{path.name}: not a checkpoint (it begins with {head!r})")
     try:
         if tarfile.is_tarfile(path):  # torch before 0.1; the way in of CVE-2025-32434
             raise CheckpointError(f"{path.name}: an archive, not a checkpoint")
-        with torch.serialization.safe_globals(_DISCARDED), warnings.catch_warnings():
+        if zipfile.is_zipfile(path):
+            _check_archive(path)
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle protocols: no user can act on it
             return torch.load(path, map_location="cpu", weights_only=True)
     except CheckpointError:
@@ -249,6 +265,36 @@ def _read_pickle(path: Path, head: bytes) -> Any:
         ) from error
     except Exception as error:  # damaged bytes lead anywhere inside torch
         raise CheckpointError(f"{path.name}: damaged checkpoint ({_line(error)})") from error
+
+
+def _check_archive(path: Path) -> None:
+    """Compares the checksums inside, which torch's own reader passes over, and lengths.
+
+    Raises:
+        CheckpointError: a part of the file has changed since it was written, or would become
+            longer than it is.
+    """
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        if any(m.compress_type != zipfile.ZIP_STORED for m in members):
+            raise CheckpointError(f"{path.name}: refused, it is compressed, as torch never does")
+        if sum(m.file_size for m in members) > path.stat().st_size:
+            raise CheckpointError(f"{path.name}: refused, its parts overlap")
+        for member in members:
+            if member.filename.endswith("data.pkl") and member.file_size > _LONGEST_PICKLE:
+                raise CheckpointError(
+                    f"{path.name}: refused, it has {member.file_size / 1e6:.0f} MB beside its "
+                    f"tensors; at most {_LONGEST_PICKLE / 1e6:.0f} MB are read"
+                )
+            with archive.open(member) as stream:
+                try:
+                    while stream.read(1 << 20):
+                        pass
+                except zipfile.BadZipFile as error:  # of the checksum, at the end
+                    raise CheckpointError(
+                        f"{path.name}: damaged: the checksum of {member.filename} is wrong; "
+                        "get the file again"
+                    ) from error
 
 
 def _weights_in(content: Any, where: str) -> dict[str, Tensor]:
@@ -270,7 +316,10 @@ def _weights_in(content: Any, where: str) -> dict[str, Tensor]:
 
 def _is_plain(tensor: Tensor) -> bool:
     strided = tensor.layout is torch.strided and not tensor.is_nested
-    return strided and tensor.device.type == "cpu" and not tensor.is_quantized
+    if not strided or tensor.device.type != "cpu" or tensor.is_quantized:
+        return False
+    # A few bytes can pose as terabytes by strides of zero.
+    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
 
 
 def _without_prefix(weights: dict[str, Tensor]) -> dict[str, Tensor]:

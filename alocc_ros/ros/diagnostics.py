@@ -60,6 +60,7 @@ KEYS = (
         "moving voxels that got no flow: too many at once; only if any did",
     ),
     ("network", "device_memory_mb", "held on the GPU; on a CPU there is none"),
+    ("callbacks", "failed: ERROR", "exceptions in callbacks, by topic and kind of error"),
 )
 
 _OK, _WARN, _ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
@@ -113,6 +114,7 @@ class Diagnostics:
         self._before: dict[str, CameraStatistics] = {}
         self._lost: dict[str, int] = {}
         self._processed, self._time = 0, now
+        self._failures = 0
 
     def statuses(
         self,
@@ -122,10 +124,11 @@ class Diagnostics:
         collector: CollectorStatistics,
         worker: WorkerStatistics,
         problems: list[str],
+        failures: Mapping[str, int],
         device_memory: int,
         now: float,
     ) -> list[DiagnosticStatus]:
-        """One status a camera, one of the sets, one of the network.
+        """One status a camera, one of the sets, one of the network, one of failed callbacks.
 
         Args:
             cameras: by name.
@@ -133,6 +136,7 @@ class Diagnostics:
             collector: what came in.
             worker: what became of it.
             problems: publishers that cannot be received.
+            failures: of callbacks, by callback and kind of error.
             device_memory: bytes.
             now: s.
         """
@@ -145,13 +149,18 @@ class Diagnostics:
             out.append(self._camera(camera, states[name], collector.cameras[name], now))
         out.append(self._sets(states, collector, worker, problems))
         out.append(self._network(worker, device_memory, now))
+        out.append(self._callbacks(failures))
         self._before = dict(collector.cameras)
         self._processed, self._time = worker.processed, now
         return out
 
-    def inactive(self, state: str) -> list[DiagnosticStatus]:
-        """While the node is not active."""
-        return [self._status("node", _WARN, f"not active: {state}", {})]
+    def inactive(
+        self, state: str, defect: str, failures: Mapping[str, int]
+    ) -> list[DiagnosticStatus]:
+        """While the node is not active; ``defect``: why it was stopped, or ""."""
+        level = _ERROR if defect else _WARN
+        text = f"not active: {state}; {defect}" if defect else f"not active: {state}"
+        return [self._status("node", level, text, {}), self._callbacks(failures)]
 
     def _state(
         self, camera: Camera, statistics: CameraStatistics, rejection: str, now: float
@@ -210,6 +219,8 @@ class Diagnostics:
                 f"{lost} images" if share < _SHARE else f"about {100 * share:.0f} % of the images"
             )
             level, text = max(level, _WARN), f"{text}; {many} do not arrive: {_LOSS_HINT}"
+        if camera.image.doubled:
+            level, text = max(level, _WARN), f"{text}; {camera.image.doubled}"
         return self._status(f"camera {camera.name}", level, text, values)
 
     def _sets(
@@ -265,6 +276,15 @@ class Diagnostics:
         if worker.processed == 0:
             return self._status("network", _WARN, "no result yet", values)
         return self._status("network", _OK, f"{rate:.1f} Hz", values)
+
+    def _callbacks(self, failures: Mapping[str, int]) -> DiagnosticStatus:
+        """An error for as long as failures are new."""
+        total, before = sum(failures.values()), self._failures
+        self._failures = total
+        values = {f"failed: {what}": n for what, n in sorted(failures.items())}
+        if total > before:
+            return self._status("callbacks", _ERROR, f"{total - before} failed", values)
+        return self._status("callbacks", _OK, "none failed since the last report", values)
 
     def _status(
         self, part: str, level: bytes, text: str, values: Mapping[str, object]

@@ -18,9 +18,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     way = transport.prepare()  # before Fast DDS is loaded
     try:
         import rclpy
-        from rclpy.executors import SingleThreadedExecutor
         from rclpy.signals import SignalHandlerOptions
 
+        from alocc_ros.ros.executor import GuardedExecutor
         from alocc_ros.ros.node import AloccNode
     except ModuleNotFoundError as error:
         print(
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):  # a launch file's Ctrl-C arrives twice
         signal.signal(number, lambda number, _: asked.append(number))
     node = AloccNode()
-    executor = SingleThreadedExecutor()
+    executor = GuardedExecutor(on_failure=node.report_failure, on_limit=node.fail)
     executor.add_node(node)
     try:
         if way.news:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from alocc_ros.errors import ModelError, ParameterError
-from alocc_ros.records import ModelRecord, find, resolve, sha256
+from alocc_ros.records import ModelRecord, find, resolve, verified_sha256
 from alocc_ros.ros.parameters import NodeParameters
 
 if TYPE_CHECKING:
@@ -99,6 +99,8 @@ def load(parameters: NodeParameters) -> Model:
             f"grid_frame must be given: {record.name} sees in the {record.frame} frame"
         )
 
+    digest = verified_sha256(path, record) if path else ""
+
     import torch
 
     from alocc_ros.network.checkpoint import load_weights, read_state_dict
@@ -112,4 +114,4 @@ def load(parameters: NodeParameters) -> Model:
     network = Alocc(find_variant(record.variant))
     if path is not None:
         load_weights(network, read_state_dict(path))
-    return Model(record, sha256(path) if path else "", device, network.eval(), parameters)
+    return Model(record, digest, device, network.eval(), parameters)

@@ -15,6 +15,7 @@ computes and publishes, timers report.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,8 +55,10 @@ _SCAN_PERIOD = 0.5  # s
 _END_TIMEOUT = 3.0
 _CLOCK_PATIENCE = 5.0  # s that the player of a bag may need to start
 _ERROR_LOG_PERIOD = 5.0  # s between two equal kinds of errors in the log
+_RECOVERY_PERIOD = 2.0  # s without a failing callback, after which a failed node starts again
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+ERROR = TransitionCallbackReturn.ERROR
 
 
 @dataclass
@@ -112,6 +115,10 @@ class AloccNode(LifecycleNode):
         self._problems: list[str] = []
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._report_timer: Any = None
+        self._failures: Counter[str] = Counter()
+        self._last_failure = 0.0  # monotonic
+        self._defect = ""  # the callback that took the node to ErrorProcessing
+        self._recovery_timer: Any = None
         answers = {"reset": self._on_reset, "enable": self._on_enable}
         for name, kind, _ in SERVICES:
             self.create_service(kind, f"~/{name}", answers[name])
@@ -127,6 +134,7 @@ class AloccNode(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Checks everything that can be checked, and loads the model."""
         begin = monotonic()
+        self._end_recovery()
         try:
             parameters = self._declared.read()
             preset, rig, model = self._load(parameters)
@@ -211,7 +219,8 @@ class AloccNode(LifecycleNode):
         """Unsubscribes, waits for the worker, and frees the device."""
         self._configured.outputs.clear(self._configured.frame)
         self._stop()
-        return super().on_deactivate(state)
+        done = super().on_deactivate(state)
+        return ERROR if self._defect else done
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Forgets the model."""
@@ -224,10 +233,22 @@ class AloccNode(LifecycleNode):
         self._forget()
         return SUCCESS
 
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """After a defect: unconfigured, and /diagnostics goes on saying why.
+
+        A node that starts by itself also starts again by itself; others are left to whoever
+        manages them.
+        """
+        self._stop()
+        self._forget()
+        self._recovery_timer = self._every(_RECOVERY_PERIOD / 2, self._recover)
+        return SUCCESS
+
     def destroy_node(self) -> None:
         """Ends the worker, whatever the state; does not wait long for it."""
         self._stop(_END_TIMEOUT)
         self._forget()
+        self._end_recovery()
         super().destroy_node()
 
     def _stop(self, *timeout: float) -> None:
@@ -254,6 +275,40 @@ class AloccNode(LifecycleNode):
         self.destroy_timer(self._report_timer)
         configured.outputs.destroy()
 
+    # --- when callbacks fail -------------------------------------------------------------
+
+    def report_failure(self, what: str, story: str) -> None:
+        """Of any callback: counted, logged, in /diagnostics; the node goes on.
+
+        Args:
+            what: callback and kind of error.
+            story: with the traceback.
+        """
+        self._failures[what] += 1
+        self._last_failure = monotonic()
+        self._report_error(f"a callback failed, the node goes on: {story}")
+
+    def fail(self, callback: str) -> None:
+        """What a callback that always fails does to an active node: to ErrorProcessing."""
+        if self._active is None:
+            return
+        self._defect = callback
+        self.get_logger().error(f"the callback of {callback} fails always: the node is stopped")
+        self.trigger_deactivate()
+
+    def _recover(self) -> None:
+        self._report()
+        auto_start = self.get_parameter("auto_start").value is not False
+        if auto_start and monotonic() > self._last_failure + _RECOVERY_PERIOD:
+            self.get_logger().info("no callback has failed since: the node starts again")
+            self.start()
+
+    def _end_recovery(self) -> None:
+        self._defect = ""
+        if self._recovery_timer is not None:
+            self.destroy_timer(self._recovery_timer)
+            self._recovery_timer = None
+
     # --- at work -------------------------------------------------------------------------
 
     def _scan(self) -> None:
@@ -272,7 +327,10 @@ class AloccNode(LifecycleNode):
         message.header.stamp = time(self._now())
         if self._active is None:
             name = self.get_fully_qualified_name()
-            message.status = Diagnostics(name, 0.0, 0.0).inactive("inactive")
+            defect = f"the callback of {self._defect} fails always" if self._defect else ""
+            message.status = Diagnostics(name, 0.0, 0.0).inactive(
+                "inactive" if self._configured else "unconfigured", defect, self._failures
+            )
         else:
             active = self._active
             message.status = active.diagnostics.statuses(
@@ -281,6 +339,7 @@ class AloccNode(LifecycleNode):
                 collector=active.inputs.collector.statistics,
                 worker=active.worker.statistics,
                 problems=self._problems,
+                failures=self._failures,
                 device_memory=self._configured.model.device_memory(),
                 now=monotonic(),
             )

@@ -41,6 +41,7 @@ class Topic:
         name: as configured; remapping has the last word.
         type: of the subscription, such as ``sensor_msgs/msg/Image``; "" while there is none.
         problem: why messages of a publisher cannot come in, naming it; else "".
+        doubled: who publishes, if it is more than one; else "".
         publishers: how many there are.
         received, lost: messages; ``lost`` as far as the middleware noticed, if it is asked.
         last_arrival: of the newest message, on the clock ``time.monotonic``; None before it.
@@ -68,7 +69,7 @@ class Topic:
             count_lost: ask the middleware what it loses, which costs the executor time.
         """
         self.name = name if name.startswith(("/", "~")) else f"/{name}"
-        self.type = self.problem = ""
+        self.type = self.problem = self.doubled = ""
         self.publishers = self.received = self.lost = 0
         self.last_arrival: float | None = None
         self._node, self._types, self._callback = node, dict(types), callback
@@ -87,6 +88,10 @@ class Topic:
         """Looks who publishes; subscribes, or again if the type is another one now."""
         found = self._node.get_publishers_info_by_topic(self.name)
         self.publishers = len(found)
+        self.doubled = ""
+        if len(found) > 1:
+            names = ", ".join(sorted(map(_node_name, found)))
+            self.doubled = f"{len(found)} publish {self.resolved}: {names}"
         problems = qos_problems(self._node, self.name, self._qos)
         usable = [p for p in found if p.topic_type in self._types]
         if usable and self.type not in {p.topic_type for p in usable}:

@@ -21,6 +21,7 @@ QUEUE_FULL = "queue full"
 TIME_JUMP = "queued when time jumped back"
 LEFT_OVER = "left over from before time jumped back"
 RESET = "collector was reset"
+STRAYED = "stamp does not fit the other cameras'"
 
 
 @dataclass(frozen=True)
@@ -67,12 +68,15 @@ class CameraQueue:
         last_before_jump: ns, the newest stamp before the last time jump.
         intervals: ns between the newest stamps.
         suspect: the newest image was out of order; another one in a row is a time jump.
+        strays: images whose stamps do not fit the other cameras', oldest first (``timeline``).
+        stray: the newest image, if it was one of those; None otherwise.
     """
 
     def __init__(self, camera: str, offset: int) -> None:
         self.camera = camera
         self.offset = offset
         self.images: deque[QueuedImage] = deque()
+        self.strays: deque[QueuedImage] = deque()
         self.received = 0
         self.used = 0
         self.dropped: Counter[str] = Counter()
@@ -86,6 +90,12 @@ class CameraQueue:
         self.last_arrival: int | None = None
         self.intervals: deque[int] = deque(maxlen=2)
         self.suspect = False
+        self.stray: QueuedImage | None = None
+
+    @property
+    def last_base(self) -> int | None:
+        """``last_stamp`` minus the offset."""
+        return None if self.last_stamp is None else self.last_stamp - self.offset
 
     @property
     def period(self) -> int | None:
@@ -105,8 +115,9 @@ class CameraQueue:
 
     def drop_all(self, reason: str) -> None:
         """Empties the queue and counts its images."""
-        self.drop(reason, len(self.images))
+        self.drop(reason, len(self.images) + len(self.strays))
         self.images.clear()
+        self.strays.clear()
 
     def observe(self, stamp: int, now_ns: int) -> None:
         """Takes note of a newer stamp."""
@@ -115,6 +126,7 @@ class CameraQueue:
         self.last_stamp = stamp
         self.last_arrival = now_ns
         self.suspect = False
+        self.stray = None
 
     @property
     def statistics(self) -> CameraStatistics:
@@ -122,7 +134,7 @@ class CameraQueue:
         return CameraStatistics(
             received=self.received,
             used=self.used,
-            queued=len(self.images),
+            queued=len(self.images) + len(self.strays),
             dropped=dict(self.dropped),
             last_stamp=self.last_stamp,
             last_arrival=self.last_arrival,

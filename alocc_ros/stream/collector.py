@@ -19,6 +19,9 @@ of ``cameras`` whose oldest image has waited ``timeout_ns`` stands in for it; on
 counts as silent, the first camera that is not silent stands in without that wait. The anchor
 takes over again with its first image.
 
+A camera whose stamps do not fit the others' loses its own images and nobody else's; while it
+does so it is not waited for, and if it is the anchor, another one stands in (``timeline``).
+
 Each image is used at most once, sets come out with strictly growing stamps, and whatever
 enters is accounted for: received = used + dropped + queued, drops by reason.
 
@@ -28,7 +31,7 @@ time, simulated time, log time of a bag), drives timeouts. They are never compar
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -40,6 +43,7 @@ from alocc_ros.stream.camera_queue import (
     OUT_OF_ORDER,
     QUEUE_FULL,
     RESET,
+    STRAYED,
     TIME_JUMP,
     TOO_LATE,
     UNMATCHED,
@@ -49,6 +53,7 @@ from alocc_ros.stream.camera_queue import (
     QueuedImage,
 )
 from alocc_ros.stream.collector_config import CollectorConfig
+from alocc_ros.stream.timeline import Timeline
 from alocc_ros.types import CameraImage, CameraSet
 
 
@@ -86,6 +91,7 @@ class FrameCollector:
             for name in self.config.cameras
         }
         self._anchor = self._queues[self.config.anchor]
+        self._timeline = Timeline(self.config, self._anchor, self._queues.values())
         self._complete = self._partial = self._incomplete = self._time_jumps = 0
         self._last_spread = 0
         self._forget()
@@ -111,18 +117,28 @@ class FrameCollector:
             self._begin = now_ns
         self._last_arrival = now_ns
         queue.received += 1
+        waiting = QueuedImage(image.stamp - queue.offset, now_ns, image)
         reason = self._reason_to_drop(queue, image.stamp, now_ns)
         if reason:
             queue.drop(reason)
+        elif self._timeline.fits(queue, waiting, now_ns):
+            self._enter(queue, waiting)
         else:
-            queue.images.append(QueuedImage(image.stamp - queue.offset, now_ns, image))
-            if len(queue.images) > self.config.max_queue:
-                queue.drop_oldest(QUEUE_FULL)
+            self._timeline.stray(queue, waiting)
+            if departed := self._timeline.departed(now_ns, queue):
+                self._follow(departed, now_ns)
+        if self._timeline.has_strays:
+            for strayed, late in self._timeline.catch_up(now_ns):
+                self._enter(strayed, late)
+        self._trim(queue)
         return self._collect(now_ns)
 
     def poll(self, now_ns: int) -> list[CameraSet]:
         """The sets whose timeout has passed; call it from a timer while no image comes."""
         self._set_clock(now_ns)
+        if self._timeline.has_strays:
+            for strayed, late in self._timeline.catch_up(now_ns):
+                self._enter(strayed, late)
         return self._collect(now_ns)
 
     def flush(self) -> list[CameraSet]:
@@ -155,7 +171,7 @@ class FrameCollector:
     # What may enter ---------------------------------------------------------------------
 
     def _reason_to_drop(self, queue: CameraQueue, stamp: int, now_ns: int) -> str:
-        """Why the image may not enter the queue, or "". Notices time jumps."""
+        """Why the image is of no use whatever the other cameras say, or ""."""
         if stamp <= 0:
             return ZERO_STAMP
         if self._is_left_over(queue, stamp, now_ns):
@@ -166,13 +182,39 @@ class FrameCollector:
             if queue.last_stamp - stamp <= self.config.time_jump_ns and not queue.suspect:
                 queue.suspect = True
                 return OUT_OF_ORDER
-            self._jump(now_ns)
-        queue.observe(stamp, now_ns)
+        return ""
+
+    def _enter(self, queue: CameraQueue, waiting: QueuedImage) -> None:
+        """An image whose stamp can be believed."""
+        stamp = waiting.image.stamp
+        queue.observe(stamp, waiting.arrival)
         if self._newest is None or stamp > self._newest:
             self._newest = stamp
-        if self._last_base is not None and stamp - queue.offset <= self._last_base:
-            return TOO_LATE
-        return ""
+        if self._last_base is not None and waiting.base <= self._last_base:
+            queue.drop(TOO_LATE)
+        else:
+            queue.images.append(waiting)
+
+    def _follow(self, departed: Sequence[CameraQueue], now_ns: int) -> None:
+        """Most cameras have gone to another time, and the rig goes with them."""
+        strays = {q.camera: [w for w in q.strays if w.base <= q.stray.base] for q in departed}
+        first = min(q.stray.base for q in departed)
+        goes_back = any(q.last_base is not None and q.stray.base <= q.last_base for q in departed)
+        for queue in departed:
+            queue.drop(STRAYED, len(queue.strays) - len(strays[queue.camera]))
+            queue.strays.clear()
+        if goes_back or (self._last_base is not None and first <= self._last_base):
+            self._jump(now_ns)
+        for queue in departed:
+            for waiting in strays[queue.camera]:
+                if queue.last_base is None or waiting.base > queue.last_base:
+                    self._enter(queue, waiting)
+                else:
+                    queue.drop(STRAYED)
+
+    def _trim(self, queue: CameraQueue) -> None:
+        while len(queue.images) + len(queue.strays) > self.config.max_queue:
+            queue.drop_oldest(QUEUE_FULL)
 
     def _is_left_over(self, queue: CameraQueue, stamp: int, now_ns: int) -> bool:
         """Whether this image was still under way when another camera's stamps went back.
@@ -238,7 +280,7 @@ class FrameCollector:
         if self._begins_a_set(self._anchor):
             return self._anchor
         overdue = now_ns - self._since(self._anchor) - (self._anchor.period or 0)
-        if overdue < self.config.timeout_ns and not flush:
+        if overdue < self.config.timeout_ns and not (flush or self._anchor.stray):
             return None
         others = [q for q in self._queues.values() if q is not self._anchor]
         if self._is_silent(self._anchor, now_ns):
@@ -273,7 +315,9 @@ class FrameCollector:
         return max(self._begin, queue.last_arrival or self._begin)
 
     def _is_silent(self, queue: CameraQueue, now_ns: int) -> bool:
-        return now_ns - self._since(queue) > self.config.silent_after_ns
+        """Whether nothing usable is to be expected of a camera now."""
+        silent = now_ns - self._since(queue) > self.config.silent_after_ns
+        return silent or queue.stray is not None
 
     def _prune(self, queue: CameraQueue, base: int) -> None:
         """Leaves at the head the last image up to ``base``; later sets want no older one.
@@ -357,6 +401,9 @@ class FrameCollector:
         return closed
 
     def _why_missing(self, queue: CameraQueue, base: int) -> str:
+        if queue.stray is not None:
+            away = (queue.stray.base - base) / 1e9
+            return f"stamps {abs(away):.2f} s {'ahead of' if away > 0 else 'behind'} the others"
         if queue.last_stamp is None:
             if queue.last_drop == ZERO_STAMP:
                 return f"no usable image: {ZERO_STAMP}"

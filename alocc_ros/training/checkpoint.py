@@ -21,6 +21,7 @@ import torch
 
 from alocc_ros.distributed import World, barrier
 from alocc_ros.errors import CheckpointError
+from alocc_ros.network.checkpoint import read_torch_file
 from alocc_ros.training.forward import SlotMemory
 
 _STATE = "state.pt"
@@ -113,10 +114,10 @@ def _write(path: Path, value: Any) -> None:
 
 def _read(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged bytes lead anywhere inside torch
+        return read_torch_file(path)
+    except CheckpointError as error:
         raise CheckpointError(
-            f"{path}: not a whole part of a checkpoint ({type(error).__name__}); "
+            f"{path}: not a whole part of a checkpoint ({error}); "
             "delete that checkpoint to go on from the one before"
         ) from error
 

@@ -13,6 +13,7 @@ pytest.importorskip("rclpy", reason="ROS is not installed (make setup)")
 pytest.importorskip("alocc_ros.msg", reason="alocc_ros/msg is not built (make setup)")
 
 from diagnostic_msgs.msg import DiagnosticStatus  # noqa: E402
+from rclpy.node import Node  # noqa: E402
 from sensor_msgs.msg import CompressedImage  # noqa: E402
 from spinning import spin_until  # noqa: E402
 
@@ -62,6 +63,7 @@ def test_a_camera_whose_images_get_lost_is_named_with_the_remedy(node):
         collector=inputs.collector.statistics,
         worker=NOTHING,
         problems=[],
+        failures={},
         device_memory=0,
         now=1.0,
     )
@@ -73,6 +75,38 @@ def test_a_camera_whose_images_get_lost_is_named_with_the_remedy(node):
     assert {v.key: v.value for v in by_name["cam_back"].values}["missing_percent"] == "33"
     assert "do not arrive" not in by_name["cam_front"].message
     inputs.close()
+
+
+def test_two_publishers_of_one_camera_are_named(node, context, executor):
+    inputs = Inputs(node, load_preset("nuscenes"), NodeParameters(), {})
+    camera = inputs.cameras["cam_back"]
+    second = Node("second_driver", context=context)
+    for publishing in (node, second):
+        publishing.create_publisher(CompressedImage, camera.image.name, 10)
+
+    def doubled() -> str:
+        inputs.scan()
+        return camera.image.doubled
+
+    assert spin_until(executor, lambda: "second_driver" in doubled())
+    statuses = Diagnostics("/alocc_node", 1.5, 0.0).statuses(
+        cameras=inputs.cameras,
+        rejections={},
+        collector=inputs.collector.statistics,
+        worker=NOTHING,
+        problems=[],
+        failures={},
+        device_memory=0,
+        now=1.0,
+    )
+    by_name = {status.name.removeprefix("/alocc_node: camera "): status for status in statuses}
+    assert (
+        f"2 publish {camera.image.resolved}: /second_driver, /tester" in by_name["cam_back"].message
+    )
+    assert by_name["cam_back"].level >= DiagnosticStatus.WARN
+    assert "publish" not in by_name["cam_front"].message.replace("publishes", "")
+    inputs.close()
+    second.destroy_node()
 
 
 def test_gaps_are_told_from_the_messages_that_come(node, executor):
@@ -116,6 +150,7 @@ def test_every_value_is_documented_and_every_documented_one_is_told(node):
         collector=inputs.collector.statistics,
         worker=worker,
         problems=[],
+        failures={"/clock: ValueError": 1},
         device_memory=1,
         now=1.0,
     )

@@ -296,7 +296,7 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
 def test_an_npz_holds_the_frame(tmp_path):
     occupancy = occupancy_of(frame_set(), degraded="cam_back: never seen")
     path = tmp_path / "frame.npz"
-    save_npz(path, occupancy)
+    save_npz(path, occupancy, PROVENANCE.weights)
     assert [p.name for p in tmp_path.iterdir()] == ["frame.npz"]
     with np.load(path, allow_pickle=False) as npz:
         np.testing.assert_array_equal(npz["labels"], occupancy.labels)
@@ -304,6 +304,7 @@ def test_an_npz_holds_the_frame(tmp_path):
         assert npz["stamp"] == occupancy.stamp
         assert npz["class_names"].tolist() == list(OPENOCC.names)
         assert npz["degraded"] == "cam_back: never seen"
+        assert npz["weights"] == "sha256:0123"
         np.testing.assert_array_equal(npz["map_T_base"], occupancy.map_T_base)
 
 

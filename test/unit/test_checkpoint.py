@@ -63,6 +63,19 @@ def test_official_ways_to_save_are_read(tmp_path, wrap, zipped):
     assert equal(read_state_dict(path), weights)
 
 
+@pytest.mark.parametrize("place", [0.1, 0.5, 0.9])
+def test_one_flipped_bit_in_the_weights_of_a_pth_is_noticed(tmp_path, place):
+    path = tmp_path / "net.pth"
+    weights = {"a": torch.arange(40000.0), "b": torch.ones(3)}
+    torch.save({"state_dict": weights}, path)
+    data = bytearray(path.read_bytes())
+    begin = data.index(weights["a"].numpy().tobytes())
+    data[begin + int(place * 160000)] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match=r"net\.pth: damaged: the checksum of .*/data/"):
+        read_state_dict(path)
+
+
 def test_a_prefix_that_only_some_names_have_stays(tmp_path):
     path = tmp_path / "net.pth"
     torch.save({"module.a": torch.ones(1), "b": torch.ones(1)}, path)

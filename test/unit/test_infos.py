@@ -6,6 +6,8 @@ from __future__ import annotations
 import os
 import pickle
 import pickletools
+import subprocess
+import sys
 from collections import OrderedDict
 
 import numpy as np
@@ -14,9 +16,10 @@ from nuscenes_tables import VERSION, add_lidarseg, small_nuscenes
 
 from alocc_ros.cli.main import main
 from alocc_ros.datasets.boxes import read_boxes
-from alocc_ros.datasets.infos import InfoFile, open_dataset, read_pickle, write_infos
+from alocc_ros.datasets.infos import InfoFile, open_dataset, write_infos
 from alocc_ros.datasets.lidarseg import CLASS_OF_CATEGORY, read_labels
 from alocc_ros.datasets.nuscenes import NuScenes
+from alocc_ros.datasets.plain_pickle import read_pickle
 from alocc_ros.datasets.prepare import splits_to_prepare
 from alocc_ros.errors import DataError
 
@@ -197,6 +200,95 @@ def test_scalars_of_objects_and_other_codecs_are_refused(tmp_path):
     path.write_bytes(b"c_codecs\nencode\n(Vabc\nVrot13\ntR.")
     with pytest.raises(DataError, match="codec rot13"):
         read_pickle(path)
+
+
+class Raw:
+    """Pickled as a call and a state."""
+
+    def __init__(self, call, arguments, state=None):
+        self.reduced = (call, arguments, state) if state is not None else (call, arguments)
+
+    def __reduce__(self):
+        return self.reduced
+
+
+MAKE = np.zeros(1).__reduce__()[0]
+PLAIN, EMPTY = np.dtype("f8"), (np.ndarray, (0,), b"b")
+ADDRESSES = (1234567).to_bytes(8, "little") * 2
+
+
+def hostile_pickles():
+    """Each was accepted once, and read or wrote memory that is not its own, or filled it."""
+    objects = np.dtype("O")
+    flags = (3, "|", None, None, None, 8, 8, 63)  # of a dtype of objects
+    forged = Raw(np.dtype, ("V8", False, True), flags)
+    disguised = Raw(np.dtype, ("O8", False, True), (3, "|", None, None, None, -1, -1, 0))
+    return {
+        "an ndarray over raw bytes": Raw(np.ndarray, ((2,), objects, ADDRESSES)),
+        "an ndarray without contents": Raw(np.ndarray, ((1 << 40,), PLAIN)),
+        "contents of objects": Raw(MAKE, EMPTY, (1, (2,), objects, 0, ADDRESSES)),
+        "forged flags": Raw(MAKE, EMPTY, (1, (2,), forged, 0, ADDRESSES)),
+        "hidden flags": Raw(MAKE, EMPTY, (1, (2,), disguised, 0, ADDRESSES)),
+        "fewer bytes than the shape": Raw(MAKE, EMPTY, (1, (1 << 30,), PLAIN, 0, b"12345678")),
+        "a size that lies": Raw(
+            MAKE,
+            EMPTY,
+            (
+                *(1, (2,), Raw(np.dtype, ("S8", False, True), (3, "|", None, None, None, 1, 1, 0))),
+                *(0, b"12"),
+            ),
+        ),
+        "a shape below zero": Raw(MAKE, EMPTY, (1, (-1, -2), PLAIN, 0, b"1234567812345678")),
+        "records": Raw(MAKE, EMPTY, (1, (1,), np.dtype("f4,f4"), 0, b"12345678")),
+        "a scalar that is too short": Raw(np.float64(0).__reduce__()[0], (PLAIN, b"1")),
+        "a large array of nothing": Raw(MAKE, (np.ndarray, (1 << 40,), b"b")),
+        "an array never filled": Raw(MAKE, EMPTY),
+        "a state for a function": Raw(np.dtype, ("f8", False, True), (None, {"__class__": 1})),
+        "many bytes": Raw(bytes, (1 << 40,)),
+    }
+
+
+@pytest.mark.parametrize("name", hostile_pickles())
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_no_array_is_made_of_lies(tmp_path, name, protocol):
+    path = tmp_path / "infos.pkl"
+    path.write_bytes(pickle.dumps({"infos": [hostile_pickles()[name]]}, protocol))
+    # In a process of its own: what is accepted corrupts memory, and the test runner's is dear.
+    code = (
+        "import resource, sys; from pathlib import Path\n"
+        "from alocc_ros.datasets.plain_pickle import read_pickle\n"
+        "from alocc_ros.errors import DataError\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))\n"
+        "try: print(repr(read_pickle(Path(sys.argv[1])))[:100]); sys.exit(3)\n"
+        "except DataError as error: print(error)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, (done.returncode, done.stdout, done.stderr)
+
+
+def test_a_pickle_changes_nothing_of_the_program(tmp_path):
+    path = tmp_path / "infos.pkl"
+    # GLOBAL, a state of attributes, BUILD: without a guard it sets them on whatever was named.
+    path.write_bytes(b"c_codecs\nencode\n(N(dS'__doc__'\nS'changed'\nstb.")
+    with pytest.raises(DataError, match="an object with a state"):
+        read_pickle(path)
+
+
+def test_key_frames_without_boxes_can_be_read(dataset):
+    path = dataset.root / "infos.pkl"
+    write_infos(path, dataset.scenes, dataset.root, VERSION, {})
+    assert read_pickle(path)["infos"][0]["gt_boxes"].shape == (0, 7)
+    assert len(InfoFile(path).samples) == len(dataset.samples)
+
+
+def test_what_a_pickle_shares_stays_shared(tmp_path):
+    path, one = tmp_path / "some.pkl", np.arange(3.0)
+    path.write_bytes(pickle.dumps([one, {"again": one}, (one, [one])]))
+    first, second, third = read_pickle(path)
+    assert second["again"] is first and third[0] is first and third[1][0] is first
+    first[0] = 7  # it is the reader's own
 
 
 def test_a_file_cut_off_or_changed_anywhere_is_an_error_or_read(dataset, monkeypatch):

@@ -1,6 +1,7 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alocc_ros import records
+from alocc_ros.bags.sample import write_sample
+from alocc_ros.cli._models import load_network
+from alocc_ros.cli.main import main
 from alocc_ros.errors import AloccError, ModelError
 from alocc_ros.records import (
     find,
@@ -16,6 +20,7 @@ from alocc_ros.records import (
     read_record,
     record_of_file,
     resolve,
+    verified_sha256,
     weights_path,
 )
 from alocc_ros.resources import shared_folder
@@ -214,3 +219,37 @@ def test_the_weights_of_the_small_network_are_here_and_small():
     assert records.sha256(path) == record.sha256
     load_weights(Alocc(find_variant(record.variant)), read_state_dict(path))
     assert {"mIoU", "IoU", "RayIoU", "mAVE"} <= {s.metric for s in record.scores}
+
+
+def flipped(tmp_path, tiny):
+    """The weights that come with the package, with one bit changed in the last tensor."""
+    data = bytearray((shared_folder("models") / tiny.file).read_bytes())
+    data[-100] ^= 1
+    path = tmp_path / tiny.file
+    path.write_bytes(data)
+    return path
+
+
+def test_one_flipped_bit_in_weights_with_a_digest_is_noticed_by_every_command(tmp_path, capsys):
+    path = flipped(tmp_path, find("alocc_tiny"))
+    bag = tmp_path / "bag.mcap"
+    write_sample(bag, seconds=0.2, rate=5, width=176, height=99)
+    assert main(["run", str(bag), "-o", str(tmp_path / "out.mcap"), "--model", str(path)]) == 2
+    told = capsys.readouterr().err
+    assert f"{path} is damaged, or not the file of alocc_tiny" in told
+    assert "install the package anew" in told
+    with pytest.raises(ModelError, match="is damaged"):
+        load_network(find("alocc_tiny"), path, "cpu", 0)
+    record = dataclasses.replace(find("alocc_tiny"), repository="somebody/something")
+    with pytest.raises(ModelError, match=r"delete it and fetch it with `alocc models fetch"):
+        verified_sha256(path, record)
+
+
+def test_the_node_refuses_weights_with_a_flipped_bit(tmp_path):
+    pytest.importorskip("rclpy", reason="ROS is not installed (make setup)")
+    from alocc_ros.ros.model import load
+    from alocc_ros.ros.parameters import NodeParameters
+
+    path = flipped(tmp_path, find("alocc_tiny"))
+    with pytest.raises(ModelError, match="is damaged"):
+        load(NodeParameters(model=str(path), device="cpu"))

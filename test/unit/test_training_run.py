@@ -408,6 +408,16 @@ def test_torchrun_that_is_terminated_leaves_a_checkpoint(tmp_path):
     assert checkpoint.load_state(newest)["step"] >= 3
 
 
+def test_one_flipped_bit_in_a_training_checkpoint_is_noticed(tmp_path):
+    losses_of(trainer(tmp_path, steps=1))
+    state = checkpoint.latest(tmp_path / "checkpoints") / "state.pt"
+    data = bytearray(state.read_bytes())
+    data[len(data) // 2] ^= 1
+    state.write_bytes(data)
+    with pytest.raises(CheckpointError, match=r"the checksum of .* is wrong"):
+        checkpoint.load_state(state.parent)
+
+
 def test_a_damaged_checkpoint_is_one_line(tmp_path):
     losses_of(trainer(tmp_path, steps=1))
     newest = checkpoint.latest(tmp_path / "checkpoints")
