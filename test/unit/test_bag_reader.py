@@ -286,20 +286,6 @@ def test_a_missing_bag_and_an_empty_folder_are_named(tmp_path):
         Bag(tmp_path)
 
 
-def test_a_ros1_mcap_is_told_apart(tmp_path):
-    buffer = io.BytesIO()
-    writer = McapWriter(buffer)
-    writer.start("ros1")
-    schema = writer.register_schema("std_msgs/String", "ros1msg", b"string data")
-    channel = writer.register_channel("/x", "ros1", schema)
-    writer.add_message(channel, START, b"\x00\x00\x00\x00", START)
-    writer.finish()
-    path = tmp_path / "x.mcap"
-    path.write_bytes(buffer.getvalue())
-    with pytest.raises(BagError, match="ROS 1"):
-        Bag(path)
-
-
 def test_the_identity_tells_recordings_apart_and_survives_a_move(tmp_path):
     folder = write_folder(tmp_path / "bag", string_events())
     with Bag(folder) as bag:
