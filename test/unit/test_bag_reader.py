@@ -693,11 +693,16 @@ def without(events: list[Event], *words: str) -> list[Event]:
     return [e for e in events if not any(word in e[0] for word in words)]
 
 
-def nan_ego_pose(events: list[Event], frame: str = "base_link") -> list[Event]:
-    broken = np.eye(4)
-    broken[0, 3] = np.nan
-    message = transforms(sample.START, [("map", frame, broken)])
-    return [*events, (TF, TF_TYPE, sample.START, message)]
+def nan_ego_poses(events: list[Event], frame: str = "base_link") -> list[Event]:
+    """All transforms of a frame are broken."""
+
+    def entries(message: object) -> object:
+        for entry in message.transforms:
+            if entry.child_frame_id == frame:
+                entry.transform.translation.x = np.nan
+        return message
+
+    return [(t, k, at, entries(m) if t == TF else m) for t, k, at, m in events]
 
 
 @pytest.mark.parametrize(
@@ -717,7 +722,7 @@ def nan_ego_pose(events: list[Event], frame: str = "base_link") -> list[Event]:
         (without(bag_e(), "odom"), "nuscenes_urdf", BagError, "no odometry on /nuscenes/odom"),
         (bag_c(zero_stamps=True), "nuscenes2bag", CalibrationError, "no intrinsics"),
         (without(bag_a(), TF), "nuscenes", CalibrationError, "TF: no transform from CAM_FRONT"),
-        (nan_ego_pose(bag_a()), "nuscenes", PoseError, "base_link in map: pose is not finite"),
+        (nan_ego_poses(bag_a()), "nuscenes", PoseError, "base_link in map: pose is not finite"),
         (
             [(t, k, at, m) for t, k, at, m in bag_f() if t != TF]
             + [(TF, TF_TYPE, START, transforms(START, mounts()))],
@@ -751,7 +756,9 @@ def test_zero_stamps_are_named_with_the_way_out(tmp_path):
 
 
 def test_a_broken_transform_that_nobody_needs_does_no_harm(tmp_path):
-    assert len(frames(tmp_path, nan_ego_pose(bag_a(), "trailer"), "nuscenes")) == 12
+    trailer = transforms(sample.START, [("map", "trailer", np.eye(4))])
+    events = [*bag_a(), (TF, TF_TYPE, sample.START, trailer)]
+    assert len(frames(tmp_path, nan_ego_poses(events, "trailer"), "nuscenes")) == 12
 
 
 def test_odometry_of_another_frame_is_refused(tmp_path):
