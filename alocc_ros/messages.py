@@ -189,13 +189,17 @@ def image(source: CameraImage, frame: str) -> Message:
     data = np.frombuffer(source.data, dtype=np.uint8)
     head = header(source.stamp, frame)
     if not source.height:
-        return _new(COMPRESSED_IMAGE, header=head, format=_compression(data), data=data)
+        # A mosaic in a gray picture is known by its format only.
+        kept = source.encoding.removeprefix("compressed").strip()
+        kind = kept if "bayer" in kept.lower() else _compression(data)
+        return _new(COMPRESSED_IMAGE, header=head, format=kind, data=data)
     return _new(
         IMAGE,
         header=head,
         height=source.height,
         width=source.width,
         encoding=source.encoding,
+        is_bigendian=int(source.big_endian),
         step=source.step,
         data=data,
     )

@@ -34,9 +34,10 @@ class CameraImage:
         camera: name out of the rig, e.g. ``cam_front``.
         stamp: ns, when the image was taken.
         data: encoded bytes (JPEG, PNG) or raw pixels, row after row.
-        encoding: ``jpeg``/``png`` (or ``compressed``: told by its first bytes), else a
-            sensor_msgs encoding such as ``rgb8``.
+        encoding: ``jpeg``/``png`` (or ``compressed``: told by its first bytes; or the ``format``
+            of a CompressedImage), else a sensor_msgs encoding such as ``rgb8``.
         height, width, step: raw images only; rows are ``step`` bytes apart.
+        big_endian: of raw images with sixteen bits, the first byte is the more significant one.
     """
 
     camera: str
@@ -46,6 +47,7 @@ class CameraImage:
     height: int = 0
     width: int = 0
     step: int = 0
+    big_endian: bool = False
 
 
 @dataclass(frozen=True)

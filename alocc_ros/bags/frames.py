@@ -2,33 +2,39 @@
 """A bag and a preset in, frame sets out.
 
 Two passes. The first one reads what is small: transforms, odometry, camera infos and one
-image of each camera, so that what every frame needs is known to be there before the second
+usable image of each camera, so that what every frame needs is known to be there before the second
 pass, over the images.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from alocc_ros.bags.cameras import RecordedCameras
+from alocc_ros.bags.order import WINDOW, StampOrder, in_order
 from alocc_ros.bags.poses import NO_POSE, RecordedPoses
 from alocc_ros.bags.reader import CAMERA_INFO_TYPE, IMAGE_TYPES, POSE_TYPES, TF_TYPE, Bag, Record
 from alocc_ros.bags.reader import topic_name as named
-from alocc_ros.errors import BagError, CalibrationError, PoseError, StampError
+from alocc_ros.errors import AloccError, BagError, CalibrationError, PoseError, StampError
 from alocc_ros.stream import conversions
 from alocc_ros.stream.assembler import FrameAssembler
 from alocc_ros.stream.collector import FrameCollector
 from alocc_ros.stream.collector_config import CollectorConfig
+from alocc_ros.stream.decoding import check_size, image_size
 from alocc_ros.stream.preset import DEFAULT_PRESET, Preset, load_preset, preset_names
 from alocc_ros.stream.rig import load_rig
+from alocc_ros.stream.skips import BAD_CAMERA_INFO, BAD_STAMP, NO_SUCH_MESSAGE, Skips
 from alocc_ros.types import CameraImage, CameraSet, FrameSet
 
 TF, TF_STATIC = "/tf", "/tf_static"
+# ns by which the cameras' times of recording may lag differently behind their stamps; what is
+# held back to put images in order covers as much at any usual rate.
+_IN_STEP = 250_000_000
 
 
 class FrameSource:
@@ -37,7 +43,11 @@ class FrameSource:
     Attributes:
         poses: of the vehicle, and where things are mounted on it.
         expected: about how many frame sets there will be.
-        drops: how many images or sets were left out, by reason; of the last iteration.
+        drops: how many images or sets were not needed or not complete, by reason; of the last
+            iteration.
+        skips: messages that cannot be used; of the first pass and of the last iteration.
+        no_pose: why the first set without an ego pose has none, or "".
+        warnings: what else went wrong in the last iteration.
     """
 
     def __init__(
@@ -46,6 +56,7 @@ class FrameSource:
         preset: Preset,
         calibration_file: Path | None = None,
         grid_frame: str | None = None,
+        skips: Skips | None = None,
     ) -> None:
         """First pass.
 
@@ -54,17 +65,21 @@ class FrameSource:
             preset: where things are in it.
             calibration_file: takes the place of the preset's.
             grid_frame: TF name of the grid's frame, if that is not the base frame.
+            skips: takes note of messages that cannot be used.
 
         Raises:
             BagError, PresetError, CalibrationError, PoseError, StampError: something that
                 every frame needs is missing or impossible; the message names it.
         """
         self._bag, self._preset = bag, preset
+        self.skips = Skips() if skips is None else skips
+        self.no_pose = ""
+        self.warnings: list[str] = []
         self._topics = {named(t.image): camera for camera, t in preset.used_cameras.items()}
         self._check_topics()
         self.expected = bag.counts[named(preset.used_cameras[preset.anchor].image)]
         self.drops: Counter[str] = Counter()
-        self.poses = RecordedPoses(preset)
+        self.poses = RecordedPoses(preset, self.skips)
         self._cameras = RecordedCameras(preset)
         calibration_file = calibration_file or preset.calibration_file
         self._rig = load_rig(calibration_file, preset.rectified) if calibration_file else {}
@@ -72,10 +87,11 @@ class FrameSource:
             preset, self.poses, self._cameras, self._rig, grid_frame=grid_frame or ""
         )
         self._read_motion_and_cameras()
-        self._look_at_first_images()
+        self._lags = self._look_at_first_images()
         self._check_mounts()
         self.poses.check_ego_motion()
         self._assembler.locate_grid()
+        self._skipped_at_first = self.skips.counts.copy()
 
     @property
     def camera_frames(self) -> dict[str, str]:
@@ -90,34 +106,69 @@ class FrameSource:
     def __iter__(self) -> Iterator[FrameSet]:
         """Second pass.
 
+        The collector's clock is that of the stamps: offline nothing is late, and log times may
+        be those of a converter.
+
         Raises:
-            BagError, StampError: the bag is damaged.
+            BagError: the bag is damaged.
         """
         collector = FrameCollector(CollectorConfig.from_preset(self._preset))
-        self.drops = Counter()
+        self.drops, self.no_pose, self.warnings = Counter(), "", []
+        self.skips.counts = self._skipped_at_first.copy()
+        order = StampOrder()
+        apart = max(self._lags) - min(self._lags) > _IN_STEP
+        clock, before = 0, None
         try:
-            for record in self._bag.messages(self._topics):
-                closed = collector.add(self._image(record), record.log_time)
-                yield from filter(None, map(self._assembled, closed))
+            for image in in_order(order, self._topics, self._images, apart=apart):
+                clock += max(image.stamp - before, 0) if before is not None else 0
+                before = image.stamp
+                yield from filter(None, map(self._assembled, collector.add(image, clock)))
             yield from filter(None, map(self._assembled, collector.flush()))
         finally:  # also if the iteration is abandoned
             for statistics in collector.statistics.cameras.values():
                 self.drops.update(statistics.dropped)
+            self.warnings = [
+                f"{number} images on {topic} were recorded up to {order.latest[camera] / 1e9:.3f} "
+                f"s after others that were taken later, which is more than the {WINDOW} images a "
+                "camera that are held back can put in order; sets may lack them"
+                for topic, camera in self._topics.items()
+                if (number := order.late[camera])
+            ]
 
     # --- second pass ---------------------------------------------------------------------
 
-    def _image(self, record: Record) -> CameraImage:
-        message = self._bag.decode(record)
-        stamp = self._stamp(record, message)
+    def _images(self, topics: Iterable[str]) -> Iterator[CameraImage]:
+        """Those that can be used, in the order of recording; the rest is counted."""
+        for record in self._bag.messages(list(topics)):
+            image, reason, detail = self._image(record)
+            if image is None:
+                self.skips.add(record.topic, reason, detail)
+            else:
+                yield image
+
+    def _image(self, record: Record) -> tuple[CameraImage | None, str, str]:
+        """The image, or None and why there is none: in general, and here."""
+        try:
+            message = self._bag.decode(record)
+        except BagError as error:
+            return None, NO_SUCH_MESSAGE, str(error)
+        try:
+            stamp = self._stamp(record, message)
+        except StampError as error:
+            return None, BAD_STAMP, str(error)
+        if stamp <= 0:
+            return None, BAD_STAMP, ""
         camera = self._topics[record.topic]
-        return conversions.camera_image(message, camera, stamp, self._preset.assume_8uc3)
+        return conversions.camera_image(message, camera, stamp, self._preset.assume_8uc3), "", ""
 
     def _assembled(self, camera_set: CameraSet) -> FrameSet | None:
         """None, and counted, if the set was taken where there are too few ego poses."""
         try:
             return self._assembler.assemble(camera_set)
-        except (PoseError, CalibrationError):  # of the latter, all but poses is known to be there
+        # Of the latter, all but poses is known to be there.
+        except (PoseError, CalibrationError) as error:
             self.drops[NO_POSE] += 1
+            self.no_pose = self.no_pose or str(error)
             return None
 
     # --- first pass ----------------------------------------------------------------------
@@ -157,11 +208,22 @@ class FrameSource:
                     f"(preset {preset.name}); there is odometry on {there or 'no topic'}"
                 )
             topics.append(odometry)
+        unusable: dict[str, CalibrationError] = {}  # CameraInfo, by camera
         for record in self._bag.messages(topics):
-            message = self._bag.decode(record)
+            try:
+                message = self._bag.decode(record)
+            except BagError as error:
+                self.skips.add(record.topic, NO_SUCH_MESSAGE, str(error))
+                continue
             if record.topic in infos:
-                stamp = self._stamp(record, message)
-                self._cameras.add_info(infos[record.topic], message, stamp, record.topic)
+                camera = infos[record.topic]
+                try:
+                    self._cameras.add_info(
+                        camera, message, self._info_stamp(record, message), record.topic
+                    )
+                except CalibrationError as error:
+                    self.skips.add(record.topic, BAD_CAMERA_INFO, str(error))
+                    unusable[camera] = error
             elif record.topic == odometry:
                 self.poses.add_odometry(message)
             else:
@@ -169,26 +231,53 @@ class FrameSource:
         self.poses.check_transforms({preset.base_frame, *filter(None, self.camera_frames.values())})
         for camera, entry in without_file.items():
             if not self._cameras.has_info(camera):
+                if camera in unusable:
+                    raise unusable[camera]
                 where = named(entry.camera_info) if entry.camera_info else "no topic"
                 raise CalibrationError(
                     f"no intrinsics of {camera}: there is no CameraInfo (preset {preset.name} "
                     f"expects it on {where}); give them with --calibration FILE"
                 )
 
-    def _look_at_first_images(self) -> None:
-        """One image of each camera tells its frame, and whether stamps can be used."""
+    def _look_at_first_images(self) -> list[int]:
+        """A usable image of each camera tells its frame, and that stamps and sizes are right.
+
+        Returns:
+            For each camera, ns from the stamp to the time of recording.
+
+        Raises:
+            BagError, StampError, ImageError: a topic has not one; with what is wrong with its
+                first message.
+        """
+        lags = []
         for topic, camera in self._topics.items():
-            record = next(self._bag.messages([topic]), None)
-            if record is None:
-                raise BagError(f"bag {self._bag.path}: {topic} has no messages")
-            message = self._bag.decode(record)
-            if self._stamp(record, message) == 0:
-                raise StampError(
-                    f"images on {topic} have stamp zero; if the bag was recorded live, use the "
-                    "time of recording: `stamp_source: receive` in the preset, or the preset "
-                    "nuscenes2bag_ros2"
-                )
-            self._cameras.add_header(camera, message)
+            first: AloccError | None = None
+            for record in self._bag.messages([topic]):
+                try:
+                    lags.append(self._look_at(record, camera))
+                    break
+                except AloccError as error:
+                    first = first or error
+            else:
+                raise first or BagError(f"bag {self._bag.path}: {topic} has no messages")
+        return lags
+
+    def _look_at(self, record: Record, camera: str) -> int:
+        image, reason, detail = self._image(record)
+        if image is None and reason == BAD_STAMP:
+            raise StampError(
+                f"all images on {record.topic} have stamp zero or none that can be; if the bag was "
+                "recorded live, use the time of recording: `stamp_source: receive` in the preset, "
+                "or the preset nuscenes2bag_ros2"
+            )
+        if image is None:
+            raise BagError(f"{record.topic}: {detail or reason}")
+        self._cameras.add_header(camera, self._bag.decode(record))
+        entry = self._rig.get(camera)
+        known = entry.intrinsics if entry is not None else None
+        known = known or self._cameras.intrinsics(camera, image.stamp)
+        check_size(image, *image_size(image), (known.width, known.height))
+        return record.log_time - image.stamp
 
     def _check_mounts(self) -> None:
         """Extrinsics that would be missing in every set are an error now, with the remedy."""
@@ -210,6 +299,13 @@ class FrameSource:
                 self.poses.base_T(frame)
             except PoseError as error:
                 raise CalibrationError(f"no extrinsics of {camera} on TF: {error}") from error
+
+    def _info_stamp(self, record: Record, message: Any) -> int:
+        """From when on a CameraInfo holds; drivers that never change it may leave it at zero."""
+        try:
+            return self._stamp(record, message)
+        except StampError:
+            return 0
 
     def _stamp(self, record: Record, message: Any) -> int:
         if self._preset.stamp_source == "receive":

@@ -23,9 +23,11 @@ import alocc_ros
 from alocc_ros.bags.frames import FrameSource
 from alocc_ros.bags.outputs import Provenance, frame_outputs, save_npz
 from alocc_ros.bags.writer import Recorder
-from alocc_ros.errors import AloccError, BagError, OutputError
+from alocc_ros.errors import AloccError, BagError, ImageError, OutputError
 from alocc_ros.files import whole_file
 from alocc_ros.stream.keyframes import KeyframePolicy
+from alocc_ros.stream.preprocessing import has_usable_image, without_damaged
+from alocc_ros.stream.skips import BAD_IMAGE
 from alocc_ros.types import FrameSet, Occupancy
 
 
@@ -98,7 +100,7 @@ class JobStatistics:
     def count(self, frame: FrameSet) -> None:
         """One more frame."""
         self.frames += 1
-        self.missing.update(frame.missing)
+        self.missing.update(frame.missing.keys())
         self.complete += not frame.missing
 
 
@@ -139,19 +141,26 @@ def _run(
     try:
         end = max(recorder.frames, job.max_frames or 1 << 62)
         on_stage("reading what is done" if recorder.frames else "", statistics)
-        needed = frames_to_remember(source, recorder.frames, stream.keyframes, job.history)
-        for number, frame in zip(range(end), source, strict=False):
-            if number >= recorder.frames:
-                _process_frame(job, number, frame, stream, recorder, statistics, on_stage)
+        done = recorder.frames
+        needed = frames_to_remember(_usable(source, done), done, stream.keyframes, job.history)
+        frames = iter(_usable(source, done))
+        while statistics.frames < end and (frame := next(frames, None)) is not None:
+            number = statistics.frames
+            if number >= done:
+                used = _process_frame(job, number, frame, stream, recorder, statistics, on_stage)
+                _count_damaged(source, frame, used)
+                if used is None:
+                    continue
+                frame = used
             elif number in needed:
                 on_stage("remembering", statistics)
-                stream.step(frame)
+                _step(stream, frame)
             else:
                 stream.keyframes.plan(frame)
                 stream.keyframes.update(frame, ran=False)
             statistics.count(frame)
             on_stage("", statistics)
-            if number + 1 >= recorder.frames and stopping():
+            if statistics.frames >= recorder.frames and stopping():
                 statistics.interrupted = True
                 break
         if recorder.frames == 0 and not statistics.interrupted:
@@ -168,6 +177,37 @@ def _run(
         recorder.publish(job.output)
         job.manifest.unlink(missing_ok=True)
     return statistics
+
+
+def _usable(source: FrameSource, done: int) -> Iterator[FrameSet]:
+    """The frame sets; of the first ``done`` those that were recorded, others had no good image."""
+    for frame in source:
+        if done > 0 and not has_usable_image(frame):
+            continue
+        done -= 1
+        yield frame
+
+
+def _step(stream: Stream, frame: FrameSet) -> tuple[FrameSet, Occupancy]:
+    """The answer, and what it was made of: a damaged image costs its camera, not the set.
+
+    Raises:
+        ImageError: no image can be used.
+    """
+    try:
+        return frame, stream.step(frame)
+    except ImageError:
+        frame = without_damaged(frame)  # finding it takes time only now
+        return frame, stream.step(frame)
+
+
+def _count_damaged(source: FrameSource, frame: FrameSet, used: FrameSet | None) -> None:
+    """Takes note of the images of ``frame`` that are not in ``used``."""
+    if used is not frame:
+        for camera in frame.images:
+            if used is None or camera not in used.images:
+                reason = used.missing[camera] if used is not None else ""
+                source.skips.add(camera, BAD_IMAGE, reason.removeprefix(f"{camera}: "))
 
 
 def frames_to_remember(
@@ -209,9 +249,13 @@ def _process_frame(
     recorder: Recorder,
     statistics: JobStatistics,
     on_stage: Callable[[str, JobStatistics], None],
-) -> None:
+) -> FrameSet | None:
+    """The frame set as it was used; None if it has no image that can be."""
     on_stage("network", statistics)
-    occupancy = stream.step(frame)
+    try:
+        frame, occupancy = _step(stream, frame)
+    except ImageError:
+        return None
     on_stage("writing", statistics)
     begin = time.perf_counter()
     name = f"{number:06d}_{frame.stamp}"
@@ -232,6 +276,7 @@ def _process_frame(
     timings = stream.timings | {"write": time.perf_counter() - begin}
     for stage, seconds in timings.items():
         statistics.latencies.setdefault(stage, []).append(seconds)
+    return frame
 
 
 def _save_overlay(job: Job, path: Path, frame: FrameSet, occupancy: Occupancy) -> None:
@@ -317,5 +362,7 @@ def _close_unfinished(job: Job, recorder: Recorder) -> None:
 
 
 def _no_frames(source: FrameSource) -> str:
-    reasons = ", ".join(f"{number} x {reason}" for reason, number in source.drops.items())
-    return f"not one frame could be made of the bag ({reasons or 'no images'})"
+    counts = [f"{number} x {reason}" for reason, number in source.drops.items()]
+    counts += [str(source.skips)] if source.skips.counts else []
+    reason = f"; the first: {source.no_pose}" if source.no_pose else ""
+    return f"not one frame could be made of the bag ({', '.join(counts) or 'no images'}{reason})"

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from alocc_ros.errors import PoseError, StampError
+from alocc_ros.errors import AloccError, PoseError, StampError
 from alocc_ros.stream import conversions
 from alocc_ros.stream.pose_limits import PoseLimits
 from alocc_ros.stream.preset import Preset
+from alocc_ros.stream.skips import BAD_ODOMETRY, Skips, bad_transform
 from alocc_ros.stream.trajectory import Trajectory
 from alocc_ros.stream.transforms import TransformTree
 
@@ -25,16 +26,20 @@ NO_POSE = "no ego pose"
 class RecordedPoses:
     """A ``PoseSource``, once all messages are added."""
 
-    def __init__(self, preset: Preset) -> None:
+    def __init__(self, preset: Preset, skips: Skips | None = None) -> None:
         self._preset = preset
+        self._skips = Skips() if skips is None else skips
         limits = PoseLimits.from_preset(preset)
         self._tree = TransformTree(history_ns=None, limits=limits)
         self._odometry = Trajectory(history_ns=None, limits=limits)
-        self._unusable: dict[str, Exception] = {}  # transforms, by child
+        # The first error of each transform (parent, child), and of the odometry.
+        self._unusable: dict[tuple[str, str], AloccError] = {}
+        self._unusable_odometry: AloccError | None = None
         self._parents: dict[str, set[str]] = defaultdict(set)
 
     def add_transforms(self, message: Any, *, static: bool) -> None:
-        """A tf2_msgs/TFMessage. Transforms that cannot be used are kept in mind."""
+        """A tf2_msgs/TFMessage; transforms that cannot be used are left out and counted."""
+        topic = "/tf_static" if static else "/tf"
         for entry in message.transforms:
             try:
                 stamp, parent, child, pose = conversions.transform(entry)
@@ -44,38 +49,42 @@ class RecordedPoses:
                     self._tree.add(stamp, parent, child, pose)
             except (PoseError, StampError) as error:
                 parent = conversions.frame_name(entry.header.frame_id)
-                self._unusable.setdefault(conversions.frame_name(entry.child_frame_id), error)
+                child = conversions.frame_name(entry.child_frame_id)
+                self._unusable.setdefault((parent, child), error)
+                self._skips.add(topic, bad_transform(parent, child), str(error))
             self._parents[conversions.frame_name(entry.child_frame_id)].add(parent)
 
     def add_odometry(self, message: Any) -> None:
-        """Any message that ``conversions.pose`` takes.
-
-        Raises:
-            PoseError, StampError: it cannot be used, or is the motion of another frame.
-        """
-        pose = conversions.pose(message)
+        """Any message that ``conversions.pose`` takes; what cannot be used is left out, counted."""
         base = self._preset.base_frame
-        if pose.child not in ("", base):
-            raise PoseError(
-                f"{self._preset.odometry_topic} is the motion of {pose.child}, "
-                f"not of base_frame {base}"
-            )
-        parent = pose.parent or self._preset.world_frame
-        self._odometry.add(pose.stamp, pose.parent_T_child, parent, base)
+        try:
+            pose = conversions.pose(message)
+            if pose.child not in ("", base):
+                raise PoseError(
+                    f"{self._preset.odometry_topic} is the motion of {pose.child}, "
+                    f"not of base_frame {base}"
+                )
+            parent = pose.parent or self._preset.world_frame
+            self._odometry.add(pose.stamp, pose.parent_T_child, parent, base)
+        except (PoseError, StampError) as error:
+            self._unusable_odometry = self._unusable_odometry or error
+            self._skips.add(self._preset.odometry_topic, BAD_ODOMETRY, str(error))
 
     def check_transforms(self, frames: set[str]) -> None:
         """Only transforms above the ``frames`` that are needed matter.
 
         Raises:
-            PoseError, StampError: one of those cannot be used.
+            PoseError, StampError: of one of those there is none that can be used.
         """
         visited: set[str] = set()
         pending = set(frames)
         while pending:
             frame = pending.pop()
             visited.add(frame)
-            if frame in self._unusable:
-                raise self._unusable[frame]
+            parents = sorted(self._parents[frame] - {frame})
+            broken = [e for p in parents if (e := self._unusable.get((p, frame))) is not None]
+            if broken and not any(self._tree.knows(p, frame) for p in parents):
+                raise broken[0]
             pending |= self._parents[frame] - visited
 
     def check_ego_motion(self) -> None:
@@ -85,6 +94,8 @@ class RecordedPoses:
             PoseError: there is none.
         """
         if self._preset.ego_pose_source == "odometry":
+            if not len(self._odometry) and self._unusable_odometry is not None:
+                raise self._unusable_odometry
             if not len(self._odometry):
                 raise PoseError(f"{self._preset.odometry_topic} has no messages")
             return

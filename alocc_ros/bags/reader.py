@@ -1,28 +1,41 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
 """ROS 2 bags as they come: folders or single files, MCAP or sqlite3, whole or cut off.
 
+The files are the truth, ``metadata.yaml`` is advice: which files there are, no more. Messages of
+several files are merged by their log times.
+
 What a recorder that crashed left behind is read as far as it goes: an MCAP without its
-summary is scanned once, everything up to the first damaged record counts, and ``Bag.warning``
-says so. Damage inside a file that claims to be whole is an error when it is reached.
+summary, or with a damaged one, is scanned once, everything up to the first damaged record counts,
+and ``Bag.warning`` says so. Damage inside a file that claims to be whole is an error when it is
+reached.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import heapq
-import re
 from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
 
-from mcap.records import Channel, Chunk, Message, Schema
+from mcap.records import Channel, Chunk, DataEnd, Message, Schema
 from mcap.stream_reader import StreamReader, breakup_chunk
+from rosbags.interfaces import Connection
 from rosbags.rosbag2 import Reader
 
 from alocc_ros import messages
 from alocc_ros.bags import cdr, limits
+from alocc_ros.bags.storage import (
+    STORAGE_SUFFIXES,
+    plain_file,
+    plain_message,
+    recording_files,
+    summary_damage,
+)
 from alocc_ros.errors import AloccError, BagError
 from alocc_ros.outputs import OUTPUTS
 
@@ -54,6 +67,8 @@ _PROTOBUF = (
     "holds Foxglove protobuf messages (foxglove/nuscenes2mcap), not ROS messages; neither "
     "`ros2 bag play` nor this command can read them: convert the scene with nuscenes_to_ros2bag"
 )
+_ENCODINGS = frozenset({"cdr", "ros1"})  # that are read
+_SIGNED = 1 << 63  # ns; log times from here on are negative numbers
 _ROS1 = "is a ROS 1 recording; convert it first: rosbags-convert --src {} --dst ros2_bag"
 
 
@@ -64,7 +79,7 @@ class Record:
     Attributes:
         topic: with a leading slash, whatever the bag says.
         type: such as ``sensor_msgs/msg/Image``.
-        log_time: ns, when it was recorded.
+        log_time: ns, when it was recorded; negative before 1970.
         data: CDR bytes.
     """
 
@@ -91,7 +106,12 @@ class Bag:
             BagError: there is no such bag, it is no ROS 2 bag, or nothing of it can be read.
         """
         self.path = path
-        self._storages, self.warning = _open(path)
+        self._scratch = TemporaryDirectory(prefix="alocc_bag_")
+        try:
+            self._storages, self.warning = _open(path, Path(self._scratch.name))
+        except BaseException:
+            self._scratch.cleanup()
+            raise
         self.types: dict[str, str] = {}
         self.counts: Counter[str] = Counter()
         for storage in self._storages:
@@ -111,6 +131,7 @@ class Bag:
         """Closes the files."""
         for storage in self._storages:
             storage.close()
+        self._scratch.cleanup()
 
     def messages(self, topics: Collection[str]) -> Iterator[Record]:
         """Messages of ``topics`` (of types that we know), in the order of recording.
@@ -159,59 +180,57 @@ def topic_name(topic: str) -> str:
     return "/" + topic.lstrip("/")
 
 
-def _open(path: Path) -> tuple[list[_Indexed | _Scanned], str]:
+def _open(path: Path, scratch: Path) -> tuple[list[_Indexed | _Scanned], str]:
+    """What reads the files of the recording, and how it is incomplete."""
     if not path.exists():
         raise BagError(f"there is no bag {path}")
     if path.suffix == ".bag":
         raise BagError(f"bag {path} {_ROS1.format(path)}")
     if not path.is_dir():
-        storage, warning = _open_file(path)
+        storage, warning = _open_file(path, scratch)
         return [storage], warning
-    metadata_problem = "it has no metadata.yaml"
-    if (path / "metadata.yaml").exists():
-        try:
-            return [_Indexed(path)], ""
-        except BagError as error:
-            metadata_problem = str(error)
-    files = sorted((p for p in path.iterdir() if p.suffix in _SUFFIXES), key=_split_number)
-    if not files:
-        raise BagError(f"bag {path}: {metadata_problem}, and there is no .mcap or .db3 file in it")
-    storages = []
-    warnings = [] if metadata_problem == "it has no metadata.yaml" else [metadata_problem]
+    files, warnings = recording_files(path)
+    storages: list[_Indexed | _Scanned] = []
+    errors = []
     for file in files:
-        storage, warning = _open_file(file)
+        try:
+            storage, warning = _open_file(file, scratch)
+        except BagError as error:  # a recorder that crashed leaves an empty last file
+            errors.append(error)
+            continue
         storages.append(storage)
         warnings.append(warning)
+    if not storages:
+        raise errors[0]
+    warnings += [f"{error}; the other files are read" for error in errors]
     return storages, "; ".join(filter(None, warnings))
 
 
-_SUFFIXES = (".mcap", ".db3")
-
-
-def _split_number(file: Path) -> tuple[int, str]:
-    """Recorders that split write NAME_0, NAME_1, ..., NAME_10."""
-    number = re.search(r"_(\d+)$", file.stem)
-    return (int(number[1]) if number else 0, file.name)
-
-
-def _open_file(file: Path) -> tuple[_Indexed | _Scanned, str]:
-    if file.suffix not in _SUFFIXES:
+def _open_file(file: Path, scratch: Path) -> tuple[_Indexed | _Scanned, str]:
+    if not file.is_file():
+        raise BagError(
+            f"bag {file} is a pipe or a device, and a recording is read more than once; "
+            f"write it into a file first: cat {file} > recording.mcap"
+        )
+    name = file.name
+    file = plain_file(file, scratch)
+    if file.suffix not in STORAGE_SUFFIXES:
         raise BagError(f"bag {file}: a ROS 2 bag is a folder, a .mcap or a .db3 file")
-    try:
-        indexed = _Indexed(file)
-        # rosbags finds nothing in an MCAP whose summary leaves out the channels.
-        if indexed.types or file.suffix != ".mcap":
+    if file.suffix != ".mcap":
+        return _Indexed(file), ""
+    damage = summary_damage(file)
+    with contextlib.suppress(BagError):  # what that reader refuses may be scanned all the same
+        indexed = None if damage else _Indexed(file)
+        if indexed is not None and indexed.is_whole:
             return indexed, ""
-        indexed.close()
-    except BagError:
-        if file.suffix != ".mcap":
-            raise
+        if indexed is not None:
+            indexed.close()
     scanned = _Scanned(file)
-    return scanned, scanned.warning
+    return scanned, "; ".join(filter(None, (damage and f"{name}: {damage}", scanned.warning)))
 
 
 class _Indexed:
-    """A whole bag, read by ``rosbags``."""
+    """A whole file, read by ``rosbags``."""
 
     def __init__(self, path: Path) -> None:
         files = path.glob("*.mcap") if path.is_dir() else [path]
@@ -225,17 +244,24 @@ class _Indexed:
         except Exception as error:  # the library trips over damage in many ways
             raise BagError(f"bag {path} cannot be opened: {_reason(error)}") from error
         # rosbags takes an MCAP's profile on trust; the messages may still be anything.
-        encodings = {c.ext.serialization_format for c in self._reader.connections}
-        if encodings and "cdr" not in encodings:
+        encodings = {_encoding(c) for c in self._reader.connections}
+        if encodings and encodings.isdisjoint(_ENCODINGS):
             self.close()
-            raise BagError(f"bag {path} {_refusal(encodings, path)}")
-        self._connections = [
-            c for c in self._reader.connections if c.ext.serialization_format == "cdr"
-        ]
+            raise BagError(f"bag {path} {_refusal(encodings)}")
+        self._connections = [c for c in self._reader.connections if _encoding(c) in _ENCODINGS]
         self.types = {topic_name(c.topic): _full_type(c.msgtype) for c in self._connections}
         self.counts: Counter[str] = Counter()
         for connection in self._connections:
             self.counts[topic_name(connection.topic)] += connection.msgcount
+        # Of an MCAP only.
+        self._chunks = getattr(self._reader.storage, "chunks", [])
+        self._wraps = self._reader.end_time > _SIGNED
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether an MCAP's index tells of every message; rosbags leaves out what it does not."""
+        indexed = sum(sum(chunk.channel_count.values()) for chunk in self._chunks)
+        return bool(self.types) and 0 < indexed == self._reader.message_count
 
     def close(self) -> None:
         self._reader.close()
@@ -248,10 +274,17 @@ class _Indexed:
         ]
         if not wanted:  # an empty list would mean "all" to rosbags
             return
-        for connection, log_time, data in self._reader.messages(wanted):
-            yield Record(
-                topic_name(connection.topic), _full_type(connection.msgtype), log_time, data
-            )
+        # A time before 1970 is a very late one in MCAP, which has no negative ones.
+        ranges = ((_SIGNED, 2 * _SIGNED), (None, _SIGNED)) if self._wraps else ((None, None),)
+        for begin, end in ranges:
+            for connection, log_time, data in self._reader.messages(wanted, begin, end):
+                kind = _full_type(connection.msgtype)
+                data = plain_message(data, kind, _encoding(connection))
+                yield Record(topic_name(connection.topic), kind, _signed(log_time), data)
+
+
+def _encoding(connection: Connection) -> str:
+    return connection.ext.serialization_format or "cdr"
 
 
 class _Scanned:
@@ -276,7 +309,7 @@ class _Scanned:
         self.types = {
             topic_name(c.topic): _full_type(self._schemas[c.schema_id].name)
             for c in self._channels.values()
-            if c.message_encoding == "cdr" and c.schema_id in self._schemas
+            if c.message_encoding in _ENCODINGS and c.schema_id in self._schemas
         }
         self.counts = Counter(
             {topic_name(c.topic): self._messages[c.id] for c in self._channels.values()}
@@ -292,9 +325,11 @@ class _Scanned:
         try:
             for record in records:
                 end = self._file.tell()
+                if isinstance(record, DataEnd):  # what the summary repeats may be damaged
+                    break
                 if isinstance(record, Chunk):
                     inner = breakup_chunk(record, validate_crc=True)
-                    times = [r.log_time for r in inner if isinstance(r, Message)]
+                    times = [_signed(r.log_time) for r in inner if isinstance(r, Message)]
                     for one in inner:
                         self._note(one)
                     if times:
@@ -304,7 +339,7 @@ class _Scanned:
                     self._note(record)
                 if isinstance(record, Message):
                     length = _RECORD_HEAD + _MESSAGE_HEAD + len(record.data)
-                    self._parts.append((record.log_time, end - length))
+                    self._parts.append((_signed(record.log_time), end - length))
                 good_end = end
         except Exception as error:  # the library trips over damage in many ways
             if good_end == 0:
@@ -318,8 +353,8 @@ class _Scanned:
 
     def _refuse_what_is_not_ros2(self) -> None:
         encodings = {c.message_encoding for c in self._channels.values()}
-        if encodings and "cdr" not in encodings:
-            raise BagError(f"bag {self._path} {_refusal(encodings, self._path)}")
+        if encodings and encodings.isdisjoint(_ENCODINGS):
+            raise BagError(f"bag {self._path} {_refusal(encodings)}")
         if not self._parts:
             why = f" ({self.warning})" if self.warning else ""
             raise BagError(f"bag {self._path} holds no messages{why}")
@@ -356,7 +391,9 @@ class _Scanned:
         topic = topic_name(channel.topic)
         if topic not in topics or self.types.get(topic) not in KNOWN_TYPES:
             return None
-        return Record(topic, self.types[topic], message.log_time, message.data)
+        kind = self.types[topic]
+        data = plain_message(message.data, kind, channel.message_encoding)
+        return Record(topic, kind, _signed(message.log_time), data)
 
 
 # Bytes before the payload of MCAP records: opcode and length; a chunk's times, size, checksum
@@ -364,16 +401,20 @@ class _Scanned:
 _RECORD_HEAD, _CHUNK_HEAD, _MESSAGE_HEAD = 9, 40, 22
 
 
-def _refusal(encodings: set[str], path: Path) -> str:
+def _refusal(encodings: set[str]) -> str:
     if "protobuf" in encodings:
         return _PROTOBUF
-    if "ros1" in encodings:
-        return _ROS1.format(path)
     return f"holds messages encoded as {', '.join(sorted(encodings))}; ROS 2 messages are cdr"
+
+
+def _signed(log_time: int) -> int:
+    return log_time - 2 * _SIGNED if log_time >= _SIGNED else log_time
 
 
 def _full_type(name: str) -> str:
     """``sensor_msgs/Image`` and ``sensor_msgs/msg/Image`` are the same type."""
+    if name == "tf/tfMessage":  # as ROS 1 called it before tf2
+        return TF_TYPE
     package, _, rest = name.partition("/")
     return f"{package}/msg/{rest.removeprefix('msg/')}"
 

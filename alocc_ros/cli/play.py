@@ -85,6 +85,7 @@ def run(args: argparse.Namespace) -> int:
                 clock_rate=args.clock,
                 best_effort=args.best_effort,
                 renamed=dict(args.remap),
+                say=lambda text: print(text, file=sys.stderr, flush=True),
             )
             if alone := player.wait(args.wait):
                 print(f"nobody has subscribed to {', '.join(alone)}", file=sys.stderr)

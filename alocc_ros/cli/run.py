@@ -53,6 +53,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--overlay", type=Path, metavar="DIR", help="also write one picture a frame"
     )
     parser.add_argument("--with-images", action="store_true", help="copy the input images as well")
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="make an error of each message that cannot be used, which else is left out",
+    )
     parser.add_argument("--restart", action="store_true", help="do not resume an earlier run")
 
 
@@ -67,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
     from alocc_ros.bags.frames import FrameSource, preset_of
     from alocc_ros.bags.job import process
     from alocc_ros.bags.reader import Bag
+    from alocc_ros.stream.skips import Skips
 
     record, weights_file = find_model(args)
     if record.frame != "ego" and not args.grid_frame:
@@ -77,7 +83,12 @@ def run(args: argparse.Namespace) -> int:
     with Bag(args.bag) as bag:
         preset = preset or preset_of(bag)
         with _waiting("reading poses and cameras"):
-            source = FrameSource(bag, preset, args.calibration, args.grid_frame)
+            early: list[str] = []  # not before it is known whether the bag is refused
+            skips = Skips(early.append, strict=args.strict)
+            source = FrameSource(bag, preset, args.calibration, args.grid_frame, skips)
+        for text in early:
+            _warn(text)
+        skips.say = _warn
         with _waiting(f"loading {record.name}"):
             pipeline, weights = _pipeline(args, record, weights_file)
         job = _job(args, source, record, weights, bag.identity(), preset)
@@ -85,13 +96,12 @@ def run(args: argparse.Namespace) -> int:
         with _progress(total) as on_stage, _stop_on_interrupt() as stopping:
             statistics = process(job, source, pipeline, on_stage, stopping)
         _print_summary(preset.name, job, source, pipeline, statistics)
-        if bag.warning:
-            print(f"alocc: warning: {bag.warning}", file=sys.stderr)
+        for warning in filter(None, (bag.warning, *source.warnings)):
+            _warn(warning)
         if record.lidar_depth:
-            print(
-                f"alocc: warning: {record.name} was trained with LiDAR depth, and `alocc run` "
-                "gives it none: it sees worse than published",
-                file=sys.stderr,
+            _warn(
+                f"{record.name} was trained with LiDAR depth, and `alocc run` gives it none: it "
+                "sees worse than published"
             )
     return 130 if statistics.interrupted else 0
 
@@ -160,6 +170,7 @@ def _job(
             "choice of --with-images": args.with_images,
             "choice of --npz": args.npz is not None,
             "choice of --overlay": args.overlay is not None,
+            "choice of --strict": args.strict,
         },
         history=record.history,
         max_frames=args.max_frames,
@@ -178,6 +189,10 @@ def _digest(path: Path | None) -> str | None:
 
 
 # --- what the user sees ----------------------------------------------------------------------
+
+
+def _warn(text: str) -> None:
+    print(f"alocc: warning: {text}", file=sys.stderr)
 
 
 @contextlib.contextmanager
@@ -256,6 +271,7 @@ def _print_summary(
             f"{statistics.frames} ({statistics.complete} complete, {partial} partial{resumed})",
         ),
         ("missing", _counts(statistics.missing)),
+        ("skipped", str(source.skips)),
         ("dropped", _counts(source.drops)),
         ("resets", _counts(pipeline.keyframes.resets)),
         ("latency", _latency(statistics)),

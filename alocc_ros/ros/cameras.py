@@ -5,17 +5,15 @@ from __future__ import annotations
 
 import array
 import dataclasses
-import io
 from collections.abc import Mapping
 from time import monotonic, sleep
 
 import numpy as np
-from PIL import Image as PillowImage
 from sensor_msgs.msg import Image
 
 from alocc_ros.errors import CalibrationError, ImageError
 from alocc_ros.ros.inputs import Camera
-from alocc_ros.stream.decoding import SUPPORTED_ENCODINGS
+from alocc_ros.stream.decoding import check_size, image_size, is_supported
 from alocc_ros.stream.rig import Intrinsics
 from alocc_ros.types import Calibration, CameraImage
 
@@ -61,28 +59,20 @@ def check_image(image: CameraImage, calibration: Calibration) -> CameraImage:
     Raises:
         ImageError: it is not of the calibration's size, or of an encoding that nobody knows.
     """
-    if image.height:
-        size = (image.width, image.height)
-        if image.encoding not in SUPPORTED_ENCODINGS:
-            image = _converted(image)
-    else:
-        try:
-            with PillowImage.open(io.BytesIO(image.data), formats=("JPEG", "PNG")) as opened:
-                size = opened.size
-        except Exception as error:  # Pillow raises whatever the damage runs it into
-            raise ImageError(f"{len(image.data)} bytes that are no JPEG or PNG image") from error
-    if size != (calibration.width, calibration.height):
-        raise ImageError(
-            f"the image has {size[0]}x{size[1]} pixels, its CameraInfo is for "
-            f"{calibration.width}x{calibration.height}"
-        )
+    if image.height and not is_supported(image.encoding):
+        image = _converted(image)
+    check_size(image, *image_size(image), (calibration.width, calibration.height))
     return image
 
 
 def _converted(image: CameraImage) -> CameraImage:
     """By cv_bridge, which is only needed for uncommon encodings and may be absent or broken."""
     message = Image(
-        height=image.height, width=image.width, encoding=image.encoding, step=image.step
+        height=image.height,
+        width=image.width,
+        encoding=image.encoding,
+        step=image.step,
+        is_bigendian=int(image.big_endian),
     )
     message.data = array.array("B")
     message.data.frombytes(image.data)

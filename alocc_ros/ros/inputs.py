@@ -133,7 +133,7 @@ class Camera:
             *(message.width, message.height, message.distortion_model),
             *(message.k.tobytes(), message.p.tobytes(), bytes(message.d)),
             *(message.binning_x, message.binning_y, message.roi.width, message.roi.x_offset),
-            message.roi.y_offset,
+            *(message.roi.y_offset, message.roi.height),
         )
         if key == self._info_key:
             return

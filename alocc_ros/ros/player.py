@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -25,6 +25,11 @@ _ACK_TIMEOUT = 2.0  # s
 _POLL = 0.02  # s
 # A subscriber of images also subscribes to poses and camera infos, which are found a moment later.
 _SETTLE = 0.7  # s
+# A longer pause is one of the recorder's clock, not of the vehicle: sim time before the first
+# /clock, a converter that logs at zero. It is jumped over, as nobody waits for years.
+MAX_GAP = 60 * 1_000_000_000  # ns
+_LAST_TIME = (1 << 31) * 1_000_000_000  # ns
+_KEPT_GAP = 100_000_000  # ns of it that are waited
 # Between two laps: what is still in transit must arrive before the clock jumps back.
 _PAUSE = 0.2  # s
 
@@ -50,7 +55,8 @@ class Player:
     """Publishes the topics of a bag and ``/clock``.
 
     The bytes go out as they were recorded. ``/tf_static`` and ``grid_info`` are latched and
-    complete from the beginning, whatever part of the bag is played.
+    complete from the beginning, whatever part of the bag is played. Pauses of the recording that
+    are longer than ``MAX_GAP`` are jumped over.
     """
 
     def __init__(
@@ -64,8 +70,11 @@ class Player:
         clock_rate: float = 100.0,  # Hz of wall time; 0: no clock
         best_effort: bool = False,
         renamed: Mapping[str, str] = MappingProxyType({}),
+        say: Callable[[str], None] = print,
     ) -> None:
         """Makes the publishers; ``renamed`` tells other names for topics, or for what is under one.
+
+        ``say`` gets what people should know while it plays.
 
         Raises:
             BagError: the bag has none of the topics, or nothing after ``start``.
@@ -91,7 +100,9 @@ class Player:
         first = next(bag.messages(self._topics), None)
         if first is None:
             raise BagError(f"bag {bag.path} has no messages on {', '.join(topics)}")
-        self._begin = first.log_time + round(start * 1e9)
+        self._start = round(start * 1e9)
+        self._say = say
+        self._reported: set[tuple[float, float]] = set()
         self._clock = node.create_publisher(Clock, CLOCK, 10) if clock_rate > 0 else None
         self._tick = round(rate * 1e9 / clock_rate) if clock_rate > 0 else 0  # ns of the bag
         for topic in latched:
@@ -123,8 +134,8 @@ class Player:
             time.sleep(_PAUSE)
         begin_wall = time.monotonic()
         played = 0
-        for stamp, record in self._events():
-            due = begin_wall + (stamp - self._begin) * 1e-9 / self._rate
+        for position, stamp, record in self._events():
+            due = begin_wall + (position - self._start) * 1e-9 / self._rate
             delay = due - time.monotonic()
             if delay > 0:
                 time.sleep(delay)
@@ -147,16 +158,43 @@ class Player:
             left = max(deadline - time.monotonic(), 0.0)
             publisher.wait_for_all_acked(Duration(seconds=left))
 
-    def _events(self) -> Iterator[tuple[int, Record | None]]:
-        """(ns, message or None for the clock), in order; the clock does not outlive the bag."""
-        tick = self._begin
+    def _events(self) -> Iterator[tuple[int, int, Record | None]]:
+        """(ns into the playing, ns, message or None for the clock); in order.
+
+        The clock does not outlive the bag, and jumps where the recording does.
+        """
+        begin = previous = tick = None  # ns of the bag; the first message's, less the gaps
+        jumped = False
         for record in self._bag.messages(self._topics):
-            if record.log_time < self._begin:
+            stamp = record.log_time
+            if begin is None:
+                begin = previous = stamp
+            if stamp - previous > MAX_GAP:
+                if stamp - begin >= self._start:
+                    self._report_gap((previous - begin) * 1e-9, (stamp - previous) * 1e-9)
+                begin += stamp - previous - _KEPT_GAP
+                tick, jumped = None, True
+            previous = stamp
+            if stamp - begin < self._start:
                 continue
-            while self._clock is not None and tick <= record.log_time:
-                yield tick, None
+            if tick is None:
+                # Of a bag that is played from later on, the clock begins where the playing does.
+                tick = stamp if jumped else min(begin + self._start, stamp)
+            while self._clock is not None and tick <= stamp:
+                if 0 <= tick < _LAST_TIME:  # what /clock can hold
+                    yield tick - begin, tick, None
                 tick += self._tick
-            yield record.log_time, record
+            yield stamp - begin, stamp, record
+
+    def _report_gap(self, at: float, length: float) -> None:
+        """Both in s; said once, not in every lap."""
+        if (at, length) not in self._reported:
+            self._reported.add((at, length))
+            after = at + 0.5e-9 * _KEPT_GAP
+            self._say(
+                f"{_duration(length)} without a message, {at:.2f} s after the first one, are "
+                f"jumped over; --start {after:.2f} leaves out what comes before"
+            )
 
     def _latch(self, topic: str, name: str) -> None:
         records = list(self._bag.messages([topic]))
@@ -167,6 +205,14 @@ class Player:
         publisher = self._node.create_publisher(kind, name, latched)
         for record in records:
             publisher.publish(record.data)
+
+
+def _duration(seconds: float) -> str:
+    """In words that people take in."""
+    for unit, length in (("years", 365.25 * 86400), ("days", 86400), ("hours", 3600)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def new_name(topic: str, renamed: Mapping[str, str]) -> str:

@@ -7,7 +7,6 @@ time of one frame, and memory never grows.
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 import traceback
 from collections import Counter, deque
@@ -17,7 +16,7 @@ from time import monotonic
 
 from alocc_ros.errors import AloccError, ImageError
 from alocc_ros.pipeline import Pipeline
-from alocc_ros.stream.decoding import decode
+from alocc_ros.stream.preprocessing import without_damaged
 from alocc_ros.types import CameraSet, FrameSet, Occupancy
 
 # What the time of a set goes into; the documentation is made of it.
@@ -181,7 +180,7 @@ class Worker:
             occupancy = self._pipeline.step(frame)
         except ImageError:
             # One damaged image must not cost the others; finding it takes time only now.
-            frame = _without_damaged(frame)
+            frame = without_damaged(frame)
             occupancy = self._pipeline.step(frame)
         stepped = monotonic()
         self._publish(frame, occupancy)
@@ -209,21 +208,3 @@ class Worker:
             self._failed[kind] += 1
             self._last_failure = text
         self._report_error(text)
-
-
-def _without_damaged(frame: FrameSet) -> FrameSet:
-    """The frame set without the images that cannot be decoded.
-
-    Raises:
-        ImageError: all can be, or none.
-    """
-    images, missing, last = {}, dict(frame.missing), None
-    for name, image in frame.images.items():
-        try:
-            decode(image)
-            images[name] = image
-        except ImageError as error:
-            missing[name], last = str(error), error
-    if last is None or not images:
-        raise last or ImageError("an image cannot be used")
-    return dataclasses.replace(frame, images=images, missing=missing)

@@ -13,6 +13,7 @@ import numpy as np
 
 from alocc_ros.errors import PoseError, StampError
 from alocc_ros.geometry import pose_matrix
+from alocc_ros.stream.encodings import canonical, mosaic_of, video_of
 from alocc_ros.types import CameraImage
 
 
@@ -40,14 +41,22 @@ def camera_image(message: Any, camera: str, stamp: int, assume_8uc3: str) -> Cam
     """A sensor_msgs/Image or CompressedImage of ``camera``; ``stamp`` in ns.
 
     ``8UC3`` says three bytes a pixel but not which: ``assume_8uc3`` does. A compressed image's
-    ``format`` is free text that many writers get wrong; its first bytes tell the truth.
+    ``format`` is free text that many writers get wrong; its first bytes tell the truth. What
+    only it can tell is whether a gray picture is a mosaic, and of which stream a part is.
     """
     data = memoryview(message.data)
     if hasattr(message, "format"):
-        return CameraImage(camera, stamp, data, "compressed")
-    encoding = assume_8uc3 if message.encoding == "8UC3" else message.encoding
+        kind = mosaic_of(message.format) or video_of(message.format)
+        return CameraImage(camera, stamp, data, f"compressed {kind}".rstrip())
     return CameraImage(
-        camera, stamp, data, encoding, int(message.height), int(message.width), int(message.step)
+        camera,
+        stamp,
+        data,
+        canonical(message.encoding, assume_8uc3),
+        int(message.height),
+        int(message.width),
+        int(message.step),
+        bool(message.is_bigendian),
     )
 
 

@@ -5,12 +5,19 @@ from __future__ import annotations
 
 import io
 import re
-from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from alocc_ros.errors import ImageError
+from alocc_ros.stream.encodings import (
+    CONVERSIONS,
+    LAYOUTS,
+    canonical,
+    demosaic,
+    mosaic_of,
+    video_of,
+)
 from alocc_ros.types import CameraImage
 
 # Larger than any camera of a vehicle, small enough not to hurt: what a few malicious bytes of
@@ -18,29 +25,23 @@ from alocc_ros.types import CameraImage
 MAX_PIXELS = 64_000_000
 
 
-class _RawLayout(NamedTuple):
-    mode: str  # of the Pillow image
-    raw_mode: str  # Pillow's name of the bytes' layout
-    channels: int
+_START_CODES = (b"\x00\x00\x00\x01", b"\x00\x00\x01")  # of H.264 and H.265
+SUPPORTED_ENCODINGS = (*LAYOUTS, "8UC3", *CONVERSIONS, "jpeg", "png", "compressed")
 
 
-_RAW_LAYOUTS = {
-    "rgb8": _RawLayout("RGB", "RGB", 3),
-    "bgr8": _RawLayout("RGB", "BGR", 3),
-    "rgba8": _RawLayout("RGB", "RGBX", 4),
-    "bgra8": _RawLayout("RGB", "BGRX", 4),
-    "mono8": _RawLayout("L", "L", 1),
-}
-SUPPORTED_ENCODINGS = (*_RAW_LAYOUTS, "8UC3", "jpeg", "png", "compressed")
+def is_supported(encoding: str) -> bool:
+    """Whether images of this encoding are decoded here."""
+    name = canonical(encoding, "bgr8")
+    return name in LAYOUTS or name in CONVERSIONS or _is_compressed(encoding)
 
 
 def decode(image: CameraImage, assume_8uc3: str = "bgr8") -> np.ndarray:  # [h, w, 3] uint8 RGB
     """The pixels of a message, red first.
 
     JPEG and PNG are distinguished by their first bytes. Gray becomes three equal channels, alpha
-    is dropped, CMYK and palettes are converted. An EXIF orientation is ignored: the calibration
-    belongs to the pixels as they are stored. Sixteen-bit gray images are refused, as nothing
-    says which of their bits matter.
+    is dropped, CMYK and palettes are converted, a mosaic in a gray picture becomes colours if the
+    message says so. An EXIF orientation is ignored: the calibration belongs to the pixels as they
+    are stored. Sixteen-bit PNG images are refused: they are depth nearly always.
 
     Args:
         image: the message.
@@ -87,10 +88,14 @@ def _open_compressed(
     data = _bytes(image)
     try:
         opened = Image.open(io.BytesIO(data), formats=("JPEG", "PNG"))
-        _check_size(image, *opened.size, expected)
-        if draft is not None:
+        check_size(image, *opened.size, expected)
+        mosaic = mosaic_of(image.encoding) if opened.mode == "L" else ""
+        if draft is not None and not mosaic:
             opened.draft("RGB", draft)
         opened.load()
+        if mosaic:
+            pattern = mosaic.removeprefix("bayer_").removesuffix("8")
+            return Image.fromarray(demosaic(np.asarray(opened), pattern))
         if opened.mode in ("L", "RGB"):
             return opened
         if opened.mode.startswith(("I", "F")):
@@ -105,6 +110,8 @@ def _open_compressed(
     # also ValueError, struct.error, zlib.error, IndexError, EOFError and bomb warnings that
     # were turned into errors. Given these bytes, each of them means that they are no image.
     except Exception as error:
+        if what := _video(image.encoding, bytes(data[:4])):
+            raise ImageError(f"{image.camera}: {what}") from error
         begin = bytes(data[:8]).hex(" ")
         raise ImageError(
             f"{image.camera}: {len(data)} bytes that are no JPEG or PNG image, or a damaged one "
@@ -112,30 +119,81 @@ def _open_compressed(
         ) from error
 
 
+def _video(encoding: str, begin: bytes) -> str:
+    """What to do with a video stream, or "" if it is none."""
+    named = video_of(encoding)
+    if not named and not begin.startswith(_START_CODES):
+        return ""
+    return (
+        f"the message holds a part of a video stream ({named or 'H.264 or H.265'}), not a JPEG or "
+        "PNG picture; decode it before (ffmpeg_image_transport: ros2 run image_transport republish "
+        "ffmpeg raw) and give the topic that this publishes"
+    )
+
+
+def image_size(image: CameraImage) -> tuple[int, int]:
+    """(width, height) of an image as it says itself; its pixels are not decoded.
+
+    Raises:
+        ImageError: it has none, or is of an encoding that is not decoded here.
+    """
+    if not _is_compressed(image.encoding):
+        if not is_supported(image.encoding):
+            raise _unsupported(image)
+        return image.width, image.height
+    data = _bytes(image)
+    try:
+        with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as opened:
+            return opened.size
+    except Exception as error:  # see _open_compressed
+        what = _video(image.encoding, bytes(data[:4])) or (
+            f"{len(data)} bytes that are no JPEG or PNG image"
+        )
+        raise ImageError(f"{image.camera}: {what}") from error
+
+
+def _unsupported(image: CameraImage) -> ImageError:
+    return ImageError(
+        f"{image.camera}: encoding {image.encoding!r} is not supported; supported are "
+        f"{', '.join(SUPPORTED_ENCODINGS)}; convert it in the driver (the node asks cv_bridge for "
+        "others, if that is installed)"
+    )
+
+
 def _open_raw(
     image: CameraImage, assume_8uc3: str, expected: tuple[int, int] | None
 ) -> Image.Image:
-    encoding = assume_8uc3 if image.encoding == "8UC3" else image.encoding
-    layout = _RAW_LAYOUTS.get(encoding)
-    if layout is None:
-        raise ImageError(
-            f"{image.camera}: encoding {image.encoding!r} is not supported; supported are "
-            f"{', '.join(SUPPORTED_ENCODINGS)}"
-        )
-    data, height, width, step = _rows(image, layout.channels)
-    _check_size(image, width, height, expected)
-    row = width * layout.channels
+    encoding = canonical(image.encoding, assume_8uc3)
+    layout, conversion = LAYOUTS.get(encoding), CONVERSIONS.get(encoding)
+    if layout is None and conversion is None:
+        raise _unsupported(image)
+    pixel = layout.channels if layout is not None else conversion.row_bytes
+    data, height, width, step = _rows(image, pixel)
+    check_size(image, width, height, expected)
+    row = width * pixel
     if step < row:
         raise ImageError(
             f"{image.camera}: rows of {step} bytes cannot hold {width} pixels of "
             f"{image.encoding}, which take {row}"
         )
-    if len(data) < step * (height - 1) + row:
+    rows = height
+    if conversion is not None:
+        if (conversion.even and width % 2) or (conversion.even == 2 and height % 2):
+            raise ImageError(
+                f"{image.camera}: {width}x{height} pixels cannot be {image.encoding}, which comes "
+                "in pairs"
+            )
+        rows = height * conversion.rows[0] // conversion.rows[1]
+    if len(data) < step * (rows - 1) + row:
         raise ImageError(
             f"{image.camera}: {len(data)} bytes are too few for {width}x{height} pixels of "
             f"{image.encoding} in rows of {step} bytes"
         )
-    return Image.frombytes(layout.mode, (width, height), data, "raw", layout.raw_mode, step, 1)
+    if layout is not None:
+        return Image.frombytes(layout.mode, (width, height), data, "raw", layout.raw_mode, step, 1)
+    flat = np.frombuffer(data, np.uint8, count=step * (rows - 1) + row)
+    lines = np.lib.stride_tricks.as_strided(flat, (rows, row), (step, 1), writeable=False)
+    return Image.fromarray(conversion.to_rgb(lines, width, image.big_endian))
 
 
 def _rows(image: CameraImage, channels: int) -> tuple[memoryview, int, int, int]:
@@ -171,9 +229,14 @@ def _bytes(image: CameraImage) -> memoryview:
     return data
 
 
-def _check_size(
+def check_size(
     image: CameraImage, width: int, height: int, expected: tuple[int, int] | None
 ) -> None:
+    """Refuses images that are enormous or not of the expected width and height.
+
+    Raises:
+        ImageError: naming both sizes.
+    """
     if width * height > MAX_PIXELS:
         raise ImageError(
             f"{image.camera}: the image claims {width}x{height} pixels, more than the "

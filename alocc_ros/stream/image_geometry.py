@@ -15,6 +15,7 @@ from PIL import Image
 
 from alocc_ros.errors import CalibrationError, ParameterError
 from alocc_ros.stream.decoding import MAX_PIXELS
+from alocc_ros.stream.rig import DISTORTION_COUNTS
 from alocc_ros.types import Calibration
 
 
@@ -124,12 +125,7 @@ class Undistortion:
                 "opencv-python-headless (pip) or python3-opencv (apt), or send rectified images"
             ) from error
         model, coefficients = calibration.distortion_model, np.array(calibration.distortion)
-        counts = {
-            "plumb_bob": (4, 5),
-            "rational_polynomial": (8, 12, 14),
-            "equidistant": (4,),
-            "fisheye": (4,),
-        }
+        counts = DISTORTION_COUNTS | {"fisheye": DISTORTION_COUNTS["equidistant"]}
         if len(coefficients) not in counts.get(model, ()):
             raise CalibrationError(
                 f"{calibration.camera}: distortion model {model!r} with {len(coefficients)} "

@@ -7,6 +7,8 @@ bit for bit to decoding, resizing and cropping the whole image with Pillow 10.
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from PIL import Image
 
-from alocc_ros.errors import CalibrationError, ParameterError
+from alocc_ros.errors import CalibrationError, ImageError, ParameterError
 from alocc_ros.records import ModelRecord
 from alocc_ros.stream.decoding import open_image, rgb_pixels
 from alocc_ros.stream.image_geometry import Crop, Undistortion, resize_and_crop
@@ -43,6 +45,35 @@ def _normalise(
         source = pixels[..., 2 - channel if channel_order == "bgr" else channel]
         np.subtract(source, np.float32(mean[channel]), out=out[channel], dtype=np.float32)
         np.multiply(out[channel], np.float32(1.0 / std[channel]), out=out[channel])
+
+
+def without_damaged(frame: FrameSet) -> FrameSet:
+    """The frame set without the images that cannot be used: those cameras are missing, and why.
+
+    Raises:
+        ImageError: all can be, or none.
+    """
+    images, missing, last = {}, dict(frame.missing), None
+    for name, image in frame.images.items():
+        calibration = frame.calibration[name]
+        try:
+            open_image(image, "bgr8", (calibration.width, calibration.height))
+            images[name] = image
+        except ImageError as error:
+            missing[name], last = str(error), error
+    if last is None or not images:
+        raise last or ImageError("an image cannot be used")
+    return dataclasses.replace(frame, images=images, missing=missing)
+
+
+def has_usable_image(frame: FrameSet) -> bool:
+    """Whether ``without_damaged`` leaves one."""
+    for name, image in frame.images.items():
+        calibration = frame.calibration[name]
+        with contextlib.suppress(ImageError):
+            open_image(image, "bgr8", (calibration.width, calibration.height))
+            return True
+    return False
 
 
 def preprocess(

@@ -20,7 +20,7 @@ file is YAML, one entry a camera::
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,7 +43,17 @@ from alocc_ros.schema import (
 )
 from alocc_ros.types import CAMERAS, Calibration
 
-_DISTORTION_MODELS = ("", "plumb_bob", "rational_polynomial", "equidistant")
+# What drivers call the models, and the number of coefficients that each may have.
+DISTORTION_COUNTS = {
+    "plumb_bob": (4, 5),
+    "rational_polynomial": (8, 12, 14),
+    "equidistant": (4,),
+}
+_DISTORTION_ALIASES = {"fisheye": "equidistant", "radtan": "plumb_bob", "pinhole": "plumb_bob"}
+# Beyond these a focal length, in image widths, or a principal point, in images from the edge, is
+# no camera's: telephoto lenses have 30 widths.
+_FOCAL_RANGE = (0.02, 100.0)
+_CENTRE_MARGIN = 2.0
 
 
 @dataclass(frozen=True)
@@ -85,8 +95,9 @@ def make_intrinsics(
     distortion_model: str = "",
     *,
     where: str,
+    name: str = "K",
 ) -> Intrinsics:
-    """Checked intrinsics.
+    """Checked intrinsics; ``name`` is what messages call the matrix.
 
     Raises:
         CalibrationError: naming ``where`` and what is impossible.
@@ -102,14 +113,42 @@ def make_intrinsics(
         raise CalibrationError(f"{where}: the intrinsics hold NaN or inf")
     if k[0, 0] <= 0 or k[1, 1] <= 0 or np.abs(k[2] - [0, 0, 1]).max() > 1e-9:
         raise CalibrationError(
-            f"{where}: {k.tolist()} is no camera matrix (an uncalibrated camera sends zeros)"
+            f"{where}: {name} {k.tolist()} is no camera matrix (an uncalibrated camera sends zeros)"
         )
-    if distortion_model not in _DISTORTION_MODELS:
+    for axis, size, index in (("x", width, 0), ("y", height, 1)):
+        focal, centre = k[index, index], k[index, 2]
+        if not _FOCAL_RANGE[0] * width <= focal <= _FOCAL_RANGE[1] * width:
+            raise CalibrationError(
+                f"{where}: f{axis} of {name} is {focal:g} pixels, which no camera with "
+                f"{width} x {height} pixels has"
+            )
+        if not -_CENTRE_MARGIN * size <= centre <= (1 + _CENTRE_MARGIN) * size:
+            raise CalibrationError(
+                f"{where}: c{axis} of {name} is {centre:g} pixels, far outside of an image of "
+                f"{width} x {height}"
+            )
+    model = _DISTORTION_ALIASES.get(distortion_model.lower(), distortion_model.lower())
+    if model and model not in DISTORTION_COUNTS:
         raise CalibrationError(
-            f"{where}: distortion model {distortion_model!r} is not one of "
-            f"{', '.join(_DISTORTION_MODELS[1:])}"
+            f"{where}: distortion_model {distortion_model!r} is not one of "
+            f"{', '.join((*DISTORTION_COUNTS, *_DISTORTION_ALIASES))}"
         )
-    return Intrinsics(width, height, k, d, distortion_model)
+    if not any(d):
+        return Intrinsics(width, height, k)
+    # Without a name, or with too few numbers for it, it is OpenCV's of so many.
+    if len(d) in DISTORTION_COUNTS["plumb_bob"] and model in ("", "rational_polynomial"):
+        model = "plumb_bob"
+    model = model or "rational_polynomial"
+    known = DISTORTION_COUNTS[model]
+    if len(d) not in known:
+        # Some drivers always send as many as the longest model has.
+        fitting = [n for n in known if n < len(d) and not any(d[n:])]
+        if not fitting:
+            raise CalibrationError(
+                f"{where}: d has {len(d)} coefficients, {model} has {' or '.join(map(str, known))}"
+            )
+        d = d[: fitting[0]]
+    return Intrinsics(width, height, k, d, model)
 
 
 def intrinsics_from_camera_info(message: Any, rectified: bool, where: str) -> Intrinsics:
@@ -122,14 +161,7 @@ def intrinsics_from_camera_info(message: Any, rectified: bool, where: str) -> In
     Raises:
         CalibrationError: naming ``where``.
     """
-    binning = (max(message.binning_x, 1), max(message.binning_y, 1))
-    roi = message.roi
-    if binning != (1, 1) or roi.width not in (0, message.width) or roi.x_offset or roi.y_offset:
-        raise CalibrationError(
-            f"{where}: CameraInfo describes a binned image or a region of interest; "
-            "only full images can be used"
-        )
-    return _of_images(
+    whole = _of_images(
         message.width,
         message.height,
         message.k,
@@ -139,19 +171,56 @@ def intrinsics_from_camera_info(message: Any, rectified: bool, where: str) -> In
         rectified,
         where,
     )
+    return _binned_region(whole, message, where)
+
+
+def _binned_region(whole: Intrinsics, message: Any, where: str) -> Intrinsics:
+    """Of the part of the sensor that was read out; K, D and P are those of the full resolution.
+
+    Raises:
+        CalibrationError: the region is not on the sensor.
+    """
+    binning = (max(message.binning_x, 1), max(message.binning_y, 1))
+    roi = message.roi
+    width, height = roi.width or message.width, roi.height or message.height
+    if roi.x_offset + width > message.width or roi.y_offset + height > message.height:
+        raise CalibrationError(
+            f"{where}: roi of {width} x {height} pixels at {roi.x_offset}, {roi.y_offset} is not "
+            f"within {message.width} x {message.height}"
+        )
+    if binning == (1, 1) and (width, height) == (whole.width, whole.height):
+        return whole
+    matrix = whole.matrix.copy()
+    matrix[0, 2] -= roi.x_offset
+    matrix[1, 2] -= roi.y_offset
+    # As image_geometry has it: pixel numbers are divided.
+    matrix[0] /= binning[0]
+    matrix[1] /= binning[1]
+    size = (width // binning[0], height // binning[1])
+    return replace(whole, width=size[0], height=size[1], matrix=matrix)
 
 
 def _of_images(
     width: int, height: int, k: Any, p: Any, d: Any, model: str, rectified: bool, where: str
 ) -> Intrinsics:
-    if not np.any(d):
-        return make_intrinsics(width, height, k, where=where)
-    if rectified:
+    """Of rectified images P has the matrix, where it has one; of others K.
+
+    nuScenes bags have no distortion and one matrix in both; K counts then.
+    """
+    from_k = not np.any(d) and np.any(k)
+    if rectified and not from_k:
         try:
             matrix = np.asarray(p, dtype=np.float64).reshape(3, 4)[:, :3]
         except (TypeError, ValueError) as error:
             raise CalibrationError(f"{where}: P is no 3x4 matrix") from error
-        return make_intrinsics(width, height, matrix, where=where)
+        return make_intrinsics(width, height, matrix, where=where, name="P")
+    if not np.any(k) and p is not None and np.any(p):
+        raise CalibrationError(
+            f"{where}: K is all zero, only P is there, which is of rectified images: "
+            "`rectified: true` in the preset if these are"
+        )
+    if not np.any(d):  # whatever the model is called
+        return make_intrinsics(width, height, k, where=where)
     return make_intrinsics(width, height, k, d, model, where=where)
 
 

@@ -59,6 +59,10 @@ class TransformTree:
         self._connect(parent, child)
         self._dynamic[edge] = trajectory
 
+    def knows(self, parent: str, child: str) -> bool:
+        """Whether there is any transform of ``child`` in ``parent``."""
+        return (parent, child) in self._static or (parent, child) in self._dynamic
+
     def clear(self) -> None:
         """Time jumped back: forgets all dynamic transforms, keeps the static ones."""
         self._dynamic.clear()

@@ -402,7 +402,7 @@ def test_images_that_cannot_be_used_are_named_with_the_reason_and_done_without(
         assert live.stage.values(f"camera {camera}")["state"] == "rejected"
         reasons[camera] = live.stage.values(f"camera {camera}")["reason"]
     assert "encoding 'nv21' is not supported" in reasons["cam_back"]
-    assert "176x99 pixels, its CameraInfo is for 352x198" in reasons["cam_back_left"]
+    assert "176x99 pixels, its calibration is for 352x198" in reasons["cam_back_left"]
     assert "stamp_source: receive" in reasons["cam_back_right"]
     assert live.stage.values("camera cam_front")["state"] == "active"
 

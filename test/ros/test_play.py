@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,9 @@ import tiny_node  # noqa: E402
 from live import Stage  # noqa: E402
 from rosbags.highlevel import AnyReader  # noqa: E402
 
+from alocc_ros.bags.reader import Bag  # noqa: E402
 from alocc_ros.bags.sample import write_sample  # noqa: E402
+from alocc_ros.bags.writer import Recorder  # noqa: E402
 from alocc_ros.cli.main import main  # noqa: E402
 from alocc_ros.ros.player import new_name  # noqa: E402
 
@@ -71,3 +74,33 @@ def test_a_renaming_that_is_none_is_refused(wrong, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["play", "bag.mcap", "--remap", wrong])
     assert "must look like /old:=/new" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("log_time", "says"),
+    [(0, "51 years without"), (2**64 - 1000, "51 years without"), (1_600_000_200 * 10**9, " s wi")],
+    ids=["before /clock", "before 1970", "after a pause"],
+)
+def test_pauses_of_years_are_named_and_jumped_over(tmp_path, capsys, log_time, says):
+    write_sample(tmp_path / "clean.mcap", seconds=0.5, rate=2.0, width=88, height=50)
+    recorder = Recorder(tmp_path / "odd.mcap", {})
+    with Bag(tmp_path / "clean.mcap") as bag:
+        records = list(bag.messages(bag.types))
+    played = sum(not record.topic.endswith("static") for record in records)
+    index = next(i for i, record in enumerate(records) if "image" in record.topic)
+    for i, r in enumerate(records):
+        recorder.write_bytes(r.topic, r.type, log_time if i == index else r.log_time, r.data)
+    recorder.end_frame()
+    recorder.finish()
+    play = ["play", str(tmp_path / "odd.mcap"), "--wait", "0"]
+    begin = time.monotonic()
+    assert main(play) == 0
+    assert time.monotonic() - begin < 30
+    said = capsys.readouterr()
+    assert f"played {played} messages" in said.out
+    assert said.err.count(says) == 1 and "are jumped over; --start " in said.err
+    start = said.err.partition("--start ")[2].split()[0]
+    assert main([*play, "--start", start]) == 0
+    said = capsys.readouterr()
+    before = 1 if log_time != 1_600_000_200 * 10**9 else played - 1
+    assert f"played {played - before} messages" in said.out

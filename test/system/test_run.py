@@ -385,18 +385,65 @@ def test_bad_messages_give_one_line_and_leave_nothing(bag, tmp_path, capsys, cha
     assert contents(tmp_path) == ["broken.mcap"]
 
 
-def test_damage_in_the_middle_keeps_what_was_done(bag, tmp_path, capsys):
-    def late(topic: str, log_time: int, message: object) -> object:
-        return (
-            no_image(topic, log_time, message) if log_time > 1_600_000_001_000_000_000 else message
-        )
+def damaged_from(second: int) -> Callable[[str, int, object], object]:
+    """From so many seconds on, the images of one camera are none."""
 
-    broken = changed_sample(bag, tmp_path / "broken.mcap", late)
-    assert alocc_run(broken, tmp_path / "out.mcap") == 2
+    def change(topic: str, log_time: int, message: object) -> object:
+        late = log_time > 1_600_000_000_000_000_000 + second * 1_000_000_000
+        return no_image(topic, log_time, message) if late else message
+
+    return change
+
+
+def test_damaged_images_cost_their_camera_and_are_counted(bag, tmp_path, capsys, undisturbed):
+    broken = changed_sample(bag, tmp_path / "broken.mcap", damaged_from(1))
+    assert alocc_run(broken, tmp_path / "out.mcap") == 0
+    said = capsys.readouterr()
+    assert f"frames   {FRAMES} (4 complete, 8 partial)" in said.out
+    assert "missing  8 x cam_back\n" in said.out
+    assert "skipped  8 x cam_back: image cannot be decoded\n" in said.out
+    assert said.err.count("cam_back: image cannot be decoded (12 bytes that are no JPEG") == 1
+    whole, without = (list(whole_frames(p)) for p in (undisturbed, tmp_path / "out.mcap"))
+    assert whole[:4] == without[:4] and whole[4] != without[4]
+
+
+def test_strict_stops_at_a_damaged_image_and_keeps_what_was_done(bag, tmp_path, capsys):
+    broken = changed_sample(bag, tmp_path / "broken.mcap", damaged_from(1))
+    assert alocc_run(broken, tmp_path / "out.mcap", "--strict") == 2
     error = capsys.readouterr().err
-    assert "the 4 frames before it are in" in error
+    assert "cam_back: image cannot be decoded" in error
+    assert "frames before it are in" in error
     assert error.count("\n") == 1
-    assert len(list(whole_frames(tmp_path / "out.mcap.partial"))) == 4
+
+
+def test_a_set_without_any_good_image_is_left_out_and_resuming_agrees(bag, tmp_path, capsys, stop):
+    def dark(topic: str, log_time: int, message: object) -> object:
+        if "image" in topic and 0.9 < (log_time - 1_600_000_000_000_000_000) / 1e9 < 1.2:
+            message.data = message.data[: len(message.data) // 2]
+        return message
+
+    broken = changed_sample(bag, tmp_path / "broken.mcap", dark)
+    assert alocc_run(broken, tmp_path / "whole.mcap") == 0
+    assert f"frames   {FRAMES - 1} ({FRAMES - 1} complete, 0 partial)" in capsys.readouterr().out
+    stop(7)
+    assert alocc_run(broken, tmp_path / "out.mcap") == 130
+    stop(1000)
+    assert alocc_run(broken, tmp_path / "out.mcap") == 0
+    assert (tmp_path / "out.mcap").read_bytes() == (tmp_path / "whole.mcap").read_bytes()
+
+
+def test_cameras_that_drop_images_are_counted_by_camera(bag, tmp_path, capsys):
+    images = iter(range(10_000))
+
+    def drop(topic: str, log_time: int, message: object) -> object | None:
+        return None if "image" in topic and next(images) in (3, 16) else message
+
+    broken = changed_sample(bag, tmp_path / "broken.mcap", drop)
+    assert alocc_run(broken, tmp_path / "out.mcap") == 0
+    said = capsys.readouterr().out
+    assert f"frames   {FRAMES} ({FRAMES - 2} complete, 2 partial)" in said
+    missing = next(line for line in said.splitlines() if line.startswith("missing"))
+    assert missing.count("1 x cam_") == 2
 
 
 def test_a_cut_off_bag_is_done_up_to_the_cut_with_a_warning(bag, tmp_path, capsys):

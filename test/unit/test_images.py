@@ -296,10 +296,12 @@ def test_views_with_any_strides_are_accepted() -> None:
         (CameraImage("c", 1, bytes(60), "rgb8", 0, 5, 15), "5x0 pixels cannot be"),
         (CameraImage("c", 1, bytes(60), "rgb8", -4, 5, 15), "5x-4 pixels cannot be"),
         (CameraImage("c", 1, b"", "rgb8", 4, 5, 15), "holds no bytes"),
-        (CameraImage("c", 1, bytes(60), "bayer_rggb8", 4, 5), "bayer_rggb8.*supported are rgb8"),
-        (CameraImage("c", 1, bytes(60), "yuv422", 4, 5), "'yuv422' is not supported"),
+        (CameraImage("c", 1, bytes(60), "bayer_rggb8", 4, 5), "bayer_rggb8, which comes in pairs"),
+        (CameraImage("c", 1, bytes(60), "yuv422", 4, 5), "yuv422, which comes in pairs"),
+        (CameraImage("c", 1, bytes(60), "nv12", 10, 8), "too few"),
+        (CameraImage("c", 1, bytes(60), "32FC1", 4, 5), "32FC1.*supported are rgb8.*cv_bridge"),
         (CameraImage("c", 1, bytes(60), "16UC1", 4, 5), "'16UC1' is not supported"),
-        (CameraImage("c", 1, bytes(60), "mono16", 4, 5), "'mono16' is not supported"),
+        (CameraImage("c", 1, bytes(60), "mono16", 7, 5), "too few"),
         (CameraImage("c", 1, bytes(60), "", 4, 5), "'' is not supported"),
         (CameraImage("c", 1, bytes(60), "rgb8", 40_000, 40_000), "claims 40000x40000 pixels"),
         (CameraImage("c", 1, "text", "rgb8", 4, 5), "no row of bytes"),
@@ -457,7 +459,7 @@ def test_a_real_image_cut_or_changed_anywhere_gives_an_array_or_an_image_error(
 
 @settings(deadline=None, max_examples=200)
 @given(
-    st.sampled_from([*SUPPORTED_ENCODINGS, "bayer_gbrg8", "x"]),
+    st.sampled_from([*SUPPORTED_ENCODINGS, "BGR8", "8UC4", "x"]),
     st.integers(-2, 40),
     st.integers(-2, 40),
     st.integers(-2, 200),

@@ -195,6 +195,52 @@ def camera_info(**changes: object) -> SimpleNamespace:
     return SimpleNamespace(**(values | changes))
 
 
+def test_a_rectified_stream_without_k_has_the_intrinsics_p():
+    message = camera_info(k=np.zeros(9), d=np.zeros(8), distortion_model="rational_polynomial")
+    intrinsics = intrinsics_from_camera_info(message, rectified=True, where="x")
+    assert intrinsics.matrix[0, 0] == 2000.0
+    with pytest.raises(CalibrationError, match=r"P .*uncalibrated"):
+        intrinsics_from_camera_info(
+            camera_info(k=np.zeros(9), p=np.zeros(12)), rectified=True, where="x"
+        )
+
+
+@pytest.mark.parametrize("rectified", [True, False])
+def test_binning_and_a_region_are_those_of_camera_info(rectified):
+    roi = SimpleNamespace(width=1200, height=800, x_offset=100, y_offset=40)
+    message = camera_info(binning_x=2, binning_y=4, roi=roi, d=np.full(5, 0.01))
+    part = intrinsics_from_camera_info(message, rectified=rectified, where="x")
+    whole = intrinsics_from_camera_info(
+        camera_info(d=np.full(5, 0.01)), rectified=rectified, where="x"
+    )
+    assert (part.width, part.height, part.distortion) == (600, 200, whole.distortion)
+    # A ray meets the sensor at u, v, which is pixel (u - 100) / 2, (v - 40) / 4 of the image.
+    for ray in np.random.default_rng(0).random((5, 3)) + [0, 0, 1]:
+        u, v, w = whole.matrix @ ray
+        x, y, z = part.matrix @ ray
+        np.testing.assert_allclose([x / z, y / z], [(u / w - 100) / 2, (v / w - 40) / 4])
+
+
+@pytest.mark.parametrize(
+    ("model", "d", "expected"),
+    [
+        ("fisheye", (0.1,) * 4, ("equidistant", 4)),
+        ("Equidistant", (0.1,) * 4, ("equidistant", 4)),
+        ("radtan", (0.1,) * 5, ("plumb_bob", 5)),
+        ("", (0.1,) * 5, ("plumb_bob", 5)),
+        ("", (0.1,) * 8, ("rational_polynomial", 8)),
+        ("rational_polynomial", (0.1,) * 14, ("rational_polynomial", 14)),
+        ("rational_polynomial", (0.1,) * 5, ("plumb_bob", 5)),
+        ("plumb_bob", (0.1,) * 5 + (0.0,) * 3, ("plumb_bob", 5)),
+        ("fisheye", (0.1,) * 4 + (0.0,), ("equidistant", 4)),
+    ],
+)
+def test_distortion_models_as_drivers_write_them(model, d, expected):
+    message = camera_info(d=np.array(d), distortion_model=model)
+    intrinsics = intrinsics_from_camera_info(message, rectified=False, where="x")
+    assert (intrinsics.distortion_model, len(intrinsics.distortion)) == expected
+
+
 def test_the_wrong_r_of_nuscenes_bags_is_ignored_and_k_is_used():
     r = np.array([1, 0, 0, 1, 0, 0, 1, 0, 0], float)
     intrinsics = intrinsics_from_camera_info(camera_info(r=r), rectified=True, where="x")
@@ -215,10 +261,20 @@ def test_rectified_images_of_a_lens_with_distortion_have_the_intrinsics_p():
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"k": np.zeros(9)}, "uncalibrated"),
+        ({"k": np.zeros(9)}, "K is all zero, only P is there.*`rectified: true`"),
+        ({"k": np.zeros(9), "p": np.zeros(12)}, "K .*uncalibrated"),
+        ({"k": np.diag([1e-300, 1000.0, 1.0])}, "fx of K is 1e-300 pixels"),
+        ({"k": np.diag([1e300, 1000.0, 1.0])}, r"fx of K is 1e\+300 pixels"),
+        ({"k": np.array([1e3, 0, 1e300, 0, 1e3, 450, 0, 0, 1])}, r"cx of K is 1e\+300 pixels"),
+        ({"k": np.array([1e3, 0, 800, 0, 1e3, -9e3, 0, 0, 1])}, "cy of K is -9000 pixels"),
+        ({"d": np.ones(6), "distortion_model": "plumb_bob"}, "d has 6 coefficients, plumb_bob has"),
+        ({"d": np.ones(9), "distortion_model": ""}, "d has 9 coefficients, rational_polynomial"),
+        (
+            {"roi": SimpleNamespace(width=800, height=450, x_offset=801, y_offset=0)},
+            "roi of 800 x 450 pixels at 801, 0",
+        ),
         ({"k": np.full(9, np.nan)}, "NaN"),
         ({"width": 0}, "0 x 900"),
-        ({"binning_x": 2}, "binned"),
         ({"d": np.ones(4), "distortion_model": "fisheye_x"}, "fisheye_x"),
     ],
 )
