@@ -223,7 +223,7 @@ def read_record(path: Path) -> ModelRecord:
         ModelError: with the file, the entry and what it should be.
     """
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+        data = schema.load_yaml(path.read_text(encoding="utf-8"), _UniqueKeyLoader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise ModelError(f"{path.name}: not a readable YAML file: {reason}") from error

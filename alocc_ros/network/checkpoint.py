@@ -178,6 +178,7 @@ def save_safetensors(
     # The format has no notion of two names for one tensor: each gets its own copy.
     tensors = {k: v.detach().cpu().clone().contiguous() for k, v in state_dict.items()}
     try:
+        scratch.unlink(missing_ok=True)  # a link would be followed
         safetensors.torch.save_file(tensors, scratch, metadata=dict(metadata or {}))
         os.replace(scratch, path)
     except (OSError, SafetensorError) as error:
