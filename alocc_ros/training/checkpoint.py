@@ -21,7 +21,7 @@ import torch
 
 from alocc_ros.distributed import World, barrier
 from alocc_ros.errors import CheckpointError, OutputError
-from alocc_ros.network.checkpoint import read_torch_file
+from alocc_ros.network.checkpoint import read_torch_file, require_safe_torch
 from alocc_ros.training.forward import SlotMemory
 
 _STATE = "state.pt"
@@ -126,6 +126,7 @@ def _write(path: Path, value: Any) -> None:
 
 
 def _read(path: Path) -> Any:
+    require_safe_torch(path)
     try:
         return read_torch_file(path)
     except CheckpointError as error:

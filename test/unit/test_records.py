@@ -134,6 +134,7 @@ def test_a_variant_that_contradicts_the_name_is_refused(tmp_path):
         ("Dobbin/OccStudio", "../../etc", "owner/name"),
         ("channel_order: bgr", "channel_order: [bgr]", "one of bgr, rgb"),
         ("value: 45.45", f"value: 1{'0' * 400}", "value must be a number, got 1000"),
+        ("revision: null", "revision: main", "revision must be 40 lower-case"),
         ("[256, 704]", "&a [*a, 3]", "an alias for something that holds it"),
         ("grid:", "grid: 3\nlattice:", "grid: expected `name: value` entries, got 3"),
         ("name: alocc_3d", "name: other", "must be the file's name"),
