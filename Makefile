@@ -22,7 +22,7 @@ unexport PIP_IGNORE_INSTALLED PIP_FORCE_REINSTALL PIP_EDITABLE PIP_REQUIREMENT P
 unexport PIP_QUIET PIP_VERBOSE PIP_UPGRADE PIP_NO_BINARY PIP_REQUIRE_HASHES PYTHONHOME
 
 .DEFAULT_GOAL := help
-.PHONY: help setup ros lint format test test-ros test-fast demo bench clean
+.PHONY: help setup ros lint format test test-ros test-fast sanitize fuzz demo bench clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*##/  make \1 \t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -66,6 +66,18 @@ test-ros: $(ROS_STAMP)  ## the tests of the node (ROS=jazzy VENV=.venv-jazzy: ov
 
 test-fast: $(STAMP)  ## the tests that need neither ROS nor data, in two minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile test/unit -m "not slow and not ros"
+
+# Leaks are Python's and torch's own. The library is built anew into a cache of its own.
+SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g
+sanitize: $(STAMP)  ## the tests of the C kernels under ASan and UBSan (gcc), some minutes
+	CC="gcc $(SANITIZE)" XDG_CACHE_HOME=$(CURDIR)/$(OUT)/sanitize \
+	  LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+	  ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 PYTHONMALLOC=malloc \
+	  $(BIN)/python -m pytest -q -p no:cacheprovider test/unit/ops test/unit/test_ray_casting.py
+
+SECONDS := 60
+fuzz: $(STAMP)  ## hostile files and messages into every reader (SECONDS=600)
+	ALOCC_FUZZ_SECONDS=$(SECONDS) $(BIN)/python -m pytest -q -s test/fuzz
 
 # `alocc demo` itself says what is missing where ROS could not be set up (ROS=0, no C++ compiler).
 demo: $(STAMP) $(ROS_STAMP)  ## a synthetic street into the node; scores, MCAP, picture (VIEW=1: show it)

@@ -24,6 +24,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     scratch = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        scratch.unlink(missing_ok=True)  # of a run that was killed; or a link, not to be followed
         yield scratch
         os.replace(scratch, path)
     except BaseException as error:
@@ -33,6 +34,18 @@ def whole_file(path: Path) -> Iterator[Path]:
             reason = error.strerror or error
             raise OutputError(f"cannot write {path}: {reason}") from error
         raise
+
+
+def refuse_link(path: Path) -> None:
+    """Of a file that is about to be opened for writing: a link might lead to anything.
+
+    Raises:
+        OutputError: it is a link.
+    """
+    if path.is_symlink():
+        raise OutputError(
+            f"cannot write {path}: it is a link, and links are not followed; remove it"
+        )
 
 
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|%]')

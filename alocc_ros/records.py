@@ -50,6 +50,8 @@ class ModelRecord:
         variant: network, a name out of ``alocc_ros.network.variants.VARIANTS``.
         repository, file: where the weights are on the Hugging Face hub. A file without repository
             comes with the package, beside its record. Neither: there are no weights.
+        revision: the commit of the repository that is fetched, or None: its newest, of which
+            nobody knows what it will be.
         sha256: of that file, or None until somebody has measured it.
         input_size: height and width of the network's input, pixels.
         crop: which rows are kept after scaling to the input's width; ``bottom``.
@@ -90,6 +92,7 @@ class ModelRecord:
     paper: str
     scores: tuple[Score, ...] = ()
     note: str = ""
+    revision: str | None = None
 
 
 @functools.cache
@@ -223,13 +226,15 @@ def read_record(path: Path) -> ModelRecord:
         ModelError: with the file, the entry and what it should be.
     """
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+        data = schema.load_yaml(path.read_text(encoding="utf-8"), _UniqueKeyLoader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise ModelError(f"{path.name}: not a readable YAML file: {reason}") from error
     file = schema.parse(_RecordFile, data, path.name, ModelError)
     if file.name != path.stem:
         raise ModelError(f"{path.name}: name is {file.name!r}, but must be the file's name")
+    if file.weights.revision is not None and file.weights.repository is None:
+        raise ModelError(f"{path.name}: weights: a revision needs a repository")
     if file.weights.file is None and file.weights.repository is not None:
         raise ModelError(f"{path.name}: weights: a repository needs a file")
     same = {f.name for f in fields(ModelRecord)} & vars(file).keys()
@@ -270,6 +275,14 @@ class _Weights:
         ]
         | None
     )
+    revision: (
+        Annotated[
+            str,
+            StringConstraints(strict=True, pattern="^[0-9a-f]{40}$"),
+            described("40 lower-case hexadecimal digits (in quotes): a commit"),
+        ]
+        | None
+    ) = None
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from collections.abc import Collection
 from dataclasses import fields, is_dataclass
 from typing import Annotated, Any, TypeVar
 
+import yaml
 from pydantic import (
     AfterValidator,
     BeforeValidator,
@@ -31,6 +32,58 @@ from pydantic_core import PydanticCustomError
 from alocc_ros.errors import AloccError
 
 T = TypeVar("T")
+
+
+# Far above what people write: a file beyond them is made to fill memory or the stack.
+_YAML_LENGTH, _YAML_DEPTH, _YAML_NODES = 4 << 20, 50, 200_000
+
+
+def load_yaml(text: str, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> Any:
+    """Plain values out of YAML, within bounds: length, nesting, and what aliases stand for.
+
+    Raises:
+        yaml.YAMLError: it is no YAML, or beyond the bounds.
+    """
+    if len(text) > _YAML_LENGTH:
+        raise yaml.YAMLError(f"{len(text)} characters; at most {_YAML_LENGTH} are read")
+    try:
+        depth = 0
+        for event in yaml.parse(text, loader):
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if depth > _YAML_DEPTH:
+                raise yaml.YAMLError(f"nested deeper than {_YAML_DEPTH}")
+        reader = loader(text)
+        try:
+            node = reader.get_single_node()
+            if node is None:
+                return None
+            _count_nodes(node, {})
+            return reader.construct_document(node)
+        finally:
+            reader.dispose()
+    except RecursionError:
+        raise yaml.YAMLError("nested too deep") from None
+    except (ValueError, OverflowError) as error:  # of numbers, dates and keys
+        raise yaml.YAMLError(str(error)) from error
+
+
+def _count_nodes(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many values it is, with every alias written out."""
+    if id(node) in known:
+        if not known[id(node)]:
+            raise yaml.YAMLError("an alias for something that holds it")
+        return known[id(node)]
+    known[id(node)] = 0
+    count = 1
+    if isinstance(node, yaml.CollectionNode):
+        for entry in node.value:
+            for child in entry if isinstance(entry, tuple) else (entry,):
+                count += _count_nodes(child, known)
+        if count > _YAML_NODES:
+            raise yaml.YAMLError(f"aliases that stand for more than {_YAML_NODES} values")
+    known[id(node)] = count
+    return count
 
 
 def described(what: str) -> WrapValidator:

@@ -24,7 +24,7 @@ from alocc_ros.bags.frames import FrameSource
 from alocc_ros.bags.outputs import Provenance, frame_outputs, save_npz
 from alocc_ros.bags.writer import Recorder
 from alocc_ros.errors import AloccError, BagError, ImageError, OutputError
-from alocc_ros.files import whole_file
+from alocc_ros.files import refuse_link, whole_file
 from alocc_ros.stream.keyframes import KeyframePolicy
 from alocc_ros.stream.preprocessing import has_usable_image, without_damaged
 from alocc_ros.stream.skips import BAD_IMAGE
@@ -306,6 +306,8 @@ def _open_recorder(job: Job) -> Recorder:
 @contextlib.contextmanager
 def _locked(job: Job) -> Iterator[None]:
     """Nobody else writes this output meanwhile; the lock ends with the process, however it ends."""
+    for file in (job.manifest, job.partial):
+        refuse_link(file)
     try:
         stream = job.manifest.open("a")
         try:

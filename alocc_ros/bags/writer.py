@@ -22,6 +22,7 @@ import alocc_ros
 from alocc_ros import messages
 from alocc_ros.bags import cdr
 from alocc_ros.errors import OutputError
+from alocc_ros.files import refuse_link
 from alocc_ros.outputs import is_latched
 
 # The QoS from which ``ros2 bag play`` knows to keep a message for later subscribers: reliable,
@@ -61,6 +62,7 @@ class Recorder:
         """
         self.path = path
         self.frames = 0
+        refuse_link(path)
         with self._os_errors_as_ours():
             self._file = path.open("wb")
             self._writer = Writer(

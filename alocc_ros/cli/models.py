@@ -89,6 +89,8 @@ def _fetch(record: ModelRecord, folder: Path | None) -> int:
     else:
         _download(record, target)
         print(f"{target}\nsha256 {sha256(target)}")
+        if record.revision is None:
+            print(f"of the newest revision: the record of {record.name} does not name one yet")
     print(f"check it with: alocc models verify {target}")
     return 0
 
@@ -111,7 +113,11 @@ def _download(record: ModelRecord, target: Path) -> None:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".fetch-", dir=target.parent) as scratch:
-            file = Path(hf_hub_download(record.repository, record.file, local_dir=scratch))
+            file = Path(
+                hf_hub_download(
+                    record.repository, record.file, revision=record.revision, local_dir=scratch
+                )
+            )
             if record.sha256 and sha256(file) != record.sha256:
                 raise ModelError(
                     f"{record.name}: the file that came has SHA-256 {sha256(file)}, its record "

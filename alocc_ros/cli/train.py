@@ -99,6 +99,7 @@ def _train(
 ) -> None:
     from alocc_ros import records
     from alocc_ros.distributed import barrier
+    from alocc_ros.errors import OutputError
     from alocc_ros.network.checkpoint import read_state_dict
     from alocc_ros.network.model import Alocc
     from alocc_ros.network.variants import find_variant
@@ -135,7 +136,10 @@ def _train(
     if args.resume:
         trainer.resume()
     if world.rank == 0:  # not before everything is known to fit
-        args.output.mkdir(parents=True, exist_ok=True)
+        try:
+            args.output.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"cannot write {args.output}: {error.strerror}") from error
         config.write(args.output / "config.yaml")
     barrier()
     console.print(
@@ -149,8 +153,15 @@ def _train(
             "no classes of LiDAR points (nuScenes-lidarseg is not there): pixels learn depth only",
             highlight=False,
         )
-    with _progress(console, trainer.step, config.steps) as on_step:
-        trainer.run(on_step)
+    try:
+        with _progress(console, trainer.step, config.steps) as on_step:
+            trainer.run(on_step)
+    except OSError as error:  # inputs have errors of their own: this is the disk
+        place = error.filename or args.output
+        raise OutputError(
+            f"cannot write {place}: {error.strerror or error}; the last checkpoint is whole, go on "
+            "from it with --resume"
+        ) from error
     console.print(f"weights: {args.output / 'weights.safetensors'}", highlight=False)
 
 

@@ -178,6 +178,7 @@ def save_safetensors(
     # The format has no notion of two names for one tensor: each gets its own copy.
     tensors = {k: v.detach().cpu().clone().contiguous() for k, v in state_dict.items()}
     try:
+        scratch.unlink(missing_ok=True)  # a link would be followed
         safetensors.torch.save_file(tensors, scratch, metadata=dict(metadata or {}))
         os.replace(scratch, path)
     except (OSError, SafetensorError) as error:
@@ -237,12 +238,7 @@ def read_torch_file(path: Path) -> Any:
         CheckpointError: torch is too old to do that safely, or the file is damaged, holds code,
             or would take more memory than it is long.
     """
-    version = tuple(int(n) for n in re.findall(r"\d+", torch.__version__)[:2])
-    if version < _SAFE_TORCH:
-        raise CheckpointError(
-            f"{path.name}: torch {torch.__version__} cannot read .pth files safely; "
-            "update torch to 2.10 or newer, or use a .safetensors file"
-        )
+    require_safe_torch(path)
     try:
         if tarfile.is_tarfile(path):  # torch before 0.1; the way in of CVE-2025-32434
             raise CheckpointError(f"{path.name}: an archive, not a checkpoint")
@@ -265,6 +261,21 @@ def read_torch_file(path: Path) -> Any:
         ) from error
     except Exception as error:  # damaged bytes lead anywhere inside torch
         raise CheckpointError(f"{path.name}: damaged checkpoint ({_line(error)})") from error
+
+
+def require_safe_torch(path: Path) -> None:
+    """The one rule for everything that ``torch.save`` wrote, published weights or our own state.
+
+    Raises:
+        CheckpointError: this torch could be made to run what is in the file.
+    """
+    version = tuple(int(n) for n in re.findall(r"\d+", torch.__version__)[:2])
+    if version < _SAFE_TORCH:
+        raise CheckpointError(
+            f"{path.name}: torch {torch.__version__} cannot read files of torch.save safely; "
+            f"update torch to {'.'.join(map(str, _SAFE_TORCH))} or newer, or use a .safetensors "
+            "file"
+        )
 
 
 def _check_archive(path: Path) -> None:

@@ -128,7 +128,7 @@ def _build(compiler: list[str], folder: Path) -> Path:
     """The library in ``folder``, built unless it is there."""
     version = subprocess.run([*compiler, "--version"], capture_output=True, text=True).stdout
     key = hashlib.sha256(
-        "\0".join([*_FLAGS, *_FLAGS_HERE, version, _processor()]).encode()
+        "\0".join([*compiler[1:], *_FLAGS, *_FLAGS_HERE, version, _processor()]).encode()
         + b"".join(p.read_bytes() for p in _HEADERS + _SOURCES)
     ).hexdigest()[:20]
     target = folder / f"kernels-{key}.so"

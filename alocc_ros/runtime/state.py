@@ -95,6 +95,7 @@ class StreamState:
     def save(self, path: str | Path) -> None:
         """Write as safetensors; the file appears only when it is whole."""
         scratch = Path(f"{path}.partial")
+        scratch.unlink(missing_ok=True)  # a link would be followed
         tensors = {n: t.contiguous() for n, t in self._tensors().items()}
         form = type(self._network.fusion).__name__
         save_file(tensors, scratch, metadata={_KIND: form})

@@ -155,7 +155,7 @@ def load_preset(name_or_path: str | Path) -> Preset:
 
 def _from_yaml(path: Path, name: str) -> Preset:
     try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+        entries = schema.load_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise PresetError(f"cannot read preset {path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

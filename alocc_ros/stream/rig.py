@@ -28,6 +28,7 @@ import numpy as np
 import yaml
 from pydantic import BeforeValidator
 
+from alocc_ros import schema
 from alocc_ros.errors import AloccError, CalibrationError
 from alocc_ros.geometry import check_rigid, pose_matrix
 from alocc_ros.schema import (
@@ -355,7 +356,7 @@ def _pose(entry: Any, where: str) -> np.ndarray:  # [4, 4]
 
 def _yaml_mapping(path: Path) -> dict[str, Any]:
     try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+        entries = schema.load_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise CalibrationError(f"cannot read calibration {path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -20,8 +20,8 @@ from typing import Any
 import torch
 
 from alocc_ros.distributed import World, barrier
-from alocc_ros.errors import CheckpointError
-from alocc_ros.network.checkpoint import read_torch_file
+from alocc_ros.errors import CheckpointError, OutputError
+from alocc_ros.network.checkpoint import read_torch_file, require_safe_torch
 from alocc_ros.training.forward import SlotMemory
 
 _STATE = "state.pt"
@@ -42,7 +42,7 @@ def save(
         return target
     scratch = folder / f".{target.name}.part"
     if world.rank == 0:
-        shutil.rmtree(scratch, ignore_errors=True)  # of a run that was killed here
+        _remove(scratch)  # of a run that was killed here
         scratch.mkdir(parents=True)
     barrier()
     for slot, memory in memories.items():
@@ -55,7 +55,7 @@ def save(
         os.replace(scratch, target)
         _flush(folder)
         for old in _all(folder)[:-keep]:
-            shutil.rmtree(old)
+            _remove(old)
     barrier()
     return target
 
@@ -105,14 +105,28 @@ def _plain(memory: SlotMemory | None) -> dict[str, Any] | None:
     return {n: None if t is None else t.clone() for n, t in vars(memory).items()}
 
 
+def _remove(folder: Path) -> None:
+    """Of a link only the link: what it leads to is somebody else's."""
+    if folder.is_symlink():
+        folder.unlink()
+    elif folder.exists():
+        shutil.rmtree(folder)
+
+
 def _write(path: Path, value: Any) -> None:
-    with path.open("wb") as file:
-        torch.save(value, file)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with path.open("wb") as file:
+            torch.save(value, file)
+            file.flush()
+            os.fsync(file.fileno())
+    except (OSError, RuntimeError) as error:  # torch makes the second of the first
+        cause = error if isinstance(error, OSError) else error.__context__
+        reason = getattr(cause, "strerror", None) or " ".join(str(error).split())[:200]
+        raise OutputError(f"cannot write {path}: {reason}") from error
 
 
 def _read(path: Path) -> Any:
+    require_safe_torch(path)
     try:
         return read_torch_file(path)
     except CheckpointError as error:

@@ -7,7 +7,6 @@ changes any of them.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -18,6 +17,7 @@ from pydantic import BeforeValidator, Field, Strict
 
 from alocc_ros import schema
 from alocc_ros.errors import ParameterError
+from alocc_ros.files import whole_file
 from alocc_ros.schema import (
     Count,
     CountOrZero,
@@ -172,7 +172,11 @@ class TrainingConfig:
             name, equals, text = setting.partition("=")
             if not equals:
                 raise ParameterError(f"--set {setting}: must be NAME=VALUE")
-            values[name.strip()] = yaml.safe_load(text) if text else ""
+            try:
+                values[name.strip()] = schema.load_yaml(text) if text else ""
+            except yaml.YAMLError as error:
+                reason = " ".join(str(error).split())
+                raise ParameterError(f"--set {setting[:80]}: {reason}") from error
         return self.with_values(values, "--set")
 
     def with_values(
@@ -190,10 +194,13 @@ class TrainingConfig:
         return {n: list(v) if isinstance(v, tuple) else v for n, v in vars(self).items()}
 
     def write(self, path: Path) -> None:
-        """As YAML; the whole file or none."""
-        scratch = path.with_name(f".{path.name}.part")
-        scratch.write_text(yaml.safe_dump(self.as_dict(), sort_keys=False), encoding="utf-8")
-        os.replace(scratch, path)
+        """As YAML; the whole file or none.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        with whole_file(path) as scratch:
+            scratch.write_text(yaml.safe_dump(self.as_dict(), sort_keys=False), encoding="utf-8")
 
     @staticmethod
     def read(path: Path) -> TrainingConfig:
@@ -203,7 +210,7 @@ class TrainingConfig:
             ParameterError: not such a file.
         """
         try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8"))
+            values = schema.load_yaml(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise ParameterError(f"{path}: {' '.join(str(error).split())}") from error
         if not isinstance(values, dict) or not isinstance(values.get("model"), str):

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
+
+from alocc_ros.files import refuse_link, whole_file
 
 
 class RunLog:
@@ -19,6 +20,7 @@ class RunLog:
 
     def __init__(self, folder: Path, first_step: int) -> None:
         self._path = folder / "log.jsonl"
+        refuse_link(self._path)
         self._cut(first_step)
         self._file = self._path.open("a", encoding="utf-8")
         self.tensorboard = find_spec("tensorboard") is not None
@@ -52,6 +54,5 @@ class RunLog:
                 continue  # the last line of a run that was killed
             if step < first_step:
                 kept.append(line + "\n")
-        scratch = self._path.with_name(".log.jsonl.part")
-        scratch.write_text("".join(kept), encoding="utf-8")
-        os.replace(scratch, self._path)
+        with whole_file(self._path) as scratch:
+            scratch.write_text("".join(kept), encoding="utf-8")

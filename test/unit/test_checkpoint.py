@@ -25,6 +25,7 @@ from alocc_ros.network.checkpoint import (
 )
 from alocc_ros.network.model import Alocc
 from alocc_ros.network.variants import VARIANTS
+from alocc_ros.training.checkpoint import load_state
 
 SCHEMAS = Path(__file__).parents[3] / "shared" / "golden" / "schema"
 
@@ -74,6 +75,16 @@ def test_one_flipped_bit_in_the_weights_of_a_pth_is_noticed(tmp_path, place):
     path.write_bytes(data)
     with pytest.raises(CheckpointError, match=r"net\.pth: damaged: the checksum of .*/data/"):
         read_state_dict(path)
+
+
+def test_an_old_torch_reads_neither_weights_nor_training_checkpoints(tmp_path, monkeypatch):
+    path = tmp_path / "state.pt"
+    torch.save({"a": torch.ones(3)}, path)
+    monkeypatch.setattr(torch, "__version__", "2.9.1+cpu")
+    for read in (read_state_dict, lambda p: load_state(p.parent)):
+        with pytest.raises(CheckpointError, match=r"update torch to 2\.10") as raised:
+            read(path)
+        assert "delete" not in str(raised.value)
 
 
 def test_a_prefix_that_only_some_names_have_stays(tmp_path):

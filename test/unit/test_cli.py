@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -198,7 +199,21 @@ def test_verify_of_what_cannot_be_read_exits_with_2(arguments, message, mini, tm
     assert error.count("\n") == 1 and message in error
 
 
-def fetch(folder, port: int, name: str = "alocc_3d") -> subprocess.CompletedProcess[str]:
+# The command, in a process whose record of alocc_3d names a commit.
+PINNED = """
+import dataclasses, sys
+from alocc_ros import records
+from alocc_ros.cli import models
+find = records.find
+models.find = lambda name: dataclasses.replace(find(name), revision="1" * 40)
+from alocc_ros.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def fetch(
+    folder, port: int, name: str = "alocc_3d", command: Sequence[str] = COMMAND
+) -> subprocess.CompletedProcess[str]:
     """In a process of its own: the hub's library reads its endpoint when it is imported."""
     environment = {
         "HF_ENDPOINT": f"http://127.0.0.1:{port}",
@@ -207,7 +222,7 @@ def fetch(folder, port: int, name: str = "alocc_3d") -> subprocess.CompletedProc
         "XDG_CACHE_HOME": str(folder.parent / "cache"),
         "PATH": "",
     }
-    command = [*COMMAND, "models", "fetch", name, "--dir", str(folder)]
+    command = [*command, "models", "fetch", name, "--dir", str(folder)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
 
 
@@ -216,6 +231,7 @@ class _Hub(BaseHTTPRequestHandler):
 
     content = b"weights" * 1000
     cut_short = False
+    revision = "main"
 
     def do_HEAD(self) -> None:  # noqa: N802
         self._head()
@@ -226,7 +242,7 @@ class _Hub(BaseHTTPRequestHandler):
 
     def _head(self) -> None:
         wanted = find("alocc_3d")
-        if self.path != f"/{wanted.repository}/resolve/main/{wanted.file}":
+        if self.path != f"/{wanted.repository}/resolve/{self.revision}/{wanted.file}":
             self.send_error(404)
             return
         self.send_response(200)
@@ -256,6 +272,15 @@ def test_fetch_brings_the_file_of_the_record(hub, tmp_path):
     assert f"sha256 {records.sha256(file)}" in done.stdout
     assert [p.name for p in folder.iterdir()] == [file.name]
     assert "is already there" in fetch(folder, hub).stdout
+
+
+def test_fetch_brings_the_revision_of_the_record(hub, tmp_path, monkeypatch):
+    monkeypatch.setattr(_Hub, "revision", "1" * 40)
+    command = [sys.executable, "-c", PINNED]
+    done = fetch(tmp_path / "weights", hub, command=command)
+    assert done.returncode == 0, done.stderr
+    assert "newest revision" not in done.stdout
+    assert (tmp_path / "weights" / find("alocc_3d").file).read_bytes() == _Hub.content
 
 
 @pytest.mark.slow

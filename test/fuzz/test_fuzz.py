@@ -1,0 +1,209 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""Every reader of files and messages, fed with changed ones: an error of ours, soon, or a result.
+
+``make fuzz SECONDS=600`` gives each reader its share of that time; without it each gets a second.
+A finding is written to ``out/fuzz/`` with its reader's name; mended, it becomes a test of its own.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import random
+import resource
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from PIL import Image
+
+from alocc_ros import messages
+from alocc_ros.bags.reader import Bag
+from alocc_ros.bags.results import read_npz as read_result
+from alocc_ros.bags.sample import write_sample
+from alocc_ros.datasets.infos import InfoFile
+from alocc_ros.datasets.tables import read_table
+from alocc_ros.errors import AloccError
+from alocc_ros.network.checkpoint import read_state_dict
+from alocc_ros.resources import shared_folder
+from alocc_ros.stream.conversions import camera_image
+from alocc_ros.stream.decoding import decode
+from alocc_ros.stream.preset import load_preset
+from alocc_ros.stream.rig import intrinsics_from_camera_info, load_rig
+from alocc_ros.types import CameraImage
+
+FINDINGS = Path(__file__).parents[2] / "out" / "fuzz"
+SECONDS = float(os.environ.get("ALOCC_FUZZ_SECONDS", "0"))
+LONGEST = 10.0  # s for one input
+INTERESTING = (0, 1, 0x7F, 0x80, 0xFF)
+TOKENS = (b"\xff" * 8, b"\0" * 8, b"\xff\xff\xff\x7f", b"../", b"[" * 64, b"&a *a", b"1e999")
+
+
+def changed(data: bytes, chance: random.Random) -> bytes:
+    """One to eight changes: bits, bytes, tokens, pieces cut, doubled or moved."""
+    out = bytearray(data)
+    for _ in range(chance.choice((1, 1, 2, 4, 8))):
+        place = chance.randrange(len(out)) if out else 0
+        length = chance.choice((1, 2, 4, 8, 64, 1000))
+        match chance.randrange(7):
+            case 0 if out:
+                out[place] ^= 1 << chance.randrange(8)
+            case 1 if out:
+                out[place] = chance.choice(INTERESTING)
+            case 2:
+                token = chance.choice(TOKENS)
+                out[place : place + len(token)] = token
+            case 3:
+                out[place:place] = chance.choice(TOKENS)
+            case 4:
+                del out[place : place + length]
+            case 5:
+                out[place:place] = out[place : place + length]
+            case 6:
+                del out[place:]
+    return bytes(out)
+
+
+def read_bag(path: Path) -> None:
+    with Bag(path) as bag:
+        for record in bag.messages(list(bag.types)):
+            bag.decode(record)
+
+
+def decode_image(path: Path) -> None:
+    decode(CameraImage("cam_front", 1, path.read_bytes(), "jpeg"))
+
+
+def decode_camera_info(path: Path) -> None:
+    message = SimpleNamespace(data=path.read_bytes(), type=messages.CAMERA_INFO)
+    info = Bag.decode(SimpleNamespace(path=path), _record(message))
+    intrinsics_from_camera_info(info, True, "/camera_info")
+
+
+def decode_compressed(path: Path) -> None:
+    message = SimpleNamespace(data=path.read_bytes(), type=messages.COMPRESSED_IMAGE)
+    image = Bag.decode(SimpleNamespace(path=path), _record(message))
+    decode(camera_image(image, "cam_front", 1, "bgr8"))
+
+
+def _record(message: SimpleNamespace) -> SimpleNamespace:
+    return SimpleNamespace(topic="/x", log_time=0, **vars(message))
+
+
+def _image(kind: str) -> bytes:
+    buffer = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 40, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def _torch(zipped: bool) -> bytes:
+    buffer = io.BytesIO()
+    weights = {"a": torch.ones(3, 4), "b": torch.arange(9)}
+    torch.save({"state_dict": weights}, buffer, _use_new_zipfile_serialization=zipped)
+    return buffer.getvalue()
+
+
+def _npz() -> bytes:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, labels=np.zeros((4, 4, 2), np.uint8), stamp=np.array(5))
+    return buffer.getvalue()
+
+
+def _infos() -> bytes:
+    info = {"token": "t", "timestamp": 1, "gt_boxes": np.zeros((2, 7)), "names": np.array(["car"])}
+    return pickle.dumps({"infos": [info], "metadata": {"version": "v"}}, 2)
+
+
+def _bag(folder: Path) -> bytes:
+    path = folder / "seed.mcap"
+    write_sample(path, seconds=0.2, rate=5, width=32, height=18)
+    return path.read_bytes()
+
+
+def _sample_message(folder: Path, kind: str) -> bytes:
+    path = folder / "seed.mcap"
+    write_sample(path, seconds=0.2, rate=5, width=32, height=18)
+    with Bag(path) as bag:
+        return next(bytes(r.data) for r in bag.messages(list(bag.types)) if r.type == kind)
+
+
+def _text(name: str) -> bytes:
+    return (shared_folder("config") / name).read_bytes()
+
+
+RIG = b"cameras:\n  cam_front: {width: 64, height: 36, K: [1, 0, 1, 0, 1, 1, 0, 0, 1]}\n"
+
+# Reader, suffix of its files, what is changed.
+READERS: dict[str, tuple[Callable[[Path], object], str, Callable[[Path], bytes]]] = {
+    "mcap": (read_bag, ".mcap", _bag),
+    "jpeg": (decode_image, ".jpg", lambda _: _image("JPEG")),
+    "png": (decode_image, ".png", lambda _: _image("PNG")),
+    "camera_info": (
+        *(decode_camera_info, ".cdr"),
+        lambda folder: _sample_message(folder, messages.CAMERA_INFO),
+    ),
+    "compressed_image": (
+        *(decode_compressed, ".cdr"),
+        lambda folder: _sample_message(folder, messages.COMPRESSED_IMAGE),
+    ),
+    "pth": (read_state_dict, ".pth", lambda _: _torch(True)),
+    "old_pth": (read_state_dict, ".pth", lambda _: _torch(False)),
+    "safetensors": (
+        *(read_state_dict, ".safetensors"),
+        lambda _: safetensors.torch.save({"a": torch.ones(3, 4)}),
+    ),
+    "npz": (read_result, ".npz", lambda _: _npz()),
+    "infos": (lambda path: InfoFile(path, path.parent), ".pkl", lambda _: _infos()),
+    "table": (
+        *(lambda path: list(read_table(path)), ".json"),
+        lambda _: b'[{"token": "a", "name": "b"}, {"token": "c"}]',
+    ),
+    "preset": (load_preset, ".yaml", lambda _: _text("presets/custom_example.yaml")),
+    "rig": (lambda path: load_rig(path, True), ".yaml", lambda _: RIG),
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_changed_input_is_an_error_of_ours_or_a_result(tmp_path: Path, name: str) -> None:
+    read, suffix, seed_of = READERS[name]
+    seed = seed_of(tmp_path)
+    path = tmp_path / f"input{suffix}"
+    start = int(time.time()) if SECONDS else 0
+    chance = random.Random(start)
+    end = time.monotonic() + (SECONDS / len(READERS) if SECONDS else 1.0)
+    before, tried = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, 0
+    population = [seed]
+    while time.monotonic() < end:
+        data = changed(chance.choice(population), chance)
+        if tried % 50 == 0 and len(data) < 2 * len(seed) + 1000:  # changes upon changes
+            population = [seed, *population[-20:], data]
+        path.write_bytes(data)
+        begin = time.monotonic()
+        try:
+            read(path)
+        except AloccError:
+            pass
+        except BaseException:
+            _keep(name, suffix, data)
+            raise
+        tried += 1
+        if time.monotonic() - begin > LONGEST:
+            _keep(name, suffix, data)
+            pytest.fail(f"{name}: {time.monotonic() - begin:.1f} s for {len(data)} bytes")
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    if SECONDS:
+        print(f"{name}: {tried} inputs, seed {start}, memory +{grown / 1024:.0f} MB")
+    assert tried > 0
+    assert grown < 512 * 1024, f"{name}: {grown / 1024:.0f} MB more"
+
+
+def _keep(name: str, suffix: str, data: bytes) -> None:
+    FINDINGS.mkdir(parents=True, exist_ok=True)
+    (FINDINGS / f"{name}-{int(time.time())}{suffix}").write_bytes(data)
