@@ -59,6 +59,7 @@ class ModelRecord:
         grid: the output's voxels, in ``frame``.
         frame: ``ego`` (base frame, on the ground) or ``lidar``.
         history, history_interval: key frames remembered, seconds between two of them.
+        recurrent: what is remembered goes back to the first frame, in ``history`` volumes.
         flow: True if the model estimates flow.
         supervision: which voxels it was trained on, one of ``SUPERVISIONS``.
         lidar_depth: True if it was trained to be given LiDAR depth.
@@ -90,6 +91,7 @@ class ModelRecord:
     paper: str
     scores: tuple[Score, ...] = ()
     note: str = ""
+    recurrent: bool = False
 
 
 @functools.cache
@@ -225,6 +227,7 @@ def read_record(path: Path) -> ModelRecord:
         grid=VoxelGrid(**vars(file.grid)),
         history=file.history.length,
         history_interval=file.history.interval,
+        recurrent=file.history.recurrent,
     )
 
 
@@ -280,6 +283,7 @@ class _Grid:
 class _History:
     length: schema.CountOrZero
     interval: schema.Positive
+    recurrent: schema.Flag = False
 
 
 @dataclass(frozen=True)
