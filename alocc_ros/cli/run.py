@@ -165,7 +165,7 @@ def _job(
             "choice of --npz": args.npz is not None,
             "choice of --overlay": args.overlay is not None,
         },
-        history=record.history,
+        history=None if record.recurrent else record.history,
         max_frames=args.max_frames,
         npz=args.npz,
         overlay=args.overlay,
