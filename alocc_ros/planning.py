@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from alocc_ros.geometry import inverse
-from alocc_ros.network.cameras import CameraGeometry
+from alocc_ros.network.cameras import CameraGeometry, KeyCameras, out_of_sight
 from alocc_ros.network.plan import FramePlan, frame_plan
 from alocc_ros.network.variants import Variant
 from alocc_ros.stream.image_geometry import Crop
@@ -34,15 +34,20 @@ def plan_frame(
     map_T_cameras = map_T_camera(frame, CAMERAS)
     map_T_grid = frame.map_T_base @ base_T_grid
     moved = reference_T_current = None
-    previous_T_camera = np.tile(np.eye(4), (len(CAMERAS), 1, 1))
+    previous_T_camera = key_T_camera = np.tile(np.eye(4), (len(CAMERAS), 1, 1))
+    elapsed, unseen = 0.0, torch.zeros(len(CAMERAS), dtype=torch.bool)
     blind = torch.zeros(len(CAMERAS), dtype=torch.bool)
     if not first:
-        moved = _from(inverse(key.map_T_base @ base_T_grid) @ map_T_grid)
+        # BUG-COMPAT: of some networks the volume moves as the base does, whatever its own frame.
+        grid = np.eye(4) if variant.base_motion else base_T_grid
+        moved = _from(inverse(key.map_T_base @ grid) @ frame.map_T_base @ grid)
         reference_T_current = _from(inverse(reference.map_T_base @ base_T_grid) @ map_T_grid)
         previous_T_camera = inverse(reference.map_T_camera) @ map_T_cameras
         # A camera that had no image then has nothing to match against.
         blind = torch.tensor([c in reference.missing for c in CAMERAS])
-        ages = ages + _nominal_age(decision, variant.history_interval)
+        key_T_camera = inverse(key.map_T_camera) @ map_T_cameras
+        unseen = torch.tensor([c in key.missing for c in CAMERAS])
+        elapsed = _nominal_age(decision, variant.history_interval)
     calibrations = [frame.calibration[c] for c in CAMERAS]
     crops = [Crop.fit(c.width, c.height, variant.input_size) for c in calibrations]
     cameras = CameraGeometry(
@@ -59,7 +64,9 @@ def plan_frame(
         moved,
         reference_T_current,
         torch.zeros_like(ages) if first else ages,
+        elapsed,
         camera_mask=torch.tensor([c in frame.images for c in CAMERAS]),
+        key=KeyCameras(out_of_sight(_from(key_T_camera), unseen)),
     )
     return replace(
         plan,

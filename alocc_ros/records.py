@@ -61,6 +61,7 @@ class ModelRecord:
         grid: the output's voxels, in ``frame``.
         frame: ``ego`` (base frame, on the ground) or ``lidar``.
         history, history_interval: key frames remembered, seconds between two of them.
+        recurrent: what is remembered goes back to the first frame, in ``history`` volumes.
         flow: True if the model estimates flow.
         supervision: which voxels it was trained on, one of ``SUPERVISIONS``.
         lidar_depth: True if it was trained to be given LiDAR depth.
@@ -93,6 +94,7 @@ class ModelRecord:
     scores: tuple[Score, ...] = ()
     note: str = ""
     revision: str | None = None
+    recurrent: bool = False
 
 
 @functools.cache
@@ -250,6 +252,7 @@ def read_record(path: Path) -> ModelRecord:
         grid=VoxelGrid(**vars(file.grid)),
         history=file.history.length,
         history_interval=file.history.interval,
+        recurrent=file.history.recurrent,
     )
 
 
@@ -313,6 +316,7 @@ class _Grid:
 class _History:
     length: schema.CountOrZero
     interval: schema.Positive
+    recurrent: schema.Flag = False
 
 
 @dataclass(frozen=True)

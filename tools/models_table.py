@@ -46,7 +46,7 @@ def full() -> str:
                 f"{width}x{height}",
                 r.classes.name,
                 r.frame,
-                f"{r.history} x {r.history_interval:g} s" if r.history else "none",
+                _history(r),
                 {
                     "camera_visible": "a camera sees",
                     "ray_visible": "a ray meets",
@@ -56,6 +56,13 @@ def full() -> str:
             )
         )
     return table(rows)
+
+
+def _history(record: ModelRecord) -> str:
+    if not record.history:
+        return "none"
+    interval = f"{record.history_interval:g} s"
+    return f"recurrent, {interval}" if record.recurrent else f"{record.history} x {interval}"
 
 
 def short() -> str:

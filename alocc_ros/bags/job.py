@@ -49,7 +49,7 @@ class Job:
         output: the recording.
         provenance: what the messages say about their origin.
         identity: everything that the output depends on; a job is resumed only by an equal one.
-        history: key frames that the network's memory goes back.
+        history: key frames that the network's memory goes back; None: to the last reset.
         max_frames: stop after so many; None: all.
         npz: folder for one NPZ a frame, or None.
         overlay: folder for one contact sheet a frame, or None.
@@ -59,7 +59,7 @@ class Job:
     output: Path
     provenance: Provenance
     identity: dict[str, Any]
-    history: int
+    history: int | None
     max_frames: int | None = None
     npz: Path | None = None
     overlay: Path | None = None
@@ -211,7 +211,7 @@ def _count_damaged(source: FrameSource, frame: FrameSet, used: FrameSet | None) 
 
 
 def frames_to_remember(
-    frames: Iterable[FrameSet], done: int, keyframes: KeyframePolicy, history: int
+    frames: Iterable[FrameSet], done: int, keyframes: KeyframePolicy, history: int | None
 ) -> frozenset[int]:
     """Which of the first ``done`` frames the network must see again to remember the same.
 
@@ -219,6 +219,9 @@ def frames_to_remember(
     the one before it (stereo). So after ``history + 1`` key frames, or after a reset, nothing
     is left of how it began. Reference frames may lie before the last key frame,
     so it needs one more, and the images of what it was compared with itself.
+
+    A recurrent network (``history`` None) never forgets how it began: it sees all key frames since
+    the last reset again.
     """
     # The policy alone, without the network, tells which frames were key frames.
     rehearsal = KeyframePolicy(keyframes.settings, keyframes.cameras)
@@ -238,7 +241,8 @@ def frames_to_remember(
             compared_with.setdefault(frame.stamp, decision.reference.stamp)
     kept = {reference.stamp for reference in rehearsal.references}
     kept |= {compared_with[stamp] for stamp in kept if stamp in compared_with}
-    return frozenset(key_frames[-(history + 2) :]) | {numbers[stamp] for stamp in kept}
+    first = 0 if history is None else -(history + 2)
+    return frozenset(key_frames[first:]) | {numbers[stamp] for stamp in kept}
 
 
 def _process_frame(

@@ -64,7 +64,8 @@ class ExampleFrame:
             self.variant,
             self.cameras,
             None if first else self.previous_T_current,
-            ages=None if first else ages + self.variant.history_interval,
+            ages=ages,
+            elapsed=0.0 if first else self.variant.history_interval,
             camera_mask=camera_mask,
         )
         return replace(plan, first=first, keyframe=keyframe, slot=slot, reference=1 - slot)

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from alocc_ros.network.model import Alocc, Output
+from alocc_ros.network.variants import Variant
+from alocc_ros.ops.recurrent import frustum_grid, moved_indices, unit_grid
 
 # A stage's name, and the value; the last value of a stage is the one that counts.
 Observer = Callable[[str, Tensor], None]
@@ -25,9 +27,11 @@ PARTS = (
     ("img_neck", "img_neck"),
     ("stereo", "stereo"),
     ("depth_net", "depth_net"),
+    ("geometry", "depth_net"),
     ("lift", "view_transformer"),
     ("pre_process", "pre_process"),
     ("fusion", "history"),
+    ("scene", "history"),
     ("img_bev_encoder_backbone", "bev_encoder"),
     ("img_bev_encoder_neck", "bev_encoder"),
     ("classify", "classes"),
@@ -166,7 +170,7 @@ def _table(core: Alocc) -> list[tuple[str, Callable[[Any, Any], dict[str, Callab
         ("lift.intra_object", of("depth_net/geometry_after_intra", lambda y: y[None])),
         ("lift", of("view_transformer/lifted", planes)),
         ("fusion", lambda _, y: {"history/fused": lambda: planes(y[0])}),
-        ("fusion.warp", of("history/sampled_history", heights_first)),
+        ("lift.mix", of("depth_net/geometry_fused", lambda y: y[None])),
         ("img_bev_encoder_backbone", levels),
         ("img_bev_encoder_neck", plain("bev_encoder/neck")),
         ("classify", classify),
@@ -174,16 +178,92 @@ def _table(core: Alocc) -> list[tuple[str, Callable[[Any, Any], dict[str, Callab
         ("flow_match", plain("flow/cost_volume_softmax")),
         ("flow_head", of("head/flow", lambda y: y[0])),
     ]
+    if core.variant.recurrent:
+        table += _recurrent_table(core.variant)
+    else:
+        table.append(("fusion.warp", of("history/sampled_history", heights_first)))
     if core.variant.pre_process:
         table.append(("pre_process", plain("pre_process/out")))
-    for stage, *paths in (
-        ("depth_net/reduce_conv", "depth_net.reduce_conv.0", "depth_net.reduce_conv.1"),
-        ("history/time_conv", "history_keyframe_time_conv.1"),
-    ):
-        table += [(path, of(stage, torch.relu)) for path in paths]
+    for path in ("depth_net.reduce_conv.0", "depth_net.reduce_conv.1"):
+        table.append((path, of("depth_net/reduce_conv", torch.relu)))
+    timed = lambda y: heights_first(torch.relu(y)) if volumetric else torch.relu(y)  # noqa: E731
+    table.append(("history_keyframe_time_conv.1", of("history/time_conv", timed)))
     for stage, *paths in (
         ("stereo/cost_volume_net", "depth_net.cost_volumn_net.2", "depth_net.cost_volumn_net.3"),
         ("flow/cost_volume_net", "alocc_head.cost_volum_net.0", "alocc_head.cost_volum_net.1"),
     ):
         table += [(path, plain(stage)) for path in paths]
     return table
+
+
+def _recurrent_table(
+    variant: Variant,
+) -> list[tuple[str, Callable[[Any, Any], dict[str, Callable[[], Tensor]]]]]:
+    """The stages that only recurrent variants have."""
+    c = variant.context_channels
+
+    def of(stage: str, make: Callable[[Any], Tensor]) -> Callable[..., Any]:
+        return lambda _, y: {stage: lambda: make(y)}
+
+    def channels_first(rows: Tensor) -> Tensor:  # [B, Y, X, Z, C] -> [B, C, Z, Y, X]
+        return rows.permute(0, 4, 3, 1, 2)
+
+    def frustum(inputs: Any, y: Tensor) -> dict[str, Callable[[], Tensor]]:
+        depths = float(variant.depth_range[0]), float(variant.depth_step)
+        grid = lambda: frustum_grid(*inputs[1:], *inputs[0].shape[1:], *depths)  # noqa: E731
+        return {
+            "depth_net/history_grid": grid,
+            "depth_net/history_warped": lambda: y[None],
+        }
+
+    def geometry(_: Any, y: Any) -> dict[str, Callable[[], Tensor]]:
+        return {
+            "depth_net/history_fused": lambda: y[0].history[None],
+            "depth_net/history_prob": lambda: torch.softmax(y[0].history, 1)[None],
+        }
+
+    def correction(_: Any, y: Any) -> dict[str, Callable[[], Tensor]]:
+        return {
+            "history/motion_previous": lambda: channels_first(y.previous),
+            "history/motion_gradient": lambda: channels_first(y.gradient),
+        }
+
+    def warped(inputs: Any, y: Tensor) -> dict[str, Callable[[], Tensor]]:
+        _, motion, offset = inputs
+        base = lambda: moved_indices(motion, *y.shape[1:4])  # noqa: E731
+        return {
+            "history/grid": lambda: unit_grid(base()),
+            "history/motion_grid": lambda: unit_grid(base() + offset),
+            "history/sampled_history": lambda: channels_first(y),
+        }
+
+    def fused(_: Any, y: Any) -> dict[str, Callable[[], Tensor]]:
+        return {
+            "history/state": lambda: channels_first(y[1].history),
+            "history/motion_offset": lambda: channels_first(y[1].motion),
+        }
+
+    def scene(_: Any, y: Any) -> dict[str, Callable[[], Tensor]]:
+        return {
+            "scene/weight_update": lambda: y.sums[..., :c],
+            "scene/bias_update": lambda: y.sums[..., c:],
+            "scene/norm_weight_update": lambda: y.norm[:, 0, :, None],
+            "scene/norm_bias_update": lambda: y.norm[:, 1, :, None],
+            "scene/fused": lambda: y.rows.movedim(-1, 1),
+        }
+
+    gate = "depth_net.depth_his_fusion_post_layer.gate_net"
+    return [
+        ("depth_net.depth_head", of("depth_net/depth_logits", lambda y: y)),
+        ("depth_net.depth_head2", of("depth_net/history_logits", lambda y: y[None])),
+        ("geometry.warp", frustum),
+        (gate, of("depth_net/history_gate", torch.sigmoid)),
+        ("geometry", geometry),
+        ("depth_net.gate_net", of("depth_net/geometry_gate", torch.sigmoid)),
+        ("his_stream_offset_net", of("history/motion_predicted", channels_first)),
+        ("fusion.correct", correction),
+        ("fusion.warp", warped),
+        ("fusion.embed", of("history/time_embedding", lambda y: y)),
+        ("fusion", fused),
+        ("scene.update", scene),
+    ]

@@ -23,6 +23,7 @@ def run(args: argparse.Namespace) -> int:
     from rich.table import Table
 
     from alocc_ros.bench import parity
+    from alocc_ros.errors import ModelError
     from alocc_ros.runtime.device import keep_freed_memory, resolve_device
     from alocc_ros.runtime.runner import check_backend
 
@@ -30,7 +31,13 @@ def run(args: argparse.Namespace) -> int:
     backend = check_backend(args.backend)
     device = resolve_device(args.device)
     golden = parity.open_golden(args.golden)
-    names = args.variant or list(golden.manifest["variants"])
+    names = args.variant
+    if names is None:
+        names, unknown = golden.known()
+        if unknown:
+            print(f"skipped, not known here: {', '.join(unknown)}", file=sys.stderr)
+    if not names:
+        raise ModelError(f"{golden.folder} has vectors of no network that is known here")
     for name in names:
         golden.entry(name)
     console = Console(stderr=args.json)

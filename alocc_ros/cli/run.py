@@ -172,7 +172,7 @@ def _job(
             "choice of --overlay": args.overlay is not None,
             "choice of --strict": args.strict,
         },
-        history=record.history,
+        history=None if record.recurrent else record.history,
         max_frames=args.max_frames,
         npz=args.npz,
         overlay=args.overlay,

@@ -7,6 +7,7 @@ Everything derives from ``CameraGeometry``; nothing here touches an image.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,6 +15,19 @@ from torch import Tensor
 from alocc_ros.network.variants import Variant
 
 _OUT_OF_SIGHT = 1e6  # metres
+
+
+class KeyCameras(NamedTuple):
+    """Where the cameras were at the last key frame, and how its images were cut.
+
+    Attributes:
+        T_camera: [N, 4, 4] camera now -> the same camera at the key frame.
+        post_rotation, post_translation: of its images; None: as of those now.
+    """
+
+    T_camera: Tensor
+    post_rotation: Tensor | None = None
+    post_translation: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -78,27 +92,52 @@ class CameraGeometry:
         So far behind the previous camera no depth is visible, all depths cost the same, and the
         stereo cue is neutral.
         """
-        away = torch.eye(4, dtype=torch.float64)
-        away[2, 3] = -_OUT_OF_SIGHT
-        moved = torch.where(cameras[:, None, None], away, self.previous_T_camera)
-        return replace(self, previous_T_camera=moved)
+        return replace(self, previous_T_camera=out_of_sight(self.previous_T_camera, cameras))
+
+    def key_homography(
+        self, variant: Variant, key: KeyCameras
+    ) -> tuple[Tensor, Tensor]:  # [N, 3, 3], [N, 3]
+        """As ``stereo_homography``, of the stride-16 feature and towards the last key frame
+        (docs/network.md section 8b).
+        """
+        rows, columns = variant.feature_size
+        return self._homography(variant, rows, columns, key)
 
     def stereo_homography(self, variant: Variant) -> tuple[Tensor, Tensor]:
         """H [N, 3, 3], offset [N, 3]: pixel (x, y) of the quarter-size feature at depth d lies
         at d * H (x, y, 1) + offset (homogeneous) in the previous one (docs/network.md section 4).
         """
         height, width = variant.input_size
-        rows, columns = height // 4, width // 4
+        previous = KeyCameras(self.previous_T_camera)
+        return self._homography(variant, height // 4, width // 4, previous)
+
+    def _homography(
+        self, variant: Variant, rows: int, columns: int, then: KeyCameras
+    ) -> tuple[Tensor, Tensor]:
+        height, width = variant.input_size
         to_image = torch.diag(
             torch.tensor([(width - 1) / (columns - 1), (height - 1) / (rows - 1), 1.0])
         ).double()
-        rotation, translation = self.previous_T_camera[:, :3, :3], self.previous_T_camera[:, :3, 3]
+        moved = then.T_camera.to(torch.float64)
+        rotation, translation = moved[:, :3, :3], moved[:, :3, 3]
+        cut, shift = then.post_rotation, then.post_translation
+        cut = self.post_rotation if cut is None else cut.to(torch.float64)
+        shift = self.post_translation if shift is None else shift.to(torch.float64)
         # Full-image pixel -> network-input pixel, for homogeneous (x, y, 1).
         post = torch.eye(3, dtype=torch.float64).repeat(len(self.intrinsics), 1, 1)
-        post[:, :2, :2] = self.post_rotation[:, :2, :2]
-        post[:, :2, 2] = self.post_translation[:, :2]
+        post[:, :2, :2], post[:, :2, 2] = cut[:, :2, :2], shift[:, :2]
         back = torch.linalg.inv(to_image) @ post @ self.intrinsics
         return back @ rotation @ self._ray() @ to_image, (back @ translation[..., None])[..., 0]
+
+
+def out_of_sight(
+    previous_T_camera: Tensor,  # [N, 4, 4] float64
+    cameras: Tensor,  # [N] bool
+) -> Tensor:  # [N, 4, 4]
+    """The same, with some cameras so far behind the previous one that nothing of it is visible."""
+    away = torch.eye(4, dtype=torch.float64)
+    away[2, 3] = -_OUT_OF_SIGHT
+    return torch.where(cameras[:, None, None], away, previous_T_camera)
 
 
 def feature_pixels(variant: Variant) -> tuple[Tensor, Tensor]:  # [w], [h] float64

@@ -362,7 +362,7 @@ def _with_tied(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dic
 def _check_grid(state: Mapping[str, Tensor], variant: Variant) -> None:
     """Compares the reference's grid constants (cell size, first centre, cells) with ours."""
     step = torch.tensor(variant.lift_step)
-    first_centre = torch.tensor(variant.grid.lower) + step / 2
+    first_centre = torch.tensor(variant.lift_lower) + step / 2
     cells = torch.tensor(variant.lift_cells, dtype=torch.float32)
     for name, expected in zip(_GRID_KEYS, (step, first_centre, cells), strict=True):
         if name not in state:

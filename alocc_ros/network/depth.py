@@ -29,6 +29,10 @@ class DepthPrediction(NamedTuple):
         context: [N, C, h, w] what is there.
         side_weight, side_offset: [N, 27, h, w] in [0, 1], [N, 18, h, w] pixels; None for variants
             without inter-object lifting.
+        history: [N, D, h, w] logits of where the surface is, for what is remembered; None without
+            recurrent fusion.
+        surface: [N, h, w] int64 bins that a LiDAR measured, -1: none, where they are mixed in
+            behind intra-object lifting; None: not there.
     """
 
     depth: Tensor
@@ -36,6 +40,8 @@ class DepthPrediction(NamedTuple):
     context: Tensor
     side_weight: Tensor | None
     side_offset: Tensor | None
+    history: Tensor | None = None
+    surface: Tensor | None = None
 
 
 class Gates(NamedTuple):
@@ -162,8 +168,15 @@ class DepthNet(nn.Module):
             BasicBlock(mid, mid),
             BasicBlock(mid, mid),
             Aspp(mid),
-            nn.Conv2d(mid, bins, 1),
         )
+        # The last layer has another name where there are two of them.
+        if variant.recurrent:
+            self.depth_head, self.depth_head2 = (nn.Conv2d(mid, bins, 1) for _ in range(2))
+            self.gate_net = _gate_net(bins)
+            self.depth_his_fusion_post_layer = nn.Module()
+            self.depth_his_fusion_post_layer.gate_net = _gate_net(bins)
+        else:
+            self.depth_conv.append(nn.Conv2d(mid, bins, 1))
         self.occ_conv = nn.Sequential(
             BasicBlock(inputs, mid, skip),
             BasicBlock(mid, mid),
@@ -206,7 +219,17 @@ class DepthNet(nn.Module):
         for block in (1, 2):
             depth = self.depth_conv[block](depth, depth)
             fill = self.occ_conv[block](fill, fill)
-        logits = conv_bn(self.depth_conv[3](depth), self.depth_conv[4])
+        seen, history = self.depth_conv[3](depth), None
+        if hasattr(self, "depth_head2"):
+            logits, history = conv_bn(seen, self.depth_head), conv_bn(seen, self.depth_head2)
+        else:
+            logits = conv_bn(seen, self.depth_conv[4])
         fill = conv_bn(fill, self.occ_conv[3])
         probability = torch.softmax(logits, 1)
-        return DepthPrediction(probability, torch.sigmoid(fill), context, side_weight, side_offset)
+        return DepthPrediction(
+            probability, torch.sigmoid(fill), context, side_weight, side_offset, history
+        )
+
+
+def _gate_net(bins: int) -> nn.Sequential:  # [N, 2 * bins, h, w] -> [N, 1, h, w], before a sigmoid
+    return nn.Sequential(nn.Conv2d(2 * bins, bins, 1), nn.ReLU(), nn.Conv2d(bins, 1, 1))

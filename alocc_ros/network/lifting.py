@@ -33,6 +33,13 @@ class IntraObject(nn.Module):
         return self.operator(depth, fill)
 
 
+class NoGeometryMix(nn.Module):
+    """Of variants that lift the geometry of the present only."""
+
+    def forward(self, geometry: Tensor, prediction: DepthPrediction) -> Tensor:
+        return geometry
+
+
 class Lifting(nn.Module):
     """Context features of all cameras, spread along their rays and pooled into the lattice."""
 
@@ -40,6 +47,7 @@ class Lifting(nn.Module):
         super().__init__()
         self.operator = lift
         self.intra_object = IntraObject()
+        self.mix: nn.Module = NoGeometryMix()  # with what is remembered, see network/recurrent.py
         us, vs = feature_pixels(variant)
         self.register_buffer("us", us, persistent=False)
         self.register_buffer("vs", vs, persistent=False)
@@ -57,7 +65,7 @@ class Lifting(nn.Module):
         depth = prediction.depth
         if measured is not None:
             depth = mix_measured_depth(depth, *measured)
-        geometry = self.intra_object(depth, prediction.fill)
+        geometry = self.mix(self.intra_object(depth, prediction.fill), prediction)
         rows, weights = (None, None) if nodes is None else nodes
         grid = self._lattice
         return self.operator(
@@ -76,7 +84,7 @@ class Lifting(nn.Module):
 
 def lattice(variant: Variant) -> Lattice:
     """The nodes that the variant lifts to."""
-    return Lattice(variant.grid.lower, variant.lift_step, variant.lift_cells)
+    return Lattice(variant.lift_lower, variant.lift_step, variant.lift_cells)
 
 
 def lidar_bins(

@@ -31,6 +31,15 @@ from alocc_ros.network.heads import (
 from alocc_ros.network.lifting import RELEASED_INTER_INDEX_MAX, Lifting
 from alocc_ros.network.neck import ImageNeck
 from alocc_ros.network.plan import PlanTensors
+from alocc_ros.network.recurrent import (
+    GeometryFusion,
+    GeometryMix,
+    NoGeometryFusion,
+    NoScene,
+    RecurrentFusion,
+    RecurrentLayers,
+    SceneFusion,
+)
 from alocc_ros.network.state import State
 from alocc_ros.network.temporal import HistoryFusion, NoFusion
 from alocc_ros.network.variants import Variant
@@ -56,12 +65,14 @@ class Measured(NamedTuple):
     Attributes:
         depth_bins: [B * N, h, w] int64, -1: nothing measured; None: no depth.
         depth_share: share of the measured bin, 1 for LiDAR.
+        denoising: the bins are truth that helps a network in training, not what it is made for.
         match: [B, taps, Y/2, X/2] match of the true occupancy (training); None: none.
         match_share: its share.
     """
 
     depth_bins: Tensor | None = None
     depth_share: float = 1.0
+    denoising: bool = False
     match: Tensor | None = None
     match_share: float = 0.0
 
@@ -121,8 +132,18 @@ class Alocc(nn.Module):
         if v.pre_process:
             block = VoxelBlock if v.volumetric else BEVBlock
             self.pre_process = _Stages(block(c, c, 1, project=True))
+        self.geometry: nn.Module = NoGeometryFusion()
         self.fusion: nn.Module = NoFusion()
-        if v.history:
+        self.scene: nn.Module = NoScene()
+        if v.recurrent:
+            self.geometry = GeometryFusion(v, self.depth_net)
+            self.lift.mix = GeometryMix(self.depth_net)
+            layers = RecurrentLayers.of(v)
+            for name, module in layers._asdict().items():
+                self.add_module(name, module)
+            self.fusion = RecurrentFusion(v, layers)
+            self.scene = SceneFusion(v, layers.scene_his_func_after_vox_his)
+        elif v.history:
             conv, norm = (
                 (nn.Conv3d, nn.BatchNorm3d) if v.volumetric else (nn.Conv2d, nn.BatchNorm2d)
             )
@@ -197,14 +218,17 @@ class Alocc(nn.Module):
     ) -> tuple[Prediction, State]:
         """``forward`` up to what losses look at; arguments as there."""
         v, measured = self.variant, measured or Measured()
-        out, history = out or State(), None if state is None else state.history
+        out = out or State()
         depth, c2 = self.encode_images(images, plan, state, rig)
         known = None
         if measured.depth_bins is not None:
             known = measured.depth_bins, measured.depth_share
+        lidar, truth = (None, known) if measured.denoising else (known, None)
+        depth, geometry, known = self.geometry(depth, state, plan, out, keyframe, lidar, truth)
         volume = self.lift(depth, plan, None if rig is None else rig.nodes, known)
         volume = self.pre_process(self._planes(volume)).view(volume.shape)
-        volume, history = self.fusion(volume, history, plan, out.history, keyframe)
+        volume, new = self.fusion(volume, state, plan, out, keyframe)
+        volume, scene = self.scene(volume, state, plan, out, keyframe)
         levels = self.img_bev_encoder_backbone(self._planes(volume))
         logits, voxels = self.classify(self.img_bev_encoder_neck(levels))
         flow_cost = bev = None
@@ -215,7 +239,12 @@ class Alocc(nn.Module):
                 match = mix_true_match(match, measured.match, measured.match_share)
             flow_cost = self.flow_cost(match)
         stereo = c2.detach() if v.stereo else None
-        new = State(history, _kept(stereo, out.stereo), _kept(bev, out.flow_bev))
+        new = new._replace(
+            stereo=_kept(stereo, out.stereo),
+            flow_bev=_kept(bev, out.flow_bev),
+            geometry=geometry,
+            scene=scene,
+        )
         return Prediction(depth, logits, voxels, flow_cost), new
 
     def encode_images(
@@ -250,11 +279,17 @@ class Alocc(nn.Module):
 
     def empty_state(self, samples: int = 1, cameras: int = 6) -> State:
         """Buffers for the state of so many streams, on this network's device, without values."""
-        like = next(self.parameters())
-        shape, history = self.fusion.shape(samples), None
-        if shape is not None:
-            history = torch.empty(shape, dtype=like.dtype, device=like.device)
-        return State(history, *self.empty_features(samples, cameras))
+        like, (stereo, flow_bev) = next(self.parameters()), self.empty_features(samples, cameras)
+        parts = {
+            name: torch.empty(shape, dtype=like.dtype, device=like.device)
+            for name, shape in self.keyframe_shapes(samples, cameras).items()
+        }
+        return State(stereo=stereo, flow_bev=flow_bev, **parts)
+
+    def keyframe_shapes(self, samples: int = 1, cameras: int = 6) -> dict[str, tuple[int, ...]]:
+        """Of the parts of the state that key frames renew, by name."""
+        geometry = self.geometry.shapes(samples, cameras)
+        return geometry | self.fusion.shapes(samples) | self.scene.shapes(samples)
 
     def empty_features(
         self, samples: int = 1, cameras: int = 6
@@ -332,7 +367,7 @@ class _GridConstants(nn.Module):
     def __init__(self, variant: Variant) -> None:
         super().__init__()
         step = torch.tensor(variant.lift_step)
-        lower = torch.tensor(variant.grid.lower)
+        lower = torch.tensor(variant.lift_lower)
         self.register_buffer("dx", step)
         self.register_buffer("bx", lower + step / 2)
         self.register_buffer("nx", torch.tensor(variant.lift_cells, dtype=torch.float32))

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from alocc_ros.errors import ModelError
-from alocc_ros.network.cameras import CameraGeometry
+from alocc_ros.network.cameras import CameraGeometry, KeyCameras
 from alocc_ros.network.variants import Variant
 from alocc_ros.ops.history import index_motion
 
@@ -34,7 +34,11 @@ class PlanTensors(NamedTuple):
             reference feature, homogeneous: depth * H p + offset.
         motion: [B, 3, 4] float64, lattice index now -> in the remembered volumes.
         flow_motion: [B, 3, 4] float64, cell of the flow map now -> in the reference frame's.
-        ages: [B, T + 1] float32 seconds, of the present (0) and of each remembered slot.
+        key_homography, key_offset: [B * N, 3, 3], [B * N, 3] float64, pixel of the stride-16
+            feature -> the same camera's at the last key frame, homogeneous, as ``homography``.
+        ages: [B, T + 1] float32 seconds, of the present (0) and of each remembered slot. Of
+            recurrent variants [B, 2]: time since the start, of the present and of what is
+            remembered (see ``remembered_times``).
         has_history: [B] bool; False: this sample's slots are copies of the present. None: all have
             one (inference, where a stream without a state is an entry point of its own).
         has_reference: [B] bool; False: this sample's flow map is matched with itself; likewise.
@@ -46,6 +50,8 @@ class PlanTensors(NamedTuple):
     camera_mask: Tensor
     homography: Tensor
     offset: Tensor
+    key_homography: Tensor
+    key_offset: Tensor
     motion: Tensor
     flow_motion: Tensor
     ages: Tensor
@@ -55,7 +61,13 @@ class PlanTensors(NamedTuple):
 
 # Fields of the packed vector: the rig's first. The shapes are those of one camera or one sample.
 _RIG = (("camera_vector", (27,)), ("rays", (3, 3)), ("origin", (3,)))
-_FRAME = (("camera_mask", ()), ("homography", (3, 3)), ("offset", (3,)))
+_FRAME = (
+    ("camera_mask", ()),
+    ("homography", (3, 3)),
+    ("offset", (3,)),
+    ("key_homography", (3, 3)),
+    ("key_offset", (3,)),
+)
 _SAMPLE = (("motion", (3, 4)), ("flow_motion", (3, 4)))
 
 
@@ -92,9 +104,11 @@ class FramePlan:
 
     @property
     def ages(self) -> Tensor:  # [B, T] float32 seconds
-        """Of the remembered slots."""
+        """Of the slots as this frame leaves them if it is a key frame; what the next one's plan is
+        made of.
+        """
         ages = self.packed[-self.samples * (self.slots + 1) :].view(self.samples, -1)
-        return ages[:, 1:].float()
+        return ages[:, :-1].float()
 
     def tensors(self, device: torch.device | str) -> PlanTensors:
         """All of it on a device, by one copy."""
@@ -111,11 +125,13 @@ def frame_plan(
     cameras: CameraGeometry,
     previous_T_current: Tensor | None = None,  # [B, 4, 4] metres, grid frame now -> key frame
     reference_T_current: Tensor | None = None,  # [B, 4, 4], -> reference frame; None: as above
-    ages: Tensor | None = None,  # [B, T] seconds, of the remembered slots
+    ages: Tensor | None = None,  # [B, T] seconds, of the slots at the last key frame
+    elapsed: Tensor | float = 0.0,  # [B] seconds since then
     camera_mask: Tensor | None = None,  # [B * N] bool; None: all cameras are there
     has_history: Tensor | None = None,  # [B] bool
     has_reference: Tensor | None = None,  # [B] bool
     samples: int = 1,
+    key: KeyCameras | None = None,
 ) -> FramePlan:
     """Work out a frame.
 
@@ -125,11 +141,14 @@ def frame_plan(
             the reference frame.
         previous_T_current: None for a frame that begins a sequence.
         reference_T_current: of what the state's ``stereo`` and ``flow_bev`` are.
-        ages: how old each slot is now.
+        ages: how old each slot was (recurrent variants: how long the sequence had been going on);
+            ``FramePlan.ages`` of the last key frame, zeros at a start.
+        elapsed: what has passed since, as the weights count it.
         camera_mask: which cameras have an image.
         has_history: which samples have a history; None: all.
         has_reference: which samples have a reference frame; None: all.
         samples: B.
+        key: of the last key frame; None: it is the reference frame, seen through the same crop.
 
     Raises:
         ModelError: the numbers of cameras, samples or slots do not fit together.
@@ -164,12 +183,33 @@ def frame_plan(
         camera_mask,
         homography,
         offset,
-        index_motion(previous, grid.lower, variant.lift_step, not variant.volumetric),
+        *cameras.key_homography(variant, key or KeyCameras(cameras.previous_T_camera)),
+        index_motion(previous, variant.lift_lower, variant.lift_step, not variant.volumetric),
         index_motion(reference, grid.lower, (r, r, r), planar=True),
-        torch.cat([torch.zeros(samples, 1), ages], 1),
+        remembered_times(variant, ages, elapsed),
     ]
     packed = torch.cat([p.to(torch.float64).reshape(-1) for p in parts])
     return FramePlan(packed, count // samples, samples, variant.history, has_history, has_reference)
+
+
+def remembered_times(
+    variant: Variant,
+    ages: Tensor,  # [B, T] seconds at the last key frame
+    elapsed: Tensor | float,  # [B] seconds
+) -> Tensor:  # [B, T + 1] seconds
+    """What the weights are told of time: 0 and the age of each slot, or, of recurrent variants, how
+    long the sequence has been going on, now and at the last key frame.
+
+    That time stops at the length of the sequences that the weights have seen
+    (``Variant.memory_length``): a vehicle drives for hours, and the embedding of an hour is none
+    that was ever trained.
+    """
+    passed = torch.as_tensor(elapsed, dtype=ages.dtype).reshape(-1, 1).expand(len(ages), 1)
+    if not variant.recurrent:
+        return torch.cat([torch.zeros(len(ages), 1), ages + passed], 1)
+    longest = (variant.memory_length - 1) * variant.history_interval
+    then = torch.minimum(ages, (longest - passed).clamp(min=0))
+    return torch.cat([then + passed, then], 1)
 
 
 def unpack(packed: Tensor, cameras: int, samples: int, slots: int) -> PlanTensors:

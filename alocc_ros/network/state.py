@@ -12,11 +12,23 @@ class State(NamedTuple):
     """State of B streams; which parts a network has is its variant's affair.
 
     Attributes:
-        history: what temporal fusion keeps, in the form of the fusion module (network/temporal.py).
+        history: what temporal fusion keeps, in the form of the fusion module (network/temporal.py,
+            network/recurrent.py).
         stereo: [B * N, C2, H/4, W/4] feature of the reference frame's images.
         flow_bev: [B, V, Y, X] mean voxel feature of the reference frame.
+        geometry: [B * N, D, h, w] logits of where surfaces are, of recurrent variants, as the next
+            two.
+        motion: [B, Y, X, Z, 3] voxels, how far from here things were a key frame before.
+        scene: [B, C, C + 1] what the scene layer has learned since the start.
     """
 
     history: Tensor | None = None
     stereo: Tensor | None = None
     flow_bev: Tensor | None = None
+    geometry: Tensor | None = None
+    motion: Tensor | None = None
+    scene: Tensor | None = None
+
+
+# Parts that only key frames renew; the others belong to the frame that is looked back at.
+KEYFRAME_PARTS = ("history", "geometry", "motion", "scene")

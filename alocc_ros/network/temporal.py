@@ -15,29 +15,26 @@ from torch import Tensor, nn
 
 from alocc_ros.errors import TemporalMemoryError
 from alocc_ros.network.plan import PlanTensors
+from alocc_ros.network.state import State
 from alocc_ros.network.variants import Variant
 from alocc_ros.ops.conv import FoldedConv, conv_bn
 from alocc_ros.ops.history import fuse_history, warp
 
-Fused = tuple[Tensor, Tensor | None]  # volume [B, C, Y, X, Z], new history
+Fused = tuple[Tensor, State]  # volume [B, C, Y, X, Z]; the parts of the new state that are fusion's
+Shapes = dict[str, tuple[int, ...]]  # by name of the state's part
 
 
 class NoFusion(nn.Module):
     """Of variants that look at one frame at a time."""
 
-    def shape(self, batch: int) -> tuple[int, ...] | None:
+    def shapes(self, samples: int) -> Shapes:
         """There is no history."""
-        return None
+        return {}
 
     def forward(
-        self,
-        volume: Tensor,
-        history: Tensor | None,
-        plan: PlanTensors,
-        out: Tensor | None,
-        keyframe: bool,
+        self, volume: Tensor, state: State | None, plan: PlanTensors, out: State, keyframe: bool
     ) -> Fused:
-        return volume, None
+        return volume, State()
 
 
 class Warp(nn.Module):
@@ -61,24 +58,26 @@ class HistoryFusion(nn.Module):
         self._variant = variant
         self.warp = Warp()
 
-    def shape(self, batch: int) -> tuple[int, ...]:
-        """Of the history of so many streams."""
+    def shapes(self, samples: int) -> Shapes:
+        """Of the state of so many streams."""
         x, y, z = self._variant.lift_cells
-        return batch, self._variant.history, self._variant.context_channels, y, x, z
+        return {
+            "history": (samples, self._variant.history, self._variant.context_channels, y, x, z)
+        }
 
     def forward(
         self,
         volume: Tensor,  # [B, C, Y, X, Z]
-        history: Tensor | None,  # None: every slot is a copy of the present
+        state: State | None,  # None: every slot is a copy of the present
         plan: PlanTensors,
-        out: Tensor | None,  # like history, overwritten with the new one
+        out: State,  # its history, if there is one, is overwritten with the new one
         keyframe: bool,
     ) -> Fused:
-        slots = self._variant.history
+        slots, history = self._variant.history, None if state is None else state.history
         copies = volume.detach()[:, None].expand(-1, slots, -1, -1, -1, -1)
         past = copies
         if history is not None:
-            _check(history, self.shape(len(volume)), self._variant)
+            _check(history, self.shapes(len(volume))["history"], self._variant)
             past = history
             if plan.has_history is not None:
                 past = torch.where(plan.has_history.view(-1, 1, 1, 1, 1, 1), history, copies)
@@ -86,9 +85,9 @@ class HistoryFusion(nn.Module):
         groups = torch.cat([volume[:, None], warped], 1)  # [B, T + 1, C, Y, X, Z]
         fused = self.merge(groups, plan.ages)
         if not keyframe:
-            return fused, history
+            return fused, State(history)
         new = groups[:, :-1].detach()
-        return fused, new.clone() if out is None else out.copy_(new)
+        return fused, State(new.clone() if out.history is None else out.history.copy_(new))
 
     def merge(self, groups: Tensor, ages: Tensor) -> Tensor:  # -> [B, C, Y, X, Z]
         """Present and warped slots to one volume."""
@@ -124,36 +123,36 @@ class EmbeddedHistoryFusion(nn.Module):
         ):
             self.register_buffer(name, value.detach(), persistent=False)
 
-    def shape(self, batch: int) -> tuple[int, ...]:
-        """Of the history of so many streams."""
+    def shapes(self, samples: int) -> Shapes:
+        """Of the state of so many streams."""
         x, y, z = self._variant.lift_cells
-        return batch, y, x, z, self._variant.history * self._variant.context_channels
+        width = self._variant.history * self._variant.context_channels
+        return {"history": (samples, y, x, z, width)}
 
     def forward(
-        self,
-        volume: Tensor,  # [B, C, Y, X, Z]
-        history: Tensor | None,
-        plan: PlanTensors,
-        out: Tensor | None,
-        keyframe: bool,
+        self, volume: Tensor, state: State | None, plan: PlanTensors, out: State, keyframe: bool
     ) -> Fused:
+        """See ``HistoryFusion``."""
+        history, new = None if state is None else state.history, out.history
         rows = volume.permute(0, 2, 3, 4, 1) @ self.embedding
         if history is None:
             fused = torch.relu(torch.relu(rows + self.bias) @ self.first_matrix + self.offset)
-            new = rows.repeat(1, 1, 1, 1, self._variant.history) if out is None else out
-            if out is not None:
-                slots = out.unflatten(4, (self._variant.history, -1))
+            if new is None:
+                new = rows.repeat(1, 1, 1, 1, self._variant.history)
+            else:
+                slots = new.unflatten(4, (self._variant.history, -1))
                 slots.copy_(rows[..., None, :].expand_as(slots))
-            return fused.permute(0, 4, 1, 2, 3), new
-        _check(history, self.shape(len(volume)), self._variant)
-        new = history
-        if keyframe:
-            new = torch.empty_like(history) if out is None else out
+            return fused.permute(0, 4, 1, 2, 3), State(new)
+        _check(history, self.shapes(len(volume))["history"], self._variant)
+        if not keyframe:
+            new = history
+        elif new is None:
+            new = torch.empty_like(history)
         bias = (self.bias + plan.ages[..., None] * self.per_second).flatten(1)
         fused = self.operator(
             rows, history, bias, plan.motion, self.matrix, self.offset, new if keyframe else None
         )
-        return fused.permute(0, 4, 1, 2, 3), new
+        return fused.permute(0, 4, 1, 2, 3), State(new)
 
 
 def _check(history: Tensor, shape: tuple[int, ...], variant: Variant) -> None:

@@ -1,6 +1,6 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
-"""The published networks, one frozen record each (arXiv 2411.07725; docs/network.md section 0),
-and ours.
+"""The published networks, one frozen record each (arXiv 2411.07725, and 2504.12959 for the
+recurrent ones; docs/network.md section 0), and ours.
 """
 
 from __future__ import annotations
@@ -28,6 +28,12 @@ class Variant:
         pre_process: residual block between lifting and temporal fusion.
         history: key frames that temporal fusion remembers; 0: none.
         history_interval: seconds between key frames, as trained.
+        recurrent: temporal fusion keeps one volume that all frames since the start went into
+            (network/recurrent.py); ``history`` is 1.
+        memory_length: key frames in a row that a recurrent network was trained on; what grows with
+            their number stops growing there.
+        base_motion: BUG-COMPAT, the history is moved by the motion of the vehicle's base though
+            the grid's frame is another.
         encoder_channels, encoder_blocks: of the BEV / voxel encoder; first stage stride 1,
             then 2.
         neck_channels: after the encoder's neck.
@@ -38,6 +44,8 @@ class Variant:
         flow_everywhere: also in voxels of what cannot move, and free ones, as published; else it is
             0 there, which saves nearly all of the head's time.
         grid: the output lattice.
+        lift_grid: what is lifted to, where that is not the output lattice (BUG-COMPAT: a config of
+            the reference kept another data set's).
         classes: what the labels mean.
         backbone_width, backbone_blocks, image_channels: ResNet-50 and its neck unless a test
             or a small robot wants less.
@@ -55,6 +63,9 @@ class Variant:
     pre_process: bool = True
     history: int = 16
     history_interval: float = 0.5
+    recurrent: bool = False
+    memory_length: int = 40
+    base_motion: bool = False
     encoder_channels: tuple[int, ...] = (64, 128, 256, 512)
     encoder_blocks: tuple[int, ...] = (1, 2, 4, 4)
     neck_channels: int = 256
@@ -64,6 +75,7 @@ class Variant:
     flow: bool = False
     flow_everywhere: bool = True
     grid: VoxelGrid = OCC3D_GRID
+    lift_grid: VoxelGrid | None = None
     classes: ClassList = OCC3D
     backbone_width: int = 64
     backbone_blocks: tuple[int, int, int, int] = (3, 4, 6, 3)
@@ -88,8 +100,13 @@ class Variant:
     @property
     def lift_step(self) -> tuple[float, float, float]:
         """Cell size of the lifted volume, metres."""
-        r = self.grid.resolution
+        r = (self.lift_grid or self.grid).resolution
         return (r, r, r) if self.volumetric else (r, r, r * self.grid.shape[2])
+
+    @property
+    def lift_lower(self) -> tuple[float, float, float]:
+        """Lower corner of the lifted volume, metres."""
+        return (self.lift_grid or self.grid).lower
 
 
 ALOCC_2D = Variant("alocc_2d")
@@ -123,6 +140,23 @@ ALOCC_3D_SURROUNDOCC = replace(
     skip_classes=1,
     grid=SURROUNDOCC_GRID,
 )
+ALOCC_3D_GF = replace(ALOCC_3D, name="alocc_3d_gf", history=1, recurrent=True)
+ALOCC_3D_GF_SURROUNDOCC = replace(
+    ALOCC_3D_SURROUNDOCC,
+    name="alocc_3d_gf_surroundocc",
+    history=1,
+    recurrent=True,
+    base_motion=True,
+)
+ALOCC_2D_MINI_SURROUNDOCC = replace(
+    ALOCC_2D_MINI,
+    name="alocc_2d_mini_surroundocc",
+    input_size=(896, 1600),
+    history=0,
+    skip_classes=1,
+    grid=SURROUNDOCC_GRID,
+    lift_grid=OCC3D_GRID,
+)
 # Ours, for demonstrations, tests and small robots with two CPU cores.
 ALOCC_TINY = Variant(
     "alocc_tiny",
@@ -152,6 +186,9 @@ VARIANTS = {
         ALOCC_FLOW_2D,
         ALOCC_FLOW_3D,
         ALOCC_3D_SURROUNDOCC,
+        ALOCC_3D_GF,
+        ALOCC_3D_GF_SURROUNDOCC,
+        ALOCC_2D_MINI_SURROUNDOCC,
         ALOCC_TINY,
     )
 }

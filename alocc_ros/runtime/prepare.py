@@ -20,6 +20,7 @@ from alocc_ros.network.encoder import BEVNeck, VoxelNeck
 from alocc_ros.network.heads import PreparedClassifier, PreparedFlowHead
 from alocc_ros.network.model import Alocc
 from alocc_ros.network.plan import empty_plan
+from alocc_ros.network.recurrent import PreparedRecurrentFusion, RecurrentLayers, SceneFusion
 from alocc_ros.network.temporal import EmbeddedHistoryFusion
 from alocc_ros.ops import native
 from alocc_ros.ops.conv import FoldedConv, cpu
@@ -34,7 +35,13 @@ def prepare(network: Alocc) -> Alocc:
     """
     ready, v = shallow_copy(network).eval(), network.variant
     _fold(ready)
-    if v.history:
+    if v.recurrent:
+        layers = RecurrentLayers(*(getattr(ready, name) for name in RecurrentLayers._fields))
+        ready.fusion = PreparedRecurrentFusion(v, layers, ready.fusion.embed)
+        ready.scene = SceneFusion(v, layers.scene_his_func_after_vox_his, prepared=True)
+        del ready.history_keyframe_time_conv, ready.history_keyframe_cat_conv
+        del ready.his_stream_offset_net
+    elif v.history:
         time_conv = ready.history_keyframe_time_conv[0]
         ready.fusion = EmbeddedHistoryFusion(v, time_conv, ready.history_keyframe_cat_conv[0])
         # The embedded form has their weights; nothing calls these any more.

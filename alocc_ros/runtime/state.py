@@ -1,9 +1,9 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
 """What one stream remembers, in buffers that stay where they are.
 
-The history has two buffers: each key frame reads one and writes the other. Features of reference
-frames lie in numbered slots (``stream/keyframes.py`` hands out the numbers), which are made when a
-number is used for the first time and then used again and again.
+What key frames renew has two buffers: each key frame reads one and writes the other. Features of
+reference frames lie in numbered slots (``stream/keyframes.py`` hands out the numbers), which are
+made when a number is used for the first time and then used again and again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 from alocc_ros.errors import TemporalMemoryError
 from alocc_ros.network.model import Alocc, RigConstants
 from alocc_ros.network.plan import FramePlan
-from alocc_ros.network.state import State
+from alocc_ros.network.state import KEYFRAME_PARTS, State
 
 _KIND = "alocc_stream_state"
 
@@ -28,14 +28,15 @@ class StreamState:
     """State of one stream through one (prepared) network.
 
     Attributes:
-        ages: [B, T] float32 seconds, of the remembered slots; on the host.
+        ages: [B, T] float32 seconds, of the remembered slots; of recurrent variants [B, 1], how
+            long the sequence has been going on. On the host.
         rig: what follows from the rig alone, of the last frame; see ``Alocc.calibrate``.
     """
 
     def __init__(self, network: Alocc, samples: int = 1, cameras: int = 6) -> None:
         self._network, self._samples, self._cameras = network, samples, cameras
-        self._front: Tensor | None = None
-        self._back: Tensor | None = None
+        self._front: dict[str, Tensor] = {}
+        self._back: dict[str, Tensor] = {}
         self._features: dict[int, tuple[Tensor | None, Tensor | None]] = {}
         self.rig: tuple[Tensor, RigConstants] | None = None
         self.reset()
@@ -54,35 +55,35 @@ class StreamState:
             return None
         v = self._network.variant
         features = self._features.get(plan.reference, (None, None))
-        if (v.history and self._front is None) or (v.stereo and features[0] is None):
+        if (v.history and not self._front) or (v.stereo and features[0] is None):
             raise TemporalMemoryError(
                 f"slot {plan.reference} of the state holds nothing; the first frame of a stream "
                 "must be planned as such"
             )
-        return State(self._front, *features)
+        return State(stereo=features[0], flow_bev=features[1], **self._front)
 
     def writing(self, plan: FramePlan) -> State:
         """Where the new state goes; never where ``reading`` looks."""
         if plan.slot == plan.reference and not plan.first:
             raise TemporalMemoryError(f"slot {plan.slot} is to be read and written by one frame")
-        if self._back is None:
-            self._back = self._network.empty_state(self._samples, self._cameras).history
+        if not self._back:
+            empty = self._network.empty_state(self._samples, self._cameras)
+            self._back = _keyframe_parts(empty)
         if plan.slot not in self._features:
             self._features[plan.slot] = self._network.empty_features(self._samples, self._cameras)
-        return State(self._back if plan.keyframe else None, *self._features[plan.slot])
+        stereo, flow_bev = self._features[plan.slot]
+        return State(stereo=stereo, flow_bev=flow_bev, **(self._back if plan.keyframe else {}))
 
     def advance(self, plan: FramePlan) -> None:
         """What was written becomes what is read."""
         if not plan.keyframe:
             return
         self._front, self._back = self._back, self._front
-        self.ages = torch.cat([torch.zeros(self._samples, 1), plan.ages[:, :-1]], 1)
-        if not self._network.variant.history:
-            self.ages = plan.ages
+        self.ages = plan.ages
 
     @property
     def nbytes(self) -> int:
-        """Bytes that are carried from frame to frame: history and reference features."""
+        """Bytes that are carried from frame to frame: what key frames renew, reference features."""
         return sum(t.numel() * t.element_size() for t in self._tensors().values())
 
     def to(self, network: Alocc) -> StreamState:
@@ -140,11 +141,16 @@ class StreamState:
                 pair = features.setdefault(int(slot), [None, None])
                 pair[kind == "flow_bev"] = tensor.contiguous(memory_format=torch.channels_last)
         self.ages = tensors["ages"].cpu()
-        self._front = tensors.get("history")
+        self._front = {n: t for n, t in tensors.items() if n in KEYFRAME_PARTS}
         self._features = {slot: (pair[0], pair[1]) for slot, pair in features.items()}
 
     def _tensors(self) -> dict[str, Tensor]:
-        named: dict[str, Tensor | None] = {"ages": self.ages, "history": self._front}
+        named: dict[str, Tensor | None] = {"ages": self.ages, **self._front}
         for slot, (stereo, flow_bev) in self._features.items():
             named |= {f"stereo.{slot}": stereo, f"flow_bev.{slot}": flow_bev}
         return {n: t for n, t in named.items() if t is not None}
+
+
+def _keyframe_parts(state: State) -> dict[str, Tensor]:
+    parts = {name: getattr(state, name) for name in KEYFRAME_PARTS}
+    return {name: tensor for name, tensor in parts.items() if tensor is not None}

@@ -13,7 +13,6 @@ import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ import torch
 from alocc_ros.distributed import World, barrier
 from alocc_ros.errors import CheckpointError, OutputError
 from alocc_ros.network.checkpoint import read_torch_file, require_safe_torch
+from alocc_ros.network.state import KEYFRAME_PARTS
 from alocc_ros.training.forward import SlotMemory
 
 _STATE = "state.pt"
@@ -87,8 +87,8 @@ def load_memories(
     for slot in slots:
         values = _read(checkpoint / f"slot-{slot:05d}.pt")
         if values is not None:
-            names = {f.name for f in fields(SlotMemory)} & {"history", "flow_bev", "truth"}
-            moved = {n: values[n].to(device) for n in names if values[n] is not None}
+            names = {"flow_bev", "truth", *KEYFRAME_PARTS}
+            moved = {n: values[n].to(device) for n in names if values.get(n) is not None}
             values = SlotMemory(**{**values, **moved})
         memories[slot] = values
     return memories

@@ -19,11 +19,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from alocc_ros.network.cameras import CameraGeometry
+from alocc_ros.network.cameras import CameraGeometry, KeyCameras
 from alocc_ros.network.heads import FLOW_SLICES
 from alocc_ros.network.model import Alocc, Measured
 from alocc_ros.network.plan import PlanTensors, frame_plan
-from alocc_ros.network.state import State
+from alocc_ros.network.state import KEYFRAME_PARTS, State
 from alocc_ros.ops.flow_head import flow_logits
 from alocc_ros.training.denoising import occupancy_map
 from alocc_ros.training.norms import frozen_statistics
@@ -36,12 +36,15 @@ class SlotMemory:
     """What a slot remembers of its last frame; no gradients.
 
     Attributes:
-        history: [T, C, Y, X, Z] raw lifted features, newest first; None: not kept.
-        ages: [T] seconds.
+        history: [T, C, Y, X, Z] raw lifted features, newest first, or [Y, X, Z, C] of recurrent
+            networks; None: not kept.
+        ages: [T] seconds, see ``FramePlan.ages``.
         flow_bev: [V, Y, X] the flow head's map; None without flow.
         truth: [classes + 1, Y, X] the same of the labels.
         augmentation: [3, 3] how the grid was mirrored.
         map_T_grid: [4, 4] where it was.
+        geometry, motion, scene: of recurrent networks, see ``State``; None: not kept.
+        post_rotation, post_translation: [N, 3, 3], [N, 3] how its images were cut and moved.
     """
 
     history: Tensor | None
@@ -50,6 +53,11 @@ class SlotMemory:
     truth: Tensor | None
     augmentation: Tensor
     map_T_grid: Tensor
+    geometry: Tensor | None = None
+    motion: Tensor | None = None
+    scene: Tensor | None = None
+    post_rotation: Tensor | None = None
+    post_translation: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -114,19 +122,26 @@ class TrainingForward:
             return TrainingPrediction(depth.depth, self._image_logits(depth.context, frames)), [
                 None for _ in frames
             ]
-        state = self._remembered(state, memories, device)
+        cameras = len(images) // len(frames)
+        state = self._remembered(state, memories, cameras, device)
         match, truths = self._true_match(frames, memories, plan, phase)
         bins = torch.cat([f.depth_bins for f in frames]) if phase.depth_truth > 0 else None
-        measured = Measured(bins, phase.depth_truth, match, phase.flow_truth)
+        measured = Measured(
+            bins, phase.depth_truth, denoising=True, match=match, match_share=phase.flow_truth
+        )
         prediction, new = network.predict(images, plan, state, measured=measured)
+        parts = {name: getattr(new, name) for name in KEYFRAME_PARTS if phase.temporal}
+        by_slot = {n: _slots(value, len(frames)) for n, value in parts.items() if value is not None}
         kept = [
             SlotMemory(
-                new.history[b] if phase.temporal and new.history is not None else None,
-                age,
-                None if new.flow_bev is None else new.flow_bev[b],
-                truth,
-                frame.cameras.augmentation,
-                frame.map_T_grid,
+                **({"history": None} | {name: values[b] for name, values in by_slot.items()}),
+                ages=age,
+                flow_bev=None if new.flow_bev is None else new.flow_bev[b],
+                truth=truth,
+                augmentation=frame.cameras.augmentation,
+                map_T_grid=frame.map_T_grid,
+                post_rotation=frame.cameras.post_rotation,
+                post_translation=frame.cameras.post_translation,
             )
             for b, (frame, age, truth) in enumerate(zip(frames, ages, truths, strict=True))
         ]
@@ -171,28 +186,34 @@ class TrainingForward:
     ) -> tuple[PlanTensors, list[Tensor]]:
         """The plan of the batch, and the ages that each slot keeps."""
         v = self.network.variant
-        ages = []
-        for memory in memories:
-            age = torch.zeros(v.history)
-            if memory is not None:
-                # In the temporal start there is a motion, but no history: copies are displaced.
-                age = (age if memory.history is None else memory.ages) + v.history_interval
-            ages.append(age)
+        # In the temporal start there is a motion, but no history: copies are displaced.
+        ages = [
+            torch.zeros(v.history) if m is None or m.history is None else m.ages for m in memories
+        ]
+        elapsed = torch.tensor([0.0 if m is None else v.history_interval for m in memories])
         has_history = torch.tensor([m is not None and m.history is not None for m in memories])
         cameras = _join([f.cameras for f in frames])
         count = len(cameras.intrinsics) // len(frames)
         alone = torch.tensor([not f.has_previous for f in frames]).repeat_interleave(count)
+        cuts = [
+            (f.cameras.post_rotation, f.cameras.post_translation)
+            if m is None or m.post_rotation is None
+            else (m.post_rotation, m.post_translation)
+            for f, m in zip(frames, memories, strict=True)
+        ]
+        cameras = cameras.without_reference(alone)
         plan = frame_plan(
             v,
-            cameras.without_reference(alone),
+            cameras,
             torch.stack(list(motions)),
             ages=torch.stack(ages),
+            elapsed=elapsed,
             has_history=None if bool(has_history.all()) else has_history,
             has_reference=torch.tensor([m is not None for m in memories]),
             samples=len(frames),
+            key=KeyCameras(cameras.previous_T_camera, *map(torch.cat, zip(*cuts, strict=True))),
         )
-        kept = [torch.cat([torch.zeros(1), age])[: v.history] for age in ages]
-        return plan.tensors(device), kept
+        return plan.tensors(device), list(plan.ages)
 
     def _stereo(self, frames: Sequence[TrainingFrame]) -> Tensor | None:
         """The feature of the images of the key frames before."""
@@ -204,18 +225,23 @@ class TrainingForward:
             return backbone.first_stage(previous).float()
 
     def _remembered(
-        self, state: State, memories: Sequence[SlotMemory | None], device: torch.device
+        self,
+        state: State,
+        memories: Sequence[SlotMemory | None],
+        cameras: int,
+        device: torch.device,
     ) -> State:
         """The state with what the slots remember; zeros where a slot remembers nothing."""
-        v, history, flow_bev = self.network.variant, None, None
-        if v.history:
-            shape = self.network.fusion.shape(1)[1:]
-            history = _stack([None if m is None else m.history for m in memories], shape, device)
+        v, flow_bev, parts = self.network.variant, None, {}
+        for name, shape in self.network.keyframe_shapes(1, cameras).items():
+            held = [None if m is None else getattr(m, name) for m in memories]
+            each = shape[1:] if shape[0] == 1 else shape  # as ``_slots`` leaves them
+            parts[name] = _stack(held, each, device).view(-1, *shape[1:])
         if v.flow:
             x, y, _ = v.grid.shape
             maps = [None if m is None else m.flow_bev for m in memories]
             flow_bev = _stack(maps, (v.voxel_channels, y, x), device)
-        return state._replace(history=history, flow_bev=flow_bev)
+        return state._replace(flow_bev=flow_bev, **parts)
 
     def _true_match(
         self,
@@ -246,7 +272,8 @@ class TrainingForward:
 
 def keep_full_precision(network: Alocc) -> None:
     """Geometry, sums over many terms and what is remembered never run in half precision."""
-    for name in ("stereo", "lift", "fusion.warp", "flow_map", "flow_match"):
+    fusion = "fusion" if network.variant.recurrent else "fusion.warp"
+    for name in ("stereo", "geometry", "lift", fusion, "scene", "flow_map", "flow_match"):
         module: Any = network
         for part in name.split("."):
             module = getattr(module, part, None)
@@ -313,6 +340,11 @@ def _stack(
     if any(v is None for v in values):
         zeros = torch.zeros(shape, device=device)
     return torch.stack([zeros if v is None else v for v in values])
+
+
+def _slots(value: Tensor, samples: int) -> list[Tensor]:
+    """A part of the state by sample; what a sample has one of loses that axis."""
+    return [v.squeeze(0) for v in value.unflatten(0, (samples, -1))]
 
 
 def _join(cameras: Sequence[CameraGeometry]) -> CameraGeometry:

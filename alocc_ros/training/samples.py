@@ -96,7 +96,8 @@ class TrainingFrame:
             without stereo.
         has_previous: whether there was one (else the images are their own predecessors).
         cameras: geometry of the transformed images, in the mirrored grid.
-        map_T_grid: [4, 4] float64 of the grid's frame, not mirrored.
+        map_T_grid: [4, 4] float64 of the frame that the history moves with (the grid's), not
+            mirrored.
         labels: [Y, X, Z] uint8.
         flow: [Y, X, Z, 2] float32 (along Y, along X), nan: not to be learned; None without flow.
         depth_bins: [N, h, w] int64, -1: nothing measured.
@@ -174,12 +175,16 @@ class Preparation:
             previous_images=_images(previous, transforms) if stereo else None,
             has_previous=sample.previous is not None,
             cameras=cameras,
-            map_T_grid=torch.from_numpy(sample.map_T_grid),
+            map_T_grid=torch.from_numpy(self._moving_frame(sample)),
             labels=torch.from_numpy(labels),
             flow=flow,
             depth_bins=torch.from_numpy(bins),
             image_labels=torch.from_numpy(classes),
         )
+
+    def _moving_frame(self, sample: KeyFrameSample) -> np.ndarray:  # [4, 4]
+        """Whose motion moves the history: the grid's, or the base's (``Variant.base_motion``)."""
+        return sample.frame.map_T_base if self.variant.base_motion else sample.map_T_grid
 
     def _check(self, sample: KeyFrameSample) -> None:
         missing = [c for c in CAMERAS if c not in sample.frame.images]

@@ -36,7 +36,7 @@ MAIN_STAGES = {
 @needs_golden
 @pytest.mark.golden
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FIVE)
+@pytest.mark.parametrize("name", [*FIVE, "alocc_3d_gf"])
 def test_the_network_is_the_reference(name):
     golden = parity.open_golden(GOLDEN)
     results = list(parity.compare(golden, name, torch.device("cpu")))
@@ -60,6 +60,44 @@ def test_the_reference_operators_are_the_reference_too():
     # Stages that the fast form never holds whole.
     seen = {r.stage for r in results}
     assert seen >= {"history/sampled_history", "history/time_conv", "final_conv/out"}
+
+
+@needs_golden
+@pytest.mark.golden
+@pytest.mark.slow
+def test_recurrent_fusion_is_the_reference_step_by_step():
+    golden = parity.open_golden(GOLDEN)
+    golden.manifest["frames"] = golden.manifest["frames"][:2]
+    results = list(parity.compare(golden, "alocc_3d_gf", torch.device("cpu"), backend="reference"))
+    assert not [r for r in results if not r.passed]
+    assert {r.stage for r in results if r.frame == 1} >= {
+        "depth_net/history_warped",
+        "history/motion_gradient",
+        "history/sampled_history",
+        "history/time_conv",
+        "scene/norm_weight_update",
+    }
+
+
+def test_vectors_of_an_unknown_network_are_skipped_unless_they_are_asked_for(tmp_path, capsys):
+    entry = {"schema": "x.json", "golden": "x.npz", "stereo": False}
+    manifest = {
+        "salt": "",
+        "frames": [0],
+        "input_size": [256, 704],
+        "variants": {"alocc_4d": entry},
+    }
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    script = "SALT = ''\ndef make_state_dict(schema): ...\ndef make_frame(*what): ...\n"
+    (tmp_path / "procedural.py").write_text(script)
+    assert main(["parity", "--golden", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert "skipped, not known here: alocc_4d" in said and "no network that is known" in said
+    assert main(["parity", "--golden", str(tmp_path), "--variant", "alocc_4d"]) == 2
+    assert "unknown model 'alocc_4d'" in capsys.readouterr().err
+    golden = parity.open_golden(tmp_path)
+    golden.manifest["variants"]["alocc_2d"] = entry
+    assert golden.known() == (["alocc_2d"], ["alocc_4d"])
 
 
 @needs_golden

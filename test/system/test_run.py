@@ -181,17 +181,20 @@ def test_a_run_that_was_stopped_resumes_to_the_same_bytes(
     assert contents(tmp_path) == ["out.mcap"]
 
 
-def test_flow_at_a_higher_rate_resumes_to_the_same_bytes_too(tmp_path, stop):
-    """Its frames between key frames glance back to others of their kind."""
-    bag, flow = tmp_path / "fast.mcap", ("--model", "flow", "--random-weights")
+@pytest.mark.parametrize("name", ["flow", "recurrent"])
+def test_a_higher_rate_resumes_to_the_same_bytes_too(tmp_path, stop, name):
+    """Flow's frames between key frames glance back to others of their kind; what a recurrent
+    network remembers began with the first frame.
+    """
+    bag, model = tmp_path / "fast.mcap", ("--model", name, "--random-weights")
     write_sample(bag, seconds=2.4, rate=10, width=176, height=99)
-    assert alocc_run(bag, tmp_path / "whole.mcap", model=flow) == 0
+    assert alocc_run(bag, tmp_path / "whole.mcap", model=model) == 0
     out = tmp_path / "out.mcap"
     for after in (13, 4, 5):
         stop(after)
-        assert alocc_run(bag, out, model=flow) == 130
+        assert alocc_run(bag, out, model=model) == 130
     stop(1000)
-    assert alocc_run(bag, out, model=flow) == 0
+    assert alocc_run(bag, out, model=model) == 0
     assert out.read_bytes() == (tmp_path / "whole.mcap").read_bytes()
 
 

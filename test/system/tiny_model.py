@@ -1,8 +1,8 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
 """A real network of the family with few channels: a frame takes a fraction of a second.
 
-``python tiny_model.py run BAG ...`` is ``alocc run BAG ...`` that knows the models ``tiny`` and
-``flow``.
+``python tiny_model.py run BAG ...`` is ``alocc run BAG ...`` that knows the models ``tiny``,
+``flow`` and ``recurrent``.
 """
 
 from __future__ import annotations
@@ -52,19 +52,27 @@ RECORD = replace(
 FLOW = replace(VARIANT, name="flow", queries=18, flow=True, classes=OPENOCC)
 FLOW_RECORD = replace(RECORD, name="flow", variant="flow", flow=True, classes=OPENOCC)
 
+# Volumes, with recurrent fusion.
+RECURRENT = replace(
+    VARIANT, name="recurrent", volumetric=True, voxel_channels=16, history=1, recurrent=True
+)
+RECURRENT_RECORD = replace(RECORD, name="recurrent", variant="recurrent", history=1, recurrent=True)
+
 
 @contextlib.contextmanager
 def known() -> Iterator[None]:
-    """Meanwhile this process knows the models ``tiny`` and ``flow``."""
+    """Meanwhile this process knows these models."""
     before = alocc_ros.records.load_records
-    records = MappingProxyType({**before(), "tiny": RECORD, "flow": FLOW_RECORD})
-    VARIANTS.update({"tiny": VARIANT, "flow": FLOW})
+    mine = {r.name: r for r in (RECORD, FLOW_RECORD, RECURRENT_RECORD)}
+    records = MappingProxyType({**before(), **mine})
+    VARIANTS.update({v.name: v for v in (VARIANT, FLOW, RECURRENT)})
     alocc_ros.records.load_records = lambda: records
     try:
         yield
     finally:
         alocc_ros.records.load_records = before
-        del VARIANTS["tiny"], VARIANTS["flow"]
+        for name in mine:
+            del VARIANTS[name]
 
 
 if __name__ == "__main__":

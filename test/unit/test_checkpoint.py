@@ -364,6 +364,7 @@ SCHEMA_OF = {
     "alocc_2d_mini_wo_mask": "alocc_2d_mini",
     "alocc_2d_wo_mask": "alocc_2d",
     "alocc_3d": "alocc_3d",
+    "alocc_3d_gf": "alocc_3d_gf",
     "alocc_3d_gt_depth": "alocc_3d",
     "alocc_3d_surroundocc": "alocc_3d_surroundocc",
     "alocc_3d_wo_mask": "alocc_3d",

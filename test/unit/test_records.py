@@ -28,9 +28,14 @@ from alocc_ros.resources import shared_folder
 NAMES = {
     "alocc_2d",
     "alocc_2d_mini",
+    "alocc_2d_mini_surroundocc",
     "alocc_2d_mini_wo_mask",
     "alocc_2d_wo_mask",
     "alocc_3d",
+    "alocc_3d_gf",
+    "alocc_3d_gf_gt_depth",
+    "alocc_3d_gf_surroundocc",
+    "alocc_3d_gf_wo_mask",
     "alocc_3d_gt_depth",
     "alocc_3d_surroundocc",
     "alocc_3d_wo_mask",
@@ -61,6 +66,7 @@ def test_a_record_agrees_with_its_network(name):
     assert record.classes is variant.classes
     assert record.flow == variant.flow
     assert (record.history, record.history_interval) == (variant.history, variant.history_interval)
+    assert record.recurrent == variant.recurrent
 
 
 def test_two_records_never_share_a_file():

@@ -59,7 +59,7 @@ def test_three_frames_in_training_are_three_frames_in_inference(name):
         before = frame
 
 
-@pytest.mark.parametrize("name", ["alocc_flow_2d", "alocc_3d"])
+@pytest.mark.parametrize("name", ["alocc_flow_2d", "alocc_3d", "alocc_3d_gf"])
 def test_two_samples_at_once_are_two_samples(name):
     network = network_of(small(name))
     v, forward = network.variant, forward_of(network)
@@ -98,7 +98,7 @@ def test_every_parameter_has_a_gradient_but_the_noise_query(name):
     assert not any(t.requires_grad for t in held)
 
 
-@pytest.mark.parametrize("name", ["alocc_flow_2d", "alocc_3d"])
+@pytest.mark.parametrize("name", ["alocc_flow_2d", "alocc_3d", "alocc_3d_gf"])
 def test_checkpointing_changes_neither_gradients_nor_statistics(name):
     v = small(name)
 
@@ -204,8 +204,8 @@ def test_lifting_has_the_gradient_of_its_reference():
     volume, expected = lifting(prediction, plan), slow(prediction, plan)
     assert close(volume, expected)
     towards = torch.randn(volume.shape, generator=random)
-    found = torch.autograd.grad((volume * towards).sum(), prediction)
-    truth = torch.autograd.grad((expected * towards).sum(), prediction)
+    found = torch.autograd.grad((volume * towards).sum(), prediction[:5])
+    truth = torch.autograd.grad((expected * towards).sum(), prediction[:5])
     for ours, reference in zip(found, truth, strict=True):
         assert reference.abs().max() > 0
         assert close(ours, reference, 1e-4)

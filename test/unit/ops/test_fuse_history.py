@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from alocc_ros.grid import VoxelGrid
 from alocc_ros.network.plan import empty_plan
+from alocc_ros.network.state import State
 from alocc_ros.network.temporal import EmbeddedHistoryFusion, HistoryFusion
 from alocc_ros.ops.conv import FoldedConv
 from alocc_ros.ops.history import fuse_history, fuse_history_reference, index_motion, warp
@@ -201,8 +202,10 @@ def test_embedded_history_equals_the_raw_one_over_several_frames(kernels, name, 
         elapsed = 0.0 if not number else 0.5 if keyframe else 0.2
         told = torch.cat([torch.zeros(batch, 1), ages + elapsed], 1)
         now = plan._replace(motion=motion, ages=told)
-        expected, old = raw(volume, histories[0], now, None, keyframe)
-        fused, new = embedded(volume, histories[1], now, spare if keyframe else None, keyframe)
+        states = [None if h is None else State(h) for h in histories]
+        room = State(spare if keyframe else None)
+        expected, (old, *_) = raw(volume, states[0], now, State(), keyframe)
+        fused, (new, *_) = embedded(volume, states[1], now, room, keyframe)
         assert_close(fused, expected, RESAMPLED)
         if keyframe:
             assert spare is None or new is spare

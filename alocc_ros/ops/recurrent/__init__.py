@@ -1,0 +1,65 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""Recurrent fusion: one remembered volume, moved by learned offsets, and a scene layer that learns
+while it runs (docs/network.md section 8b).
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from alocc_ros.ops.library import operator
+from alocc_ros.ops.recurrent import cpu
+from alocc_ros.ops.recurrent.reference import (
+    MOTION_LIMIT,
+    MotionStep,
+    SceneStep,
+    SceneWeights,
+    correct_motion_reference,
+    frustum_grid,
+    fuse_recurrent_reference,
+    moved_indices,
+    sample_rows,
+    scene_step_reference,
+    unit_grid,
+    warp_frustum,
+)
+
+__all__ = [
+    "MOTION_LIMIT",
+    "MotionStep",
+    "SceneStep",
+    "SceneWeights",
+    "correct_motion_reference",
+    "frustum_grid",
+    "fuse_recurrent",
+    "fuse_recurrent_reference",
+    "moved_indices",
+    "sample_rows",
+    "scene_step",
+    "scene_step_reference",
+    "unit_grid",
+    "warp_frustum",
+]
+
+
+def _scene_step(
+    rows: Tensor, sums: Tensor, keep: Tensor, layer: list[Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
+    return tuple(scene_step_reference(rows, sums, keep, SceneWeights(*layer)))
+
+
+# Arguments: see fuse_recurrent_reference; the last two are overwritten.
+fuse_recurrent = operator(
+    "fuse_recurrent(Tensor current, Tensor history, Tensor? previous, Tensor motion, "
+    "Tensor offset_matrix, Tensor offset_bias, Tensor time_matrix, Tensor time_bias, "
+    "Tensor cat_matrix, Tensor cat_bias, Tensor(a!) fused, Tensor(b!) offsets) -> ()",
+    fuse_recurrent_reference,
+    cpu.fuse_recurrent,
+)
+
+# Rows, sums and norm of a SceneStep; ``layer`` are the fields of SceneWeights.
+scene_step = operator(
+    "scene_step(Tensor rows, Tensor sums, Tensor keep, Tensor[] layer) -> (Tensor, Tensor, Tensor)",
+    _scene_step,
+    cpu.scene_step,
+)
