@@ -41,6 +41,7 @@ from alocc_ros.ros.worker import Worker
 from alocc_ros.stream.assembler import FrameAssembler
 from alocc_ros.stream.preset import Preset, load_preset
 from alocc_ros.stream.rig import RigCamera, load_rig
+from alocc_ros.stream.skips import Skips
 from alocc_ros.types import FrameSet, Occupancy
 
 # Service under ~/, type, effect; the documentation is made of it.
@@ -178,7 +179,7 @@ class AloccNode(LifecycleNode):
             super().on_deactivate(state)
             return FAILURE
         inputs = Inputs(self, preset, parameters, configured.rig)
-        poses = LivePoses(self, preset, self._buffer)
+        poses = LivePoses(self, preset, self._buffer, Skips(self.get_logger().warning))
         assembler = FrameAssembler(
             preset,
             poses,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, Strict
 
 from alocc_ros import schema
 from alocc_ros.errors import PresetError
@@ -68,6 +68,16 @@ def _cameras(entries: Any) -> dict[str, Any]:
     return {c: None if entries[c] == "none" else entries[c] for c in CAMERAS}
 
 
+def _topics(entries: Any) -> Any:
+    """One topic, or several."""
+    return [entries] if isinstance(entries, str) else entries
+
+
+Topics = Annotated[
+    tuple[Annotated[str, Strict(), Field(min_length=1)], ...],
+    BeforeValidator(_topics),
+    described("a topic or a list of topics"),
+]
 FileName = Annotated[
     Path | None, BeforeValidator(lambda value: value or None), described("a file name")
 ]
@@ -85,8 +95,12 @@ class Preset:
         world_frame: TF frame in which the vehicle moves without jumps.
         ego_pose_source: ``tf`` or ``odometry``.
         odometry_topic: nav_msgs/Odometry, for ``ego_pose_source: odometry``.
+        tf_topics, tf_static_topics: where transforms come from, as tf2_msgs/TFMessage.
         pose_gap_s: most seconds between two ego poses to interpolate between.
         pose_extrapolation_s: how far beyond the first and last pose one is made up.
+        pose_hold_s: how long the last transform of a slow link of the chain from world to base
+            is held, where a faster one tells the motion in between (map to odom of a localisation
+            that speaks every few seconds).
         stamp_source: ``header``, or ``receive`` for recordings whose stamps are no use.
         extrinsics: ``tf``, or ``file`` for ``base_T_camera`` out of the calibration file.
         calibration_file: rig calibration (see rig.py); None: CameraInfo has everything.
@@ -106,8 +120,11 @@ class Preset:
     world_frame: EmptyText = "map"
     ego_pose_source: Annotated[str, one_of("tf", "odometry")] = "tf"
     odometry_topic: EmptyText = ""
+    tf_topics: Topics = ("/tf",)
+    tf_static_topics: Topics = ("/tf_static",)
     pose_gap_s: Annotated[Number, between(0.001, 60.0)] = 1.0
     pose_extrapolation_s: Annotated[Number, between(0.0, 10.0)] = 0.0
+    pose_hold_s: Annotated[Number, between(0.0, 3600.0)] = 10.0
     stamp_source: Annotated[str, one_of("header", "receive")] = "header"
     extrinsics: Annotated[str, one_of("tf", "file")] = "tf"
     calibration_file: FileName = None

@@ -662,8 +662,9 @@ def test_a_vehicle_without_a_camera_needs_no_topic_for_it(tmp_path):
 
 
 def test_a_calibration_file_wins_over_camera_info(tmp_path):
+    no = np.zeros(9)
     events = [
-        (t, k, at, dataclasses.replace(m, k=np.zeros(9)) if "camera_info" in t else m)
+        (t, k, at, dataclasses.replace(m, k=no, p=np.zeros(12)) if "camera_info" in t else m)
         for t, k, at, m in bag_a()
     ]
     with pytest.raises(CalibrationError, match=r"/CAM_\w+/camera_info.*uncalibrated"):
