@@ -21,7 +21,7 @@ from alocc_ros.records import ModelRecord
 from alocc_ros.runtime.runner import make_runner
 from alocc_ros.stream.keyframes import MANUAL, KeyframePolicy, KeyframeSettings
 from alocc_ros.stream.preprocessing import Preprocessor
-from alocc_ros.types import CAMERAS, FrameSet, Occupancy
+from alocc_ros.types import FrameSet, Occupancy
 
 
 @dataclass
@@ -123,8 +123,13 @@ class Pipeline:
             flow = output.flow[0].half().contiguous().cpu().numpy()
         if output.flow_overflow is not None:
             self.flow_overflow += int(output.flow_overflow)
-        missing = [f"{c}: {frame.missing.get(c, 'no image')}" for c in CAMERAS]
-        missing = [m for c, m in zip(CAMERAS, missing, strict=True) if c not in frame.images]
+        # What the vehicle does not have is no fault that comes and goes: a consumer must be able to
+        # tell a dead camera from the design.
+        missing = [
+            f"{c}: {frame.missing.get(c, 'no image')}"
+            for c in frame.fitted
+            if c not in frame.images
+        ]
         return Occupancy(
             labels=output.labels[0].cpu().numpy(),
             flow=flow,

@@ -96,6 +96,11 @@ class FrameSource:
         self._skipped_at_first = self.skips.counts.copy()
 
     @property
+    def cameras(self) -> tuple[str, ...]:
+        """Those that the vehicle has."""
+        return tuple(self._preset.used_cameras)
+
+    @property
     def camera_frames(self) -> dict[str, str]:
         """TF name of each camera's optical frame."""
         return self._cameras.frames
