@@ -81,7 +81,7 @@ class FrameSource:
         self.poses = RecordedPoses(preset, self.skips)
         self._cameras = RecordedCameras(preset)
         calibration_file = calibration_file or preset.calibration_file
-        self._rig = load_rig(calibration_file, preset.rectified) if calibration_file else {}
+        self._rig = load_rig(calibration_file, preset.is_rectified) if calibration_file else {}
         self._assembler = FrameAssembler(
             preset, self.poses, self._cameras, self._rig, grid_frame=grid_frame or ""
         )
@@ -134,7 +134,7 @@ class FrameSource:
         finally:  # also when nobody wants the rest
             for statistics in collector.statistics.cameras.values():
                 self.drops.update(statistics.dropped)
-            self.warnings = self.poses.held + [
+            self.warnings = [*self._cameras.remarks.values(), *self.poses.held] + [
                 f"{number} images on {topic} were recorded up to {order.latest[camera] / 1e9:.3f} "
                 f"s after others that were taken later, which is more than the {WINDOW} images a "
                 "camera that are held back can put in order; sets may lack them"

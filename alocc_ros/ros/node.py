@@ -156,7 +156,7 @@ class AloccNode(LifecycleNode):
         try:
             preset = load_preset(parameters.preset)
             file = Path(parameters.calibration_file or preset.calibration_file or "")
-            rig = load_rig(file, preset.rectified) if file.name else {}
+            rig = load_rig(file, preset.is_rectified) if file.name else {}
         except AloccError as error:
             problems.append(str(error))
         try:
