@@ -20,7 +20,7 @@ from alocc_ros.records import ModelRecord
 from alocc_ros.runtime.runner import make_runner
 from alocc_ros.stream.keyframes import MANUAL, KeyframePolicy, KeyframeSettings
 from alocc_ros.stream.preprocessing import Preprocessor
-from alocc_ros.types import CAMERAS, FrameSet, Occupancy
+from alocc_ros.types import FrameSet, Occupancy
 
 
 @dataclass
@@ -104,7 +104,8 @@ class Pipeline:
             flow = output.flow[0].half().contiguous().cpu().numpy()
         if output.flow_overflow is not None:
             self.flow_overflow += int(output.flow_overflow)
-        absent = [c for c in CAMERAS if c not in frame.images]
+        # What the vehicle does not have is no degradation: a dead camera must stand out.
+        absent = [c for c in frame.fitted if c not in frame.images]
         return Occupancy(
             labels=output.labels[0].cpu().numpy(),
             flow=flow,

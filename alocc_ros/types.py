@@ -106,6 +106,7 @@ class FrameSet:
         map_frame, base_frame: TF names; a change of either resets the memory.
         base_T_grid: [4, 4], where the voxel grid's frame is on the vehicle, if that is another
             frame than the base (the LiDAR's, for SurroundOcc models) and the source knows it.
+        fitted: the cameras that the vehicle has; that the others send nothing is no fault.
     """
 
     stamp: int
@@ -117,6 +118,7 @@ class FrameSet:
     map_frame: str = "map"
     base_frame: str = "base_link"
     base_T_grid: np.ndarray | None = None
+    fitted: tuple[str, ...] = CAMERAS
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from alocc_ros.stream.conversions import frame_name
-from alocc_ros.stream.preset import Preset
+from alocc_ros.stream.preset import Preset, distortion_remark
 from alocc_ros.stream.rig import Intrinsics, intrinsics_from_camera_info
 
 
@@ -19,10 +19,12 @@ class RecordedCameras:
 
     Attributes:
         frames: by camera, TF name of its optical frame; "" if nobody names it.
+        remarks: by camera, what to know about its CameraInfo.
     """
 
     def __init__(self, preset: Preset) -> None:
-        self._rectified = preset.rectified
+        self._preset = preset
+        self.remarks: dict[str, str] = {}
         # By camera: stamps from which on its intrinsics hold, and these.
         self._infos: dict[str, tuple[list[int], list[Intrinsics]]] = defaultdict(lambda: ([], []))
         self.frames = {camera: topics.frame for camera, topics in preset.used_cameras.items()}
@@ -33,12 +35,15 @@ class RecordedCameras:
         Raises:
             CalibrationError: it cannot be used; the message names the topic.
         """
-        intrinsics = intrinsics_from_camera_info(message, self._rectified, topic)
+        rectified = self._preset.is_rectified(camera)
+        intrinsics = intrinsics_from_camera_info(message, rectified, topic)
         since, known = self._infos[camera]
         if not known or not _same(known[-1], intrinsics):
             # A recording that loops goes back in time; its camera infos do not change, though.
             since.append(max([stamp, *since[-1:]]))
             known.append(intrinsics)
+            if remark := distortion_remark(self._preset, camera, topic, message.d):
+                self.remarks[camera] = remark
         self.add_header(camera, message)
 
     def add_header(self, camera: str, message: Any) -> None:

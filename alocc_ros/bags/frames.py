@@ -31,7 +31,6 @@ from alocc_ros.stream.rig import load_rig
 from alocc_ros.stream.skips import BAD_CAMERA_INFO, BAD_STAMP, NO_SUCH_MESSAGE, Skips
 from alocc_ros.types import CameraImage, CameraSet, FrameSet
 
-TF, TF_STATIC = "/tf", "/tf_static"
 # ns by which the cameras' times of recording may lag differently behind their stamps; what is
 # held back to put images in order covers as much at any usual rate.
 _IN_STEP = 250_000_000
@@ -82,16 +81,24 @@ class FrameSource:
         self.poses = RecordedPoses(preset, self.skips)
         self._cameras = RecordedCameras(preset)
         calibration_file = calibration_file or preset.calibration_file
-        self._rig = load_rig(calibration_file, preset.rectified) if calibration_file else {}
+        self._rig = load_rig(calibration_file, preset.is_rectified) if calibration_file else {}
         self._assembler = FrameAssembler(
             preset, self.poses, self._cameras, self._rig, grid_frame=grid_frame or ""
         )
         self._read_motion_and_cameras()
         self._lags = self._look_at_first_images()
         self._check_mounts()
-        self.poses.check_ego_motion()
+        try:
+            self.poses.check_ego_motion()
+        except PoseError as error:
+            raise PoseError(f"{error}{self._other_transforms()}") from error
         self._assembler.locate_grid()
         self._skipped_at_first = self.skips.counts.copy()
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Those that the vehicle has."""
+        return tuple(self._preset.used_cameras)
 
     @property
     def camera_frames(self) -> dict[str, str]:
@@ -127,7 +134,7 @@ class FrameSource:
         finally:  # also if the iteration is abandoned
             for statistics in collector.statistics.cameras.values():
                 self.drops.update(statistics.dropped)
-            self.warnings = [
+            self.warnings = [*self._cameras.remarks.values(), *self.poses.held] + [
                 f"{number} images on {topic} were recorded up to {order.latest[camera] / 1e9:.3f} "
                 f"s after others that were taken later, which is more than the {WINDOW} images a "
                 "camera that are held back can put in order; sets may lack them"
@@ -178,12 +185,21 @@ class FrameSource:
         missing = [t for t in self._topics if types.get(t) not in IMAGE_TYPES]
         if not missing:
             return
+        if unreadable := [t for t in missing if t in types]:
+            kinds = sorted({types[t] for t in unreadable})
+            raise BagError(
+                f"bag {self._bag.path}: {', '.join(unreadable)} is of type {', '.join(kinds)}, not "
+                f"sensor_msgs/msg/Image or CompressedImage{_how_to_decode(kinds)}"
+            )
         there = sorted(t for t, kind in types.items() if kind in IMAGE_TYPES)
         fitting = _presets_for(set(there))
+        video = sorted(t for t, kind in types.items() if _how_to_decode([kind]))
+        kinds = sorted({types[t] for t in video})
         raise BagError(
             f"bag {self._bag.path} has no images on {', '.join(missing)} "
             f"(preset {self._preset.name}); there are images on {', '.join(there) or 'no topic'}"
             + (f"; preset {' or '.join(fitting)} fits" if fitting else "")
+            + (f"; there is video on {', '.join(video)}{_how_to_decode(kinds)}" if video else "")
         )
 
     def _read_motion_and_cameras(self) -> None:
@@ -199,7 +215,9 @@ class FrameSource:
             if topics.camera_info and types.get(named(topics.camera_info)) == CAMERA_INFO_TYPE
         }
         odometry = named(preset.odometry_topic) if preset.odometry_topic else ""
-        topics = [*infos, *(t for t in (TF, TF_STATIC) if types.get(t) == TF_TYPE)]
+        static = {named(topic) for topic in preset.tf_static_topics}
+        moving = {named(topic) for topic in preset.tf_topics}
+        topics = [*infos, *(t for t in sorted(moving | static) if types.get(t) == TF_TYPE)]
         if preset.ego_pose_source == "odometry":
             if types.get(odometry) not in POSE_TYPES:
                 there = ", ".join(sorted(t for t, k in types.items() if k in POSE_TYPES))
@@ -227,7 +245,8 @@ class FrameSource:
             elif record.topic == odometry:
                 self.poses.add_odometry(message)
             else:
-                self.poses.add_transforms(message, static=record.topic == TF_STATIC)
+                is_static = record.topic in static
+                self.poses.add_transforms(message, static=is_static, topic=record.topic)
         self.poses.check_transforms({preset.base_frame, *filter(None, self.camera_frames.values())})
         for camera, entry in without_file.items():
             if not self._cameras.has_info(camera):
@@ -298,7 +317,24 @@ class FrameSource:
             try:
                 self.poses.base_T(frame)
             except PoseError as error:
-                raise CalibrationError(f"no extrinsics of {camera} on TF: {error}") from error
+                raise CalibrationError(
+                    f"no extrinsics of {camera} on TF: {error}{self._other_transforms()}"
+                ) from error
+
+    def _other_transforms(self) -> str:
+        """Topics of transforms that the preset does not name, and how to name them."""
+        known = {named(t) for t in (*self._preset.tf_topics, *self._preset.tf_static_topics)}
+        there = {t for t, kind in self._bag.types.items() if kind == TF_TYPE}
+        if not (others := sorted(there - known)):
+            return ""
+        static = [t for t in others if t.endswith("static")]
+        moving = [t for t in others if t not in static]
+        entries = {"tf_topics": moving, "tf_static_topics": static}
+        said = ", ".join(f"{k}: [{', '.join(v)}]" for k, v in entries.items() if v)
+        return (
+            f"; preset {self._preset.name} reads {', '.join(sorted(known))}, and there are "
+            f"transforms on {', '.join(others)} as well: {said} in a preset of your own"
+        )
 
     def _info_stamp(self, record: Record, message: Any) -> int:
         """From when on a CameraInfo holds; drivers that never change it may leave it at zero."""
@@ -311,6 +347,17 @@ class FrameSource:
         if self._preset.stamp_source == "receive":
             return record.log_time
         return conversions.stamp_ns(message.header.stamp)
+
+
+def _how_to_decode(kinds: Iterable[str]) -> str:
+    """What to do about topics of these types, if they hold video."""
+    if not any("FFMPEG" in kind or "Video" in kind or "H264" in kind for kind in kinds):
+        return ""
+    return (
+        f" ({', '.join(kinds)}); decode it while the bag is played and record what comes out: "
+        "ros2 run image_transport republish --ros-args -p in_transport:=ffmpeg -p "
+        "out_transport:=compressed -r in/ffmpeg:=TOPIC -r out/compressed:=TOPIC/compressed"
+    )
 
 
 def preset_of(bag: Bag) -> Preset:

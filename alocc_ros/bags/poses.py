@@ -37,9 +37,9 @@ class RecordedPoses:
         self._unusable_odometry: AloccError | None = None
         self._parents: dict[str, set[str]] = defaultdict(set)
 
-    def add_transforms(self, message: Any, *, static: bool) -> None:
+    def add_transforms(self, message: Any, *, static: bool, topic: str = "") -> None:
         """A tf2_msgs/TFMessage; transforms that cannot be used are left out and counted."""
-        topic = "/tf_static" if static else "/tf"
+        topic = topic or ("/tf_static" if static else "/tf")
         for entry in message.transforms:
             try:
                 stamp, parent, child, pose = conversions.transform(entry)
@@ -100,6 +100,16 @@ class RecordedPoses:
                 raise PoseError(f"{self._preset.odometry_topic} has no messages")
             return
         self._tree.lookup(self._preset.world_frame, self._preset.base_frame, None)
+
+    @property
+    def held(self) -> list[str]:
+        """What to know about links of the chain whose last transform was held."""
+        return [
+            f"the transform of {child} in {parent} comes too seldom to interpolate: the last one "
+            f"was held {number} times, for {oldest / 1e9:.3f} s at most (pose_hold_s in the preset "
+            f"is {self._preset.pose_hold_s:g})"
+            for (parent, child), (number, oldest) in sorted(self._tree.held.items())
+        ]
 
     @property
     def map_frame(self) -> str:

@@ -19,6 +19,7 @@ from alocc_ros.cli._models import add_model_arguments, find_model, load_network
 from alocc_ros.cli._values import whole_number_from
 from alocc_ros.errors import OutputError, ParameterError, PresetError
 from alocc_ros.stream.preset import load_preset, preset_names
+from alocc_ros.types import CAMERAS
 
 if TYPE_CHECKING:
     from alocc_ros.bags.frames import FrameSource
@@ -270,6 +271,7 @@ def _print_summary(
             "frames",
             f"{statistics.frames} ({statistics.complete} complete, {partial} partial{resumed})",
         ),
+        ("cameras", _cameras(source.cameras)),
         ("missing", _counts(statistics.missing)),
         ("skipped", str(source.skips)),
         ("dropped", _counts(source.drops)),
@@ -291,6 +293,12 @@ def _print_summary(
     for name, text in lines:
         if text:
             print(f"{name:<8} {text}")
+
+
+def _cameras(fitted: tuple[str, ...]) -> str:
+    """Nothing of a whole rig."""
+    absent = [camera for camera in CAMERAS if camera not in fitted]
+    return f"{len(fitted)} of {len(CAMERAS)}, without {', '.join(absent)}" if absent else ""
 
 
 def _counts(counts: dict[str, int]) -> str:

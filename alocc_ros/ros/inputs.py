@@ -23,7 +23,7 @@ from alocc_ros.ros.topics import Topic
 from alocc_ros.stream import conversions
 from alocc_ros.stream.collector import CollectorStatistics, FrameCollector
 from alocc_ros.stream.collector_config import CollectorConfig
-from alocc_ros.stream.preset import CameraTopics, Preset
+from alocc_ros.stream.preset import CameraTopics, Preset, distortion_remark
 from alocc_ros.stream.rig import Intrinsics, RigCamera, intrinsics_from_camera_info
 from alocc_ros.types import CameraImage, CameraSet
 
@@ -95,7 +95,7 @@ class Camera:
         rig: RigCamera | None,
         *,
         types: dict[str, type],
-        rectified: bool,
+        preset: Preset,
         on_image: Callable[[Camera, Any], None],
     ) -> None:
         self.name = name
@@ -104,7 +104,7 @@ class Camera:
         self.rejection = self.info_rejection = ""
         self.gaps: deque[int] = deque(maxlen=_GAPS)
         self._last_stamp: int | None = None
-        self._rectified = rectified
+        self._preset, self._logger, self._remark = preset, node.get_logger(), ""
         self._info_key: tuple[Any, ...] = ()
         callback = partial(on_image, self)
         self.image = Topic(node, topics.image, types, callback, _IMAGE_DEPTH, count_lost=True)
@@ -140,9 +140,13 @@ class Camera:
         self._info_key = key
         try:
             self.intrinsics = intrinsics_from_camera_info(
-                message, self._rectified, self.info.resolved
+                message, self._preset.is_rectified(self.name), self.info.resolved
             )
             self.info_rejection = ""
+            remark = distortion_remark(self._preset, self.name, self.info.resolved, message.d)
+            if remark and remark != self._remark:
+                self._logger.warning(remark)
+            self._remark = remark
         except CalibrationError as error:
             self.intrinsics, self.info_rejection = None, str(error)
 
@@ -181,7 +185,7 @@ class Inputs:
                 topics,
                 rig.get(name),
                 types=IMAGE_TYPES[parameters.image_transport],
-                rectified=preset.rectified,
+                preset=preset,
                 on_image=self._on_image,
             )
             for name, topics in preset.used_cameras.items()

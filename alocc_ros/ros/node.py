@@ -42,6 +42,7 @@ from alocc_ros.ros.worker import Worker
 from alocc_ros.stream.assembler import FrameAssembler
 from alocc_ros.stream.preset import Preset, load_preset
 from alocc_ros.stream.rig import RigCamera, load_rig
+from alocc_ros.stream.skips import Skips
 
 # Service under ~/, type, effect; the documentation is made of it.
 SERVICES = (
@@ -162,7 +163,7 @@ class AloccNode(LifecycleNode):
         try:
             preset = load_preset(parameters.preset)
             file = Path(parameters.calibration_file or preset.calibration_file or "")
-            rig = load_rig(file, preset.rectified) if file.name else {}
+            rig = load_rig(file, preset.is_rectified) if file.name else {}
         except AloccError as error:
             problems.append(str(error))
         try:
@@ -185,7 +186,7 @@ class AloccNode(LifecycleNode):
             super().on_deactivate(state)
             return FAILURE
         inputs = Inputs(self, preset, parameters, configured.rig)
-        poses = LivePoses(self, preset, self._buffer)
+        poses = LivePoses(self, preset, self._buffer, Skips(self.get_logger().warning))
         assembler = FrameAssembler(
             preset,
             poses,

@@ -23,8 +23,9 @@ from alocc_ros.errors import PoseError, PoseGapError, StampError
 from alocc_ros.ros.topics import Topic, qos_problems
 from alocc_ros.ros.transform_listener import JUMP, StampedTransformListener
 from alocc_ros.stream import conversions
-from alocc_ros.stream.pose_limits import PoseLimits
+from alocc_ros.stream.pose_limits import Link, PoseLimits, slow_links
 from alocc_ros.stream.preset import Preset
+from alocc_ros.stream.skips import BAD_ODOMETRY, Skips
 from alocc_ros.stream.trajectory import Trajectory
 from alocc_ros.stream.transforms import TransformTree
 
@@ -44,10 +45,19 @@ class LivePoses:
         map_frame: in which the ego poses are.
     """
 
-    def __init__(self, node: Node, preset: Preset, buffer: Buffer) -> None:
+    def __init__(
+        self, node: Node, preset: Preset, buffer: Buffer, skips: Skips | None = None
+    ) -> None:
         """Subscribes; ``buffer`` outlives this, as it cannot be taken off a node's clock."""
         self._node, self._preset, self._buffer = node, preset, buffer
-        self._listener = StampedTransformListener(buffer, node)
+        self._skips = Skips() if skips is None else skips
+        self._listener = StampedTransformListener(
+            buffer,
+            node,
+            topics=preset.tf_topics,
+            static_topics=preset.tf_static_topics,
+            skips=self._skips,
+        )
         self.map_frame = preset.world_frame
         self.odometry: Topic | None = None
         self._rejection = ""  # why odometry messages are of no use
@@ -85,8 +95,11 @@ class LivePoses:
 
     def problems(self) -> list[str]:
         """Publishers whose messages cannot be received."""
-        found = qos_problems(self._node, "/tf", QoSProfile(depth=100))
-        found += qos_problems(self._node, "/tf_static", _STATIC_QOS)
+        found = []
+        for topic in self._preset.tf_topics:
+            found += qos_problems(self._node, topic, QoSProfile(depth=100))
+        for topic in self._preset.tf_static_topics:
+            found += qos_problems(self._node, topic, _STATIC_QOS)
         if self.odometry is not None:
             self.odometry.scan()
             found += [self.odometry.problem] if self.odometry.problem else []
@@ -107,6 +120,8 @@ class LivePoses:
     def _on_tf(self, stamp: int, deadline: float) -> np.ndarray:  # [4, 4]
         """``map_T_base`` on TF, within the limits, of which the buffer knows nothing."""
         world, base = self._preset.world_frame, self._preset.base_frame
+        if slow := self._slow_links(stamp):
+            return self._by_links(stamp, deadline, slow)
         try:
             pose = self._lookup(world, base, stamp, deadline)
         except PoseError as error:
@@ -128,6 +143,36 @@ class LivePoses:
                     f"{self._limits.max_gap_ns * 1e-9:g} s"
                 ) from error
         return pose
+
+    def _slow_links(self, stamp: int) -> set[Link]:
+        """The links of the chain that are not waited for, see ``slow_links``."""
+        chain = self._listener.chain(self._preset.world_frame, self._preset.base_frame)
+        moving = {link: stamps for link, stamps in chain.items() if stamps}
+        return slow_links(moving) if len(moving) > 1 else set()
+
+    def _by_links(self, stamp: int, deadline: float, slow: set[Link]) -> np.ndarray:  # [4, 4]
+        """``map_T_base`` with the last transform of slow links held.
+
+        Raises:
+            PoseError: naming the link that has no transform within the limits.
+        """
+        world, base = self._preset.world_frame, self._preset.base_frame
+        chain = self._listener.chain(world, base)
+        # For the fast ones there is something to wait for.
+        for (parent, child), stamps in chain.items():
+            if stamps and (parent, child) not in slow:
+                self._lookup(parent, child, stamp, deadline)
+        tree = TransformTree(history_ns=None, limits=self._limits)
+        for (parent, child), stamps in self._listener.chain(world, base).items():
+            what, at = f"{child} in {parent}", 0
+            if (parent, child) in slow:
+                held = self._limits.held(stamps, stamp, what)
+                at = stamp if held is None else stamps[held]
+            elif stamps:
+                self._limits.bracket(stamps, stamp, what)
+                at = stamp
+            tree.add_static(parent, child, self._lookup(parent, child, at, deadline=0.0))
+        return tree.lookup(world, base, stamp)
 
     def _extrapolated(self, stamp: int) -> np.ndarray:  # [4, 4]
         """``map_T_base`` as a recording has it: each dynamic transform for itself.
@@ -169,6 +214,7 @@ class LivePoses:
                 self._trajectory.add(pose.stamp, pose.parent_T_child, parent, base)
             except (PoseError, StampError) as error:
                 self._rejection = str(error)
+                self._skips.add(self._preset.odometry_topic, BAD_ODOMETRY, str(error))
                 return
             self._rejection, self.map_frame = "", parent
             self._arrived.notify_all()

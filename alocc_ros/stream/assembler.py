@@ -25,7 +25,6 @@ from alocc_ros.stream.preset import Preset
 from alocc_ros.stream.rig import Intrinsics, RigCamera
 from alocc_ros.types import CAMERAS, Calibration, CameraImage, CameraSet, FrameSet
 
-NOT_FITTED = "the vehicle has no such camera"
 # Interpolated mountings on /tf differ in the last digits.
 _UNCHANGED = KeyframeSettings(pixel_tolerance=0.0, mount_tolerance=1e-9, mount_turn_tolerance=1e-7)
 _NOT_IN_RIG_FILE = RigCamera(None, None)
@@ -128,8 +127,7 @@ class FrameAssembler:
         self.locate_grid(monotonic() + self._timeout)
         deadline = monotonic() + self._timeout
         map_T_base = self._poses.map_T_base(camera_set.stamp, deadline)
-        missing = {c: NOT_FITTED for c in CAMERAS if c not in self._preset.used_cameras}
-        missing.update(camera_set.missing)
+        missing = dict(camera_set.missing)
         images, poses, rejections = {}, {}, {}
         for camera, image in camera_set.images.items():
             try:
@@ -155,6 +153,7 @@ class FrameAssembler:
             map_frame=self._poses.map_frame,
             base_frame=self._preset.base_frame,
             base_T_grid=self.base_T_grid,
+            fitted=tuple(self._preset.used_cameras),
         )
 
     def locate_grid(self, deadline: float = 0.0) -> np.ndarray | None:  # [4, 4]

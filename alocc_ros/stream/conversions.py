@@ -7,6 +7,7 @@ share this file and it imports neither. Pixels are never copied.
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -77,6 +78,24 @@ def transform(entry: Any) -> StampedPose:
     except (PoseError, StampError) as error:
         raise type(error)(f"transform of {child} in {parent}: {error}") from error
     return StampedPose(stamp, parent, child, matrix)
+
+
+def check_transform(entry: Any, *, static: bool) -> None:
+    """Refuses what ``transform`` and a ``TransformTree`` would; cheap, for each one on /tf.
+
+    Raises:
+        PoseError, StampError: naming the two frames.
+    """
+    t, q, stamp = entry.transform.translation, entry.transform.rotation, entry.header.stamp
+    length = q.x * q.x + q.y * q.y + q.z * q.z + q.w * q.w
+    finite = math.isfinite(t.x + t.y + t.z)
+    parent, child = frame_name(entry.header.frame_id), frame_name(entry.child_frame_id)
+    if parent == child:
+        raise PoseError(f"transform of frame {child!r} in itself")
+    if not (finite and 0.82 < length < 1.2) or stamp.sec < 0:
+        transform(entry)  # which decides, and says why
+    if not static and stamp.sec == 0 and stamp.nanosec == 0:
+        raise PoseError(f"pose of {child} in {parent}: stamp 0 is zero or negative")
 
 
 def pose(message: Any) -> StampedPose:

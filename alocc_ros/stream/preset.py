@@ -10,17 +10,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, Strict
 
 from alocc_ros import schema
 from alocc_ros.errors import PresetError
 from alocc_ros.resources import shared_folder
 from alocc_ros.schema import (
     EmptyText,
-    Flag,
     Number,
     Text,
     Whole,
@@ -34,6 +33,10 @@ from alocc_ros.schema import (
 from alocc_ros.types import CAMERAS
 
 DEFAULT_PRESET = "nuscenes"
+AUTO = "auto"
+
+
+Rectified = Annotated[Annotated[bool, Strict()] | Literal["auto"], described("true, false or auto")]
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,14 @@ class CameraTopics:
         camera_info: topic of sensor_msgs/CameraInfo; empty: there is none.
         frame: TF name of the optical frame; empty: what the image's header says.
         offset_s: phase of this camera's stamps against the anchor's, seconds.
+        rectified: as of the preset, for this camera; None: the preset's.
     """
 
     image: Annotated[EmptyText, Field(min_length=1), described("a topic")]
     camera_info: EmptyText = ""
     frame: EmptyText = ""
     offset_s: Number = 0.0
+    rectified: Rectified | None = None
 
 
 def _cameras(entries: Any) -> dict[str, Any]:
@@ -68,6 +73,16 @@ def _cameras(entries: Any) -> dict[str, Any]:
     return {c: None if entries[c] == "none" else entries[c] for c in CAMERAS}
 
 
+def _topics(entries: Any) -> Any:
+    """One topic, or several."""
+    return [entries] if isinstance(entries, str) else entries
+
+
+Topics = Annotated[
+    tuple[Annotated[str, Strict(), Field(min_length=1)], ...],
+    BeforeValidator(_topics),
+    described("a topic or a list of topics"),
+]
 FileName = Annotated[
     Path | None, BeforeValidator(lambda value: value or None), described("a file name")
 ]
@@ -85,12 +100,17 @@ class Preset:
         world_frame: TF frame in which the vehicle moves without jumps.
         ego_pose_source: ``tf`` or ``odometry``.
         odometry_topic: nav_msgs/Odometry, for ``ego_pose_source: odometry``.
+        tf_topics, tf_static_topics: where transforms come from, as tf2_msgs/TFMessage.
         pose_gap_s: most seconds between two ego poses to interpolate between.
         pose_extrapolation_s: how far beyond the first and last pose one is made up.
+        pose_hold_s: how long the last transform of a slow link of the chain from world to base
+            is held, where a faster one tells the motion in between (map to odom of a localisation
+            that speaks every few seconds).
         stamp_source: ``header``, or ``receive`` for recordings whose stamps are no use.
         extrinsics: ``tf``, or ``file`` for ``base_T_camera`` out of the calibration file.
         calibration_file: rig calibration (see rig.py); None: CameraInfo has everything.
-        rectified: images carry no lens distortion, whatever CameraInfo's D says.
+        rectified: images carry no lens distortion, whatever CameraInfo's D says; ``auto``: those
+            whose topic has "rect" in its name, as image_proc and converters write it.
         assume_8uc3: what ``8UC3`` images hold, ``bgr8`` or ``rgb8``.
         anchor: the camera whose stamp a set of images gets.
         max_spread_s: most seconds between two images of a set, offsets removed.
@@ -106,12 +126,15 @@ class Preset:
     world_frame: EmptyText = "map"
     ego_pose_source: Annotated[str, one_of("tf", "odometry")] = "tf"
     odometry_topic: EmptyText = ""
+    tf_topics: Topics = ("/tf",)
+    tf_static_topics: Topics = ("/tf_static",)
     pose_gap_s: Annotated[Number, between(0.001, 60.0)] = 1.0
     pose_extrapolation_s: Annotated[Number, between(0.0, 10.0)] = 0.0
+    pose_hold_s: Annotated[Number, between(0.0, 3600.0)] = 10.0
     stamp_source: Annotated[str, one_of("header", "receive")] = "header"
     extrinsics: Annotated[str, one_of("tf", "file")] = "tf"
     calibration_file: FileName = None
-    rectified: Flag = True
+    rectified: Rectified = True
     assume_8uc3: Annotated[str, one_of("bgr8", "rgb8")] = "bgr8"
     anchor: Annotated[str, one_of(*CAMERAS)] = "cam_front"
     max_spread_s: Annotated[Number, between(0.001, 10.0)] = 0.055
@@ -122,6 +145,32 @@ class Preset:
     def used_cameras(self) -> dict[str, CameraTopics]:
         """The cameras that this vehicle has, in network order."""
         return {name: topics for name, topics in self.cameras.items() if topics is not None}
+
+    def is_rectified(self, camera: str) -> bool:
+        """Whether the images of a camera carry no lens distortion."""
+        topics = self.cameras[camera]
+        if topics is None:
+            return True
+        flag = self.rectified if topics.rectified is None else topics.rectified
+        return says_rectified(topics.image) if flag == AUTO else flag
+
+
+def says_rectified(topic: str) -> bool:
+    """Whether the name of a topic of images says that they are free of lens distortion."""
+    return "rect" in topic.rsplit("/", 1)[-1] or any(
+        part.startswith("image_rect") for part in topic.split("/")
+    )
+
+
+def distortion_remark(preset: Preset, camera: str, topic: str, d: Any) -> str:
+    """What to say where a CameraInfo on ``topic`` has distortion that is left out, or ""."""
+    topics = preset.used_cameras[camera]
+    if not any(d) or not preset.is_rectified(camera) or says_rectified(topics.image):
+        return ""
+    return (
+        f"{topic}: d is not zero and is left out, because preset {preset.name} says that the "
+        f"images of {camera} are rectified; if they are not: `rectified: false` for this camera"
+    )
 
 
 def presets_folder() -> Path:

@@ -20,6 +20,7 @@ file is YAML, one entry a camera::
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -225,27 +226,30 @@ def _of_images(
     return make_intrinsics(width, height, k, d, model, where=where)
 
 
-def load_rig(path: Path, rectified: bool) -> dict[str, RigCamera]:
+def load_rig(path: Path, rectified: bool | Callable[[str], bool]) -> dict[str, RigCamera]:
     """The cameras of a rig file, or of a folder of ROS camera_info YAMLs ``<camera>.yaml``.
 
     Args:
         path: file or folder.
-        rectified: the images carry no distortion; camera_info files then give P, not K.
+        rectified: the images carry no distortion, for all cameras or by name; camera_info files
+            then give P, not K.
 
     Raises:
         CalibrationError: naming the file and the entry.
     """
+    is_rectified = rectified if callable(rectified) else lambda camera: rectified
     if path.is_dir():
         files = {camera: path / f"{camera}.yaml" for camera in CAMERAS}
         found = {camera: file for camera, file in files.items() if file.is_file()}
         if not found:
             raise CalibrationError(f"calibration folder {path} holds no <camera>.yaml")
         return {
-            camera: RigCamera(_camera_info_file(f, rectified), None) for camera, f in found.items()
+            camera: RigCamera(_camera_info_file(f, is_rectified(camera)), None)
+            for camera, f in found.items()
         }
     file = parse(_RigFile, _yaml_mapping(path), str(path), CalibrationError)
     return {
-        camera: _rig_camera(entry, path, camera, rectified)
+        camera: _rig_camera(entry, path, camera, is_rectified(camera))
         for camera, entry in file.cameras.items()
     }
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -110,6 +111,22 @@ class Trajectory:
         begin, end = stamps[before], stamps[after]
         ratio = (stamp - begin) / (end - begin)
         return interpolate(self._poses[before], self._poses[after], ratio)
+
+    def held(self, stamp: int) -> tuple[np.ndarray, int]:  # [4, 4] parent_T_child
+        """The pose at ``stamp`` of a slow link, and how many ns old it is: 0 if interpolated.
+
+        Raises:
+            PoseError: as ``at``, or the last one is too old.
+        """
+        index = self.limits.held(self._stamps, stamp, f"{self.child} in {self.parent}")
+        if index is None:
+            return self.at(stamp), 0
+        return self._poses[index].copy(), abs(stamp - self._stamps[index])
+
+    @property
+    def stamps(self) -> Sequence[int]:
+        """Of the poses, ns, sorted."""
+        return self._stamps
 
     def latest(self) -> np.ndarray:  # [4, 4] parent_T_child
         """The newest pose, whenever that was; for mounts that do not move.

@@ -9,7 +9,7 @@ import numpy as np
 
 from alocc_ros.errors import PoseError
 from alocc_ros.geometry import check_rigid, inverse
-from alocc_ros.stream.pose_limits import PoseLimits
+from alocc_ros.stream.pose_limits import Link, PoseLimits, slow_links
 from alocc_ros.stream.trajectory import Trajectory
 
 
@@ -29,6 +29,7 @@ class TransformTree:
         self._dynamic: dict[tuple[str, str], Trajectory] = {}
         self._neighbours: dict[str, list[str]] = {}
         self._chains: dict[tuple[str, str], tuple[str, ...]] = {}
+        self.held: dict[Link, tuple[int, int]] = {}
 
     @property
     def frames(self) -> tuple[str, ...]:
@@ -86,17 +87,38 @@ class TransformTree:
         chain = self._chains.get((target, source))
         if chain is None:
             chain = self._chains[target, source] = self._chain(target, source)
+        slow = set() if stamp is None else self._slow(chain)
         target_T_source = np.eye(4)
         for frame, following in zip(chain, chain[1:], strict=False):
-            target_T_source = target_T_source @ self._transform(frame, following, stamp)
+            target_T_source = target_T_source @ self._transform(frame, following, stamp, slow)
         return target_T_source
 
-    def _transform(self, a: str, b: str, stamp: int | None) -> np.ndarray:  # [4, 4] a_T_b
+    def _slow(self, chain: tuple[str, ...]) -> set[Link]:
+        """The links of a chain that may be held."""
+        moving = {
+            edge: self._dynamic[edge].stamps
+            for pair in zip(chain, chain[1:], strict=False)
+            for edge in (pair, pair[::-1])
+            if edge in self._dynamic and edge not in self._static
+        }
+        return slow_links(moving) if len(moving) > 1 else set()
+
+    def _transform(
+        self, a: str, b: str, stamp: int | None, slow: set[Link]
+    ) -> np.ndarray:  # [4, 4] a_T_b
         for edge, is_inverse in (((a, b), False), ((b, a), True)):
             pose = self._static.get(edge)
             if pose is None and edge in self._dynamic:
                 trajectory = self._dynamic[edge]
-                pose = trajectory.latest() if stamp is None else trajectory.at(stamp)
+                if stamp is None:
+                    pose = trajectory.latest()
+                elif edge in slow:
+                    pose, age = trajectory.held(stamp)
+                    if age:
+                        number, oldest = self.held.get(edge, (0, 0))
+                        self.held[edge] = (number + 1, max(oldest, age))
+                else:
+                    pose = trajectory.at(stamp)
             if pose is not None:
                 return inverse(pose) if is_inverse else pose
         raise KeyError((a, b))  # _chain goes along known transforms only

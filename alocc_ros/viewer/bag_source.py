@@ -32,9 +32,9 @@ def bag_sources(bag: Bag, options: ReadOptions) -> list[Source]:
     preset = options.preset or preset_of(bag)
     images = {topic for topic, kind in bag.types.items() if kind in IMAGE_TYPES}
     fits = {topic_name(topics.image) for topics in preset.used_cameras.values()} <= images
-    # A recording of results may hold pictures of other kinds. With nothing else to look at, or
-    # with a preset that was asked for, what does not fit is an error and not a choice.
-    if fits or not grids or options.preset:
+    # A recording of results may hold pictures of other kinds, or none. With nothing else to look
+    # at, or with a preset that was asked for, what does not fit is an error and not a choice.
+    if fits or not grids or (options.preset and images):
         frames = partial(_images, FrameSource(bag, preset, options.calibration))
         sources.append(Source(bag.path, "", frames, has_images=True, warning=bag.warning))
     return sources

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from alocc_ros.errors import ImageError
 from alocc_ros.geometry import inverse
 from alocc_ros.stream.decoding import decode
 from alocc_ros.stream.image_geometry import Undistortion
@@ -20,15 +21,12 @@ from alocc_ros.viewer.frames import Layer
 from alocc_ros.viewer.layout import BACKGROUND, CAMERA_LAYOUT, CONTENT_WIDTH, GAP, PANEL
 
 _GROUND_OPACITY, _OPACITY = 0.42, 0.66  # of voxels over an image
+_NOT_FITTED = "the vehicle has no such camera"
 _CLEARANCE = 1.2  # m around a camera; voxels in there are left out
 
 
 def camera_rows(frame: FrameSet, layer: Layer | None) -> Image.Image:
-    """All images; ``layer``: the voxels to draw into them.
-
-    Raises:
-        ImageError: an image cannot be decoded.
-    """
+    """All images; ``layer``: the voxels to draw into them."""
     faces = None if layer is None else voxels.faces(_without_nearest(frame, layer))
     width = (CONTENT_WIDTH - 2 * GAP) // 3
     shape = next(iter(frame.calibration.values()))
@@ -51,11 +49,16 @@ def _tile(
     name = camera.removeprefix("cam_").replace("_", " ")
     if camera not in frame.images:
         tile = Image.new("RGB", size, PANEL)
-        reason = frame.missing.get(camera, "no image")
+        reason = frame.missing.get(camera, "no image" if camera in frame.fitted else _NOT_FITTED)
         write_centred(tile, f"{name}: {reason}")
         return tile
     calibration, image = frame.calibration[camera], frame.images[camera]
-    pixels = decode(image)
+    try:
+        pixels = decode(image)
+    except ImageError as error:  # one damaged picture must not end a film
+        tile = Image.new("RGB", size, PANEL)
+        write_centred(tile, f"{name}: {str(error).removeprefix(f'{camera}: ')[:60]}")
+        return tile
     if any(calibration.distortion):
         pixels = Undistortion(calibration)(pixels)
     pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)

@@ -24,6 +24,7 @@ from alocc_ros.ros.poses import LivePoses  # noqa: E402
 from alocc_ros.stream.assembler import FrameAssembler  # noqa: E402
 from alocc_ros.stream.preset import load_preset  # noqa: E402
 from alocc_ros.stream.rig import Intrinsics  # noqa: E402
+from alocc_ros.stream.skips import Skips  # noqa: E402
 from alocc_ros.types import CAMERAS, CameraImage, CameraSet  # noqa: E402
 
 pytestmark = pytest.mark.ros
@@ -180,3 +181,47 @@ def test_when_stamps_go_back_the_poses_of_before_are_forgotten(node):
         both.add(BEGIN + ms * MS, "map", "base_link", np.eye(4))
     assert both.at(BEGIN + 5050 * MS)[0] is None
     assert both.at(BEGIN + 50 * MS)[0] is not None
+
+
+@pytest.mark.parametrize("step", [700, 1500, 5000])
+def test_a_slow_link_is_held_as_in_a_bag(node, step):
+    both = Both(node, gap=1.0)
+    random = np.random.default_rng(0)
+    for ms in range(0, 3000, 20):
+        both.add(BEGIN + ms * MS, "odom", "base_link", some_pose(random))
+    for ms in range(0, 3000, step):
+        both.add(BEGIN + ms * MS, "map", "odom", some_pose(random))
+    for ms in range(0, 2950, 97):
+        live, recorded = both.at(BEGIN + ms * MS)
+        assert live is not None and recorded is not None, ms
+        np.testing.assert_allclose(live, recorded, atol=1e-6)
+
+
+@pytest.mark.parametrize("broken", ["NaN", "zero quaternion", "zero stamp"])
+def test_one_broken_transform_is_left_out_and_said_once(node, broken):
+    said: list[str] = []
+    poses = LivePoses(node, load_preset("nuscenes"), Buffer(node=node), Skips(said.append))
+    for ms in range(0, 500, 20):
+        message = _message(BEGIN + ms * MS, "map", "base_link", np.eye(4))
+        bad = _message(BEGIN + ms * MS + 1, "map", "base_link", np.eye(4))
+        (entry,) = bad.transforms
+        if broken == "NaN":
+            entry.transform.translation.x = float("nan")
+        elif broken == "zero quaternion":
+            entry.transform.rotation.w = 0.0
+        else:
+            entry.header.stamp = time(0)
+        poses._listener.callback(message)
+        poses._listener.callback(bad)
+    np.testing.assert_allclose(poses.map_T_base(BEGIN + 110 * MS, 0.0), np.eye(4))
+    assert poses._skips.counts == {"/tf: transform of base_link in map cannot be used": 25}
+    assert len(said) == 1
+
+
+def test_transforms_in_a_namespace_are_heard(node):
+    preset = replace(load_preset("nuscenes"), tf_topics=("/ego/tf",), tf_static_topics=("/s", "/t"))
+    poses = LivePoses(node, preset, Buffer(node=node))
+    topics = {s.topic_name for s in node.subscriptions}
+    assert {"/ego/tf", "/s", "/t"} <= topics and "/tf" not in topics
+    poses.close()
+    assert {"/ego/tf", "/s", "/t"}.isdisjoint(s.topic_name for s in node.subscriptions)

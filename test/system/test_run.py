@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import tiny_model
 import torch
+import yaml
 from PIL import Image
 from rosbags.highlevel import AnyReader
 
@@ -433,6 +434,20 @@ def test_a_set_without_any_good_image_is_left_out_and_resuming_agrees(bag, tmp_p
     stop(1000)
     assert alocc_run(broken, tmp_path / "out.mcap") == 0
     assert (tmp_path / "out.mcap").read_bytes() == (tmp_path / "whole.mcap").read_bytes()
+
+
+def test_a_vehicle_with_four_cameras_is_complete_and_not_degraded(bag, tmp_path, capsys):
+    text = (REPOSITORY / "config" / "presets" / "nuscenes.yaml").read_text()
+    preset = yaml.safe_load(text)
+    preset["cameras"] |= {"cam_back_left": "none", "cam_back_right": "none"}
+    (tmp_path / "four.yaml").write_text(yaml.safe_dump(preset))
+    config = ("--config", str(tmp_path / "four.yaml"), "--npz", str(tmp_path / "npz"))
+    assert alocc_run(bag, tmp_path / "out.mcap", *config, "--max-frames", "2") == 0
+    said = capsys.readouterr().out
+    assert "frames   2 (2 complete, 0 partial)" in said
+    assert "cameras  4 of 6, without cam_back_left, cam_back_right" in said
+    for file in (tmp_path / "npz").iterdir():
+        assert str(np.load(file)["degraded"]) == ""
 
 
 def test_cameras_that_drop_images_are_counted_by_camera(bag, tmp_path, capsys):

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,12 +13,14 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_bag_reader import SECOND, Event, bag_a, mcap_bytes
+from mcap.writer import Writer as McapWriter
+from test_bag_reader import SECOND, TF_TYPE, Event, bag_a, mcap_bytes, mounts, transforms
 
 from alocc_ros.bags import sample
 from alocc_ros.bags.frames import FrameSource
 from alocc_ros.bags.reader import Bag
 from alocc_ros.errors import AloccError, BagError, PoseError, StampError
+from alocc_ros.geometry import inverse
 from alocc_ros.stream.preset import load_preset
 from alocc_ros.stream.skips import Skips
 from alocc_ros.types import CAMERAS, FrameSet
@@ -165,6 +169,86 @@ def test_one_impossible_camera_info_is_left_out(tmp_path, clean):
         read = Read(tmp_path / "bag.mcap", changed(INFO[number], change))
         assert differ(read.frames, clean) == []
         assert list(read.skips) == [f"{EVENTS[INFO[number]][0]}: CameraInfo cannot be used"]
+
+
+def localised(step: int, *, offset: int = 0, last: int | None = None) -> list[Event]:
+    """odom -> base_link at 50 Hz; map -> odom, a constant drift, every ``step`` ms."""
+    drift = np.eye(4)
+    drift[:3, 3] = (5.0, -2.0, 0.0)
+    events = [event for event in EVENTS if event[0] != "/tf"]
+    mounted = transforms(sample.START, mounts())
+    events.append(("/tf_static", TF_TYPE, sample.START, mounted))
+    for ms in range(-100, 1200, 20):
+        stamp = sample.START + ms * 1_000_000
+        pose = inverse(drift) @ sample.ego_pose(stamp)
+        events.append(("/tf", TF_TYPE, stamp, transforms(stamp, [("odom", "base_link", pose)])))
+    for ms in range(-100, 1200 if last is None else last, step):
+        stamp = sample.START + ms * 1_000_000
+        link = transforms(stamp + offset, [("map", "odom", drift)])
+        events.append(("/tf", TF_TYPE, stamp, link))
+    return events
+
+
+@pytest.mark.parametrize(
+    "options",
+    [(20,), (700,), (1250,), (2000,)],
+    ids=["fast", "interpolated", "seldom", "once"],
+)
+def test_a_slow_localisation_is_held_between_its_transforms(tmp_path, options):
+    read = Read(tmp_path / "bag.mcap", localised(*options))
+    assert len(read.frames) == 12
+    for frame in read.frames:
+        assert not frame.missing
+        np.testing.assert_allclose(frame.map_T_base, sample.ego_pose(frame.stamp), atol=1e-3)
+    held = [warning for warning in read.warnings if "odom in map comes too seldom" in warning]
+    assert len(held) == (options[0] > 20)
+
+
+def test_transforms_dated_into_the_future_do_for_a_slow_link(tmp_path):
+    read = Read(tmp_path / "bag.mcap", localised(100, offset=50_000_000))
+    assert len(read.frames) == 12 and not any(frame.missing for frame in read.frames)
+
+
+def test_a_slow_link_is_held_as_long_as_the_preset_says(tmp_path):
+    preset = dataclasses.replace(PRESET, pose_hold_s=0.5)
+    path = tmp_path / "bag.mcap"
+    path.write_bytes(mcap_bytes(localised(200, last=150)))
+    with Bag(path) as bag:
+        source = FrameSource(bag, preset)
+        stamps = [frame.stamp for frame in source]
+    assert 0.5 * SECOND < max(stamps) - sample.START < 0.6 * SECOND
+    assert "odom in map" in source.no_pose and "pose_hold_s in the preset" in source.no_pose
+
+
+def test_transforms_in_a_namespace_are_named_and_can_be_read(tmp_path, clean):
+    events = [(t.replace("/tf", "/ego/tf"), k, at, m) for t, k, at, m in EVENTS]
+    says = r"transforms on /ego/tf as well: tf_topics: \[/ego/tf\] in a preset of your own"
+    with pytest.raises(AloccError, match=says):
+        Read(tmp_path / "bag.mcap", events)
+    preset = dataclasses.replace(PRESET, tf_topics=("ego/tf",))
+    with Bag(tmp_path / "bag.mcap") as bag:
+        assert differ(list(FrameSource(bag, preset)), clean) == []
+
+
+@pytest.mark.parametrize("instead", [True, False], ids=["in place of images", "elsewhere"])
+def test_video_is_named_with_what_to_do(tmp_path, instead):
+    buffer = io.BytesIO()
+    writer = McapWriter(buffer)
+    writer.start("ros2")
+    kind = "ffmpeg_image_transport_msgs/msg/FFMPEGPacket"
+    schema = writer.register_schema(kind, "ros2msg", b"")
+    for camera, topics in PRESET.used_cameras.items():
+        channel = writer.register_channel(
+            topics.image if instead else f"/{camera}/ffmpeg", "cdr", schema
+        )
+        writer.add_message(channel, 1, b"\x00\x01\x00\x00", 1)
+    writer.finish()
+    (tmp_path / "bag.mcap").write_bytes(buffer.getvalue())
+    with (
+        Bag(tmp_path / "bag.mcap") as bag,
+        pytest.raises(BagError, match="FFMPEGPacket.*republish"),
+    ):
+        FrameSource(bag, PRESET)
 
 
 # --- order -----------------------------------------------------------------------------------

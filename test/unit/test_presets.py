@@ -16,6 +16,7 @@ from alocc_ros.errors import CalibrationError, PresetError
 from alocc_ros.stream.preset import (
     DEFAULT_PRESET,
     Preset,
+    distortion_remark,
     load_preset,
     parse_preset,
     preset_names,
@@ -70,7 +71,9 @@ def test_the_example_shows_every_entry_with_its_default():
             continue
         assert f"{field.name}:" in text, f"{field.name} is not explained"
         if field.name in shown and field.name not in {"cameras", "description"}:
-            assert shown[field.name] == getattr(defaults, field.name), field.name
+            value = shown[field.name]
+            value = tuple(value) if isinstance(value, list) else value
+            assert value == getattr(defaults, field.name), field.name
     assert set(shown["cameras"]["cam_front_left"]) == {"image", "camera_info", "frame", "offset_s"}
 
 
@@ -101,7 +104,7 @@ def cameras(**entries: object) -> dict:
         (changed(max_spread_s=10**400), "from 0.001 to 10.0, got 1000"),
         (changed() | {3: 4}, "unknown entry 3"),
         (changed(min_cameras=True), "min_cameras must be a whole number from 1 to 6, got True"),
-        (changed(rectified="yes"), "rectified must be true or false"),
+        (changed(rectified="yes"), "rectified must be true, false or auto"),
         (changed(stamp_source="headr"), "did you mean 'header'"),
         (changed(ego_pose_source="odometry"), "needs odometry_topic"),
         (changed(anchor="cam_frnt"), "did you mean 'cam_front'"),
@@ -239,6 +242,38 @@ def test_distortion_models_as_drivers_write_them(model, d, expected):
     message = camera_info(d=np.array(d), distortion_model=model)
     intrinsics = intrinsics_from_camera_info(message, rectified=False, where="x")
     assert (intrinsics.distortion_model, len(intrinsics.distortion)) == expected
+
+
+def test_cameras_are_rectified_each_for_itself():
+    entries = minimal()
+    for number, (topic, own) in enumerate(
+        [
+            ("/a/image_raw", None),
+            ("/b/image_rect", None),
+            ("/c/image_rect_color/compressed", None),
+            ("/d/image_raw", True),
+            ("/e/image_rect", False),
+            ("/rectangle/image_raw/compressed", None),
+        ]
+    ):
+        camera = {"image": topic} | ({} if own is None else {"rectified": own})
+        entries["cameras"][CAMERAS[number]] = camera
+    preset = parse(entries | {"rectified": "auto"})
+    found = [preset.is_rectified(camera) for camera in CAMERAS]
+    assert found == [False, True, True, True, False, False]
+    assert [parse(entries).is_rectified(camera) for camera in CAMERAS].count(False) == 1
+
+
+def test_distortion_that_is_left_out_is_said_unless_the_topic_says_rectified():
+    entries = minimal()
+    entries["cameras"]["cam_front"] = {"image": "/f/image_raw"}
+    entries["cameras"]["cam_back"] = {"image": "/b/image_rect"}
+    preset = parse(entries)
+    remark = distortion_remark(preset, "cam_front", "/f/camera_info", np.ones(5))
+    assert "/f/camera_info: d is not zero and is left out" in remark
+    assert "`rectified: false` for this camera" in remark
+    assert distortion_remark(preset, "cam_front", "/f/camera_info", np.zeros(5)) == ""
+    assert distortion_remark(preset, "cam_back", "/b/camera_info", np.ones(5)) == ""
 
 
 def test_the_wrong_r_of_nuscenes_bags_is_ignored_and_k_is_used():
