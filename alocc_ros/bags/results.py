@@ -331,7 +331,7 @@ class _Arrays:
                 raise BagError(f"{path}: this is no NPZ file")
             check_unpacked(path)
             self._file = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
             raise BagError(f"{path} cannot be read: {_reason(error)}") from error
 
     def __enter__(self) -> _Arrays:

@@ -15,8 +15,10 @@ from alocc_ros.errors import DataError
 from alocc_ros.files import check_unpacked
 
 # What numpy and zipfile raise on the many ways in which a file can be broken; the last two
-# come of headers that lie about a shape or hold no Python literal.
-_BROKEN = (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, MemoryError, SyntaxError)
+# come of headers that lie about a shape or hold no Python literal. Of a ZIP that asks for a later
+# version or a password: NotImplementedError, which is a RuntimeError.
+_BROKEN = (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, RuntimeError)
+_BROKEN += (MemoryError, SyntaxError)
 
 
 def read_bytes(path: Path) -> bytes:

@@ -8,8 +8,9 @@ from time import monotonic
 from typing import Any
 
 import numpy as np
+from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode
-from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.qos import DurabilityPolicy, LivelinessPolicy, QoSProfile
 
 from alocc_ros import messages
 from alocc_ros.messages import GridInfo, Message
@@ -31,6 +32,15 @@ _LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 # Reliable, because any subscription can have it; the newest only, because older ones are of no
 # use to anybody.
 _NEWEST = QoSProfile(depth=1)
+# What tells others that results stopped coming, or that the process is gone: the middleware of
+# whoever asks for as much in its subscription says so (docs/node.md, "Safe state").
+HEARTBEAT = Duration(seconds=1)
+_WATCHED = QoSProfile(
+    depth=1,
+    deadline=HEARTBEAT,
+    liveliness=LivelinessPolicy.AUTOMATIC,
+    liveliness_lease_duration=HEARTBEAT,
+)
 
 
 class Outputs:
@@ -51,6 +61,8 @@ class Outputs:
                 continue
             for name in _names(output, cameras):
                 qos = _LATCHED if output.latched else _NEWEST
+                if output.name == "status":
+                    qos = _WATCHED
                 self._publishers[name] = node.create_lifecycle_publisher(
                     message_class(output.type), f"~/{name}", qos
                 )

@@ -120,6 +120,19 @@ def test_an_npz_that_would_become_too_long_is_refused(tmp_path, read, error):
         read(*arguments)
 
 
+@pytest.mark.parametrize(("read", "error"), [(read_npz, DataError), (read_result, BagError)])
+def test_an_archive_of_a_later_version_is_an_error(tmp_path, read, error):
+    path = tmp_path / "labels.npz"
+    np.savez(path, semantics=np.zeros(3))
+    data = bytearray(path.read_bytes())
+    data[data.index(b"PK\x01\x02") + 6] = (
+        127  # version needed, in the directory; found by make fuzz
+    )
+    path.write_bytes(data)
+    with pytest.raises(error, match="zip file version 12.7"):
+        read(*((path, ["semantics"]) if read is read_npz else (path,)))
+
+
 def test_a_checkpoint_that_would_become_too_long_is_refused(tmp_path):
     path = tmp_path / "net.pth"
     torch.save({"a": torch.ones(3)}, path)
