@@ -66,7 +66,8 @@ def _list(as_json: bool) -> int:
             here = "fetched" if weights_path(r).is_file() else "not fetched"
             here = "comes along" if r.repository is None else here
         yes = "yes" if r.flow else "no"
-        rows.append((r.name, f"{width}x{height}", r.classes.name, str(r.history), yes, score, here))
+        size, past = f"{width}x{height}", "recurrent" if r.recurrent else str(r.history)
+        rows.append((r.name, size, r.classes.name, past, yes, score, here))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
         print("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip())

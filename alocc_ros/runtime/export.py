@@ -109,13 +109,14 @@ def segments(core: Alocc, cameras: int = 6) -> list[Segment]:
     depth = {"feature": (cameras, mid, rows, columns), "depth_gate": gate, "context_gate": gate}
     if v.stereo:
         depth["cost"] = (cameras, v.depth_bins, height // 4, width // 4)
-    sides = ("side_weight", "side_offset") if v.inter_object else ()
+    more = ("side_weight", "side_offset") if v.inter_object else ()
+    more += ("history",) if v.recurrent else ()
     cells = (y, x, z) if v.volumetric else (y, x)
     volume = {"volume": (1, v.context_channels, *cells)}
     encoded = ("logits", "voxels", "flow_map") if v.flow else ("logits",)
     found = [
         Segment("image", _Image(core), {"images": (cameras, 3, height, width)}, ("c2", "feature")),
-        Segment("depth", _Depth(core), depth, ("depth", "fill", "context", *sides)),
+        Segment("depth", _Depth(core), depth, ("depth", "fill", "context", *more)),
     ]
     if v.pre_process:
         found.append(Segment("volume", core.pre_process, volume, ("volume_out",)))

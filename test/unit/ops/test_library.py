@@ -20,6 +20,7 @@ from alocc_ros.ops import (  # noqa: F401  # noqa: F401
     intra_object,
     lift,
     native,
+    recurrent,
     upsample,
 )
 from alocc_ros.ops.conv import FoldedConv
@@ -55,6 +56,16 @@ CASES: dict[str, tuple[Any, ...]] = {
         *(torch.eye(4, dtype=F64)[None, :3].repeat(2, 1, 1), random(6, 2), random(2)),
         torch.zeros(2, 4, 5, 3, 4),
     ),
+    "fuse_recurrent": (
+        *(random(2, 4, 5, 3, 8), random(2, 4, 5, 3, 8, seed=1), random(2, 4, 5, 3, 3, seed=2)),
+        *(torch.eye(4, dtype=F64)[None, :3].repeat(2, 1, 1), random(8, 3, seed=3), random(3)),
+        *(random(8, 8, seed=4), random(2, 2, 8, seed=5), random(16, 8, seed=6), random(8)),
+        *(torch.zeros(2, 4, 5, 3, 8), torch.zeros(2, 4, 5, 3, 3)),
+    ),
+    "scene_step": (
+        *(random(2, 4, 5, 3, 8), random(2, 8, 9, seed=1), torch.tensor([1.0, 0.9])),
+        [*(random(8, 8, seed=i) for i in range(2, 6)), *(random(8, seed=i) for i in range(6, 9))],
+    ),
     "upsample_add_": (random(2, 4, 5, 3, 2), [random(2, 2, 2, 2, 2), random(2, 1, 1, 1, 2)]),
     "upsample_taps_": (random(2, 4, 5, 2), random(2, 2, 3, 18)),
     "lift": (
@@ -72,7 +83,7 @@ CASES: dict[str, tuple[Any, ...]] = {
     "winograd_conv": _winograd_arguments(),
 }
 WITH_GENERAL_FORM = [n for n in CASES if n != "winograd_conv"]
-MUTATING = ("fuse_history", "upsample_add_", "upsample_taps_")
+MUTATING = ("fuse_history", "fuse_recurrent", "upsample_add_", "upsample_taps_")
 DIFFERENTIABLE = [n for n in WITH_GENERAL_FORM if n not in MUTATING and n != "occupancy_argmax"]
 
 
@@ -101,7 +112,7 @@ def wanting_gradient(tensor: Tensor) -> Tensor:
 def results(name: str, made: Any, given: tuple[Any, ...]) -> list[Tensor]:
     """What an operator returned, or what it wrote to."""
     if made is None:
-        return [given[0]]
+        return list(given[-2:]) if name == "fuse_recurrent" else [given[0]]
     made = list(made) if isinstance(made, tuple) else [made]
     return made + [given[-1]] if name == "fuse_history" else made
 
@@ -116,7 +127,7 @@ def test_every_operator_of_the_namespace_has_a_case():
 
 
 # Symbolic shapes of many slices and scatters: about ten seconds each on a busy machine.
-SLOW = ("lift", "fuse_history")
+SLOW = ("lift", "fuse_history", "fuse_recurrent")
 
 
 @pytest.mark.parametrize(
@@ -187,6 +198,8 @@ TELLTALES = {
     "cost_volume": "aten::grid_sampler",
     "intra_object": "aten::unfold",
     "fuse_history": "aten::grid_sampler",
+    "fuse_recurrent": "aten::grid_sampler",
+    "scene_step": "aten::sqrt",
     "lift": "aten::index_add",
     "dense_flow": "aten::cat",
     "sparse_flow": "aten::scatter",
