@@ -179,7 +179,8 @@ class AloccNode(LifecycleNode):
             super().on_deactivate(state)
             return FAILURE
         inputs = Inputs(self, preset, parameters, configured.rig)
-        poses = LivePoses(self, preset, self._buffer, Skips(self.get_logger().warning))
+        skips = Skips(self.get_logger().warning)
+        poses = LivePoses(self, preset, self._buffer, skips)
         assembler = FrameAssembler(
             preset,
             poses,
@@ -197,7 +198,12 @@ class AloccNode(LifecycleNode):
             outputs.publish(frame, occupancy)
 
         worker = Worker(
-            pipeline, assembler.assemble, publish, now=self._now, report_error=self._report_error
+            pipeline,
+            assembler.assemble,
+            publish,
+            now=self._now,
+            report_error=self._report_error,
+            skips=skips,
         )
         outputs.cameras = inputs.cameras
         inputs.collector.registerCallback(worker.submit)
