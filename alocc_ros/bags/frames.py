@@ -198,7 +198,14 @@ class FrameSource:
         raise BagError(
             f"bag {self._bag.path} has no images on {', '.join(missing)} "
             f"(preset {self._preset.name}); there are images on {', '.join(there) or 'no topic'}"
-            + (f"; preset {' or '.join(fitting)} fits" if fitting else "")
+            + (
+                f"; preset {' or '.join(fitting)} fits"
+                if fitting
+                else "; for these copy config/presets/custom_example.yaml, write them in, and give "
+                "it with --config"
+                if there
+                else ""
+            )
             + (f"; there is video on {', '.join(video)}{_how_to_decode(kinds)}" if video else "")
         )
 

@@ -26,8 +26,7 @@ from alocc_ros.bags.writer import Recorder
 from alocc_ros.errors import AloccError, BagError, ImageError, OutputError
 from alocc_ros.files import refuse_link, whole_file
 from alocc_ros.stream.keyframes import KeyframePolicy
-from alocc_ros.stream.preprocessing import has_usable_image, without_damaged
-from alocc_ros.stream.skips import BAD_IMAGE
+from alocc_ros.stream.preprocessing import has_usable_image, note_damaged, without_damaged
 from alocc_ros.types import FrameSet, Occupancy
 
 
@@ -148,7 +147,7 @@ def _run(
             number = statistics.frames
             if number >= done:
                 used = _process_frame(job, number, frame, stream, recorder, statistics, on_stage)
-                _count_damaged(source, frame, used)
+                note_damaged(source.skips, frame, used)
                 if used is None:
                     continue
                 frame = used
@@ -199,15 +198,6 @@ def _step(stream: Stream, frame: FrameSet) -> tuple[FrameSet, Occupancy]:
     except ImageError:
         frame = without_damaged(frame)  # finding it takes time only now
         return frame, stream.step(frame)
-
-
-def _count_damaged(source: FrameSource, frame: FrameSet, used: FrameSet | None) -> None:
-    """Takes note of the images of ``frame`` that are not in ``used``."""
-    if used is not frame:
-        for camera in frame.images:
-            if used is None or camera not in used.images:
-                reason = used.missing[camera] if used is not None else ""
-                source.skips.add(camera, BAD_IMAGE, reason.removeprefix(f"{camera}: "))
 
 
 def frames_to_remember(

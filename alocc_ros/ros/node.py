@@ -186,7 +186,8 @@ class AloccNode(LifecycleNode):
             super().on_deactivate(state)
             return FAILURE
         inputs = Inputs(self, preset, parameters, configured.rig)
-        poses = LivePoses(self, preset, self._buffer, Skips(self.get_logger().warning))
+        skips = Skips(self.get_logger().warning)
+        poses = LivePoses(self, preset, self._buffer, skips)
         assembler = FrameAssembler(
             preset,
             poses,
@@ -205,6 +206,7 @@ class AloccNode(LifecycleNode):
             outputs.publish,
             now=self._now,
             report_error=self._report_error,
+            skips=skips,
         )
         outputs.cameras = inputs.cameras
         inputs.collector.registerCallback(worker.submit)

@@ -16,7 +16,8 @@ from time import monotonic
 
 from alocc_ros.errors import AloccError, ImageError
 from alocc_ros.pipeline import Pipeline
-from alocc_ros.stream.preprocessing import without_damaged
+from alocc_ros.stream.preprocessing import note_damaged, without_damaged
+from alocc_ros.stream.skips import Skips
 from alocc_ros.types import CameraSet, FrameSet, Occupancy
 
 # What the time of a set goes into; the documentation is made of it.
@@ -79,6 +80,7 @@ class Worker:
         publish: Callable[[FrameSet, Occupancy], None],
         now: Callable[[], int],
         report_error: Callable[[str], None],
+        skips: Skips | None = None,
     ) -> None:
         """Starts the thread.
 
@@ -88,10 +90,12 @@ class Worker:
             publish: gets every result.
             now: ns on the clock of the stamps.
             report_error: gets each failure, as one text.
+            skips: takes note of images that cannot be decoded.
         """
         self.enabled = True
         self._pipeline, self._assemble, self._publish = pipeline, assemble, publish
         self._now, self._report_error = now, report_error
+        self._skips = Skips() if skips is None else skips
         self._changed = threading.Condition()
         self._next: tuple[CameraSet, float, float] | None = None
         self._stopping = self._reset_requested = False
@@ -180,7 +184,8 @@ class Worker:
             occupancy = self._pipeline.step(frame)
         except ImageError:
             # One damaged image must not cost the others; finding it takes time only now.
-            frame = without_damaged(frame)
+            whole, frame = frame, without_damaged(frame)
+            note_damaged(self._skips, whole, frame)
             occupancy = self._pipeline.step(frame)
         stepped = monotonic()
         self._publish(frame, occupancy)

@@ -20,6 +20,7 @@ from alocc_ros.errors import CalibrationError, ImageError, ParameterError
 from alocc_ros.records import ModelRecord
 from alocc_ros.stream.decoding import open_image, rgb_pixels
 from alocc_ros.stream.image_geometry import Crop, Undistortion, resize_and_crop
+from alocc_ros.stream.skips import BAD_IMAGE, Skips
 from alocc_ros.types import CAMERAS, Calibration, CameraImage, FrameSet
 
 # ImageNet statistics in the order red, green, blue; see _normalise for how they are applied.
@@ -64,6 +65,16 @@ def without_damaged(frame: FrameSet) -> FrameSet:
     if last is None or not images:
         raise last or ImageError("an image cannot be used")
     return dataclasses.replace(frame, images=images, missing=missing)
+
+
+def note_damaged(skips: Skips, frame: FrameSet, used: FrameSet | None) -> None:
+    """Counts the images of ``frame`` that are not in ``used``; None: none of them."""
+    if used is frame:
+        return
+    for camera in frame.images:
+        if used is None or camera not in used.images:
+            reason = used.missing[camera] if used is not None else ""
+            skips.add(camera, BAD_IMAGE, reason.removeprefix(f"{camera}: "))
 
 
 def has_usable_image(frame: FrameSet) -> bool:

@@ -116,6 +116,7 @@ def test_a_damaged_image_counts_as_missing_and_is_named(bench, images):
     assert set(frame.missing) == {"cam_back"}
     assert "cam_back" not in frame.images
     assert "cam_back" in occupancy.degraded
+    assert bench.worker._skips.counts == {"cam_back: image cannot be decoded": 1}
     assert bench.errors == []
 
 
