@@ -376,7 +376,7 @@ def test_a_second_clock_is_reported(live):
 def test_images_that_cannot_be_used_are_named_with_the_reason_and_done_without(
     live, recorded, tmp_path
 ):
-    raw = CameraImage("", 0, bytes(2 * SIZE[0] * SIZE[1]), "nv21", SIZE[1], SIZE[0], SIZE[0])
+    raw = CameraImage("", 0, bytes(4 * SIZE[0] * SIZE[1]), "32FC1", SIZE[1], SIZE[0], 4 * SIZE[0])
 
     def spoilt(entry: Entry) -> Entry:
         message = entry.message
@@ -401,7 +401,7 @@ def test_images_that_cannot_be_used_are_named_with_the_reason_and_done_without(
         assert status.level == DiagnosticStatus.ERROR
         assert live.stage.values(f"camera {camera}")["state"] == "rejected"
         reasons[camera] = live.stage.values(f"camera {camera}")["reason"]
-    assert "encoding 'nv21' is not supported" in reasons["cam_back"]
+    assert "encoding '32FC1' is not supported" in reasons["cam_back"]
     assert "176x99 pixels, its calibration is for 352x198" in reasons["cam_back_left"]
     assert "stamp_source: receive" in reasons["cam_back_right"]
     assert live.stage.values("camera cam_front")["state"] == "active"
