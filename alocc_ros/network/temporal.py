@@ -3,7 +3,7 @@
 section 8).
 
 Two forms of one fusion. ``HistoryFusion`` remembers the lifted features themselves, as the paper
-writes it and as training needs it. ``EmbeddedHistoryFusion``, its prepared form, remembers them
+writes it and as training needs it. ``ProjectedHistoryFusion``, its prepared form, remembers them
 already multiplied by the time convolution's weights (ops/history says why that is the same): such a
 state fits only the weights that made it.
 """
@@ -101,8 +101,8 @@ class HistoryFusion(nn.Module):
         return fused[..., None] if planar else fused
 
 
-class EmbeddedHistoryFusion(nn.Module):
-    """The same on embedded features: each is multiplied once in its life instead of once a frame,
+class ProjectedHistoryFusion(nn.Module):
+    """The same on projected features: each is multiplied once in its life instead of once a frame,
     and the age of each slot is only a bias. History: [B, Y, X, Z, T * C], newest first.
     """
 
@@ -113,7 +113,7 @@ class EmbeddedHistoryFusion(nn.Module):
         weight = time_conv.weight.reshape(c, -1)  # [C, C + 1], the time comes last
         matrix = cat_conv.weight.reshape(c, -1)
         for name, value in (
-            ("embedding", weight[:, :c].T),
+            ("projection", weight[:, :c].T),
             ("per_second", weight[:, c]),
             ("bias", time_conv.bias),
             ("matrix", matrix.T.contiguous()),
@@ -134,7 +134,7 @@ class EmbeddedHistoryFusion(nn.Module):
     ) -> Fused:
         """See ``HistoryFusion``."""
         history, new = None if state is None else state.history, out.history
-        rows = volume.permute(0, 2, 3, 4, 1) @ self.embedding
+        rows = volume.permute(0, 2, 3, 4, 1) @ self.projection
         if history is None:
             fused = torch.relu(torch.relu(rows + self.bias) @ self.first_matrix + self.offset)
             if new is None:

@@ -21,7 +21,7 @@ from alocc_ros.network.heads import PreparedClassifier, PreparedFlowHead
 from alocc_ros.network.model import Alocc
 from alocc_ros.network.plan import empty_plan
 from alocc_ros.network.recurrent import PreparedRecurrentFusion, RecurrentLayers, SceneFusion
-from alocc_ros.network.temporal import EmbeddedHistoryFusion
+from alocc_ros.network.temporal import ProjectedHistoryFusion
 from alocc_ros.ops import native
 from alocc_ros.ops.conv import FoldedConv, cpu
 from alocc_ros.ops.upsample import SplitConv
@@ -30,7 +30,7 @@ from alocc_ros.ops.upsample import SplitConv
 @torch.no_grad()
 def prepare(network: Alocc) -> Alocc:
     """The network for inference: BatchNorm is part of the convolutions, class embeddings are
-    constants, temporal fusion works on embedded features, voxel levels are multiplied before they
+    constants, temporal fusion works on projected features, voxel levels are multiplied before they
     are upsampled.
     """
     ready, v = shallow_copy(network).eval(), network.variant
@@ -43,8 +43,8 @@ def prepare(network: Alocc) -> Alocc:
         del ready.his_stream_offset_net
     elif v.history:
         time_conv = ready.history_keyframe_time_conv[0]
-        ready.fusion = EmbeddedHistoryFusion(v, time_conv, ready.history_keyframe_cat_conv[0])
-        # The embedded form has their weights; nothing calls these any more.
+        ready.fusion = ProjectedHistoryFusion(v, time_conv, ready.history_keyframe_cat_conv[0])
+        # The projected form has their weights; nothing calls these any more.
         del ready.history_keyframe_time_conv, ready.history_keyframe_cat_conv
     head = ready.alocc_head
     embeddings = head.class_embeddings().detach()

@@ -123,7 +123,7 @@ def test_a_state_of_another_network_or_form_is_refused(tmp_path):
     stream = Stream(network)
     stream.step()
     stream.state.save(path)
-    with pytest.raises(TemporalMemoryError, match="was made by EmbeddedHistoryFusion"):
+    with pytest.raises(TemporalMemoryError, match="was made by ProjectedHistoryFusion"):
         make_runner(network, "reference").new_state().load(path)
     wider = network_of(replace(small("alocc_3d"), context_channels=10))
     with pytest.raises(TemporalMemoryError, match="this network remembers"):

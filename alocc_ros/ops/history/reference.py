@@ -47,8 +47,8 @@ def sampling_grid(
 
 
 def fuse_history_reference(
-    current: Tensor,  # [B, Y, X, Z, C] embedded
-    history: Tensor,  # [B, Y, X, Z, T * C] embedded, newest first
+    current: Tensor,  # [B, Y, X, Z, C] projected
+    history: Tensor,  # [B, Y, X, Z, T * C] projected, newest first
     bias: Tensor,  # [B, (T + 1) * C], what the time convolution adds to a slot of its age
     motion: Tensor,  # [B, 3, 4] float64
     matrix: Tensor,  # [(T + 1) * C, C]
@@ -57,7 +57,7 @@ def fuse_history_reference(
 ) -> Tensor:  # [B, Y, X, Z, C]
     """Warp all slots, rectify, multiply: the linear part of the time convolution is behind us.
 
-    Bilinear warping with zero padding is linear, so ``W warp(x) = warp(W x)``: the embedded form
+    Bilinear warping with zero padding is linear, so ``W warp(x) = warp(W x)``: the projected form
     multiplies each feature once in its life instead of once a frame.
     """
     warped = warp(history.permute(0, 4, 1, 2, 3), motion).permute(0, 2, 3, 4, 1)

@@ -1,5 +1,5 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
-"""Temporal fusion: the operator, and the embedded history against the raw one."""
+"""Temporal fusion: the operator, and the projected history against the raw one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from alocc_ros.grid import VoxelGrid
 from alocc_ros.network.plan import empty_plan
 from alocc_ros.network.state import State
-from alocc_ros.network.temporal import EmbeddedHistoryFusion, HistoryFusion
+from alocc_ros.network.temporal import ProjectedHistoryFusion, HistoryFusion
 from alocc_ros.ops.conv import FoldedConv
 from alocc_ros.ops.history import fuse_history, fuse_history_reference, index_motion, warp
 
@@ -166,7 +166,7 @@ def test_warp_by_whole_cells_moves_whole_cells():
 
 
 def fusions(name: str, channels: int):
-    """Raw and embedded temporal fusion of the same weights."""
+    """Raw and projected temporal fusion of the same weights."""
     variant = replace(
         small(name),
         context_channels=channels,
@@ -181,15 +181,15 @@ def fusions(name: str, channels: int):
     cat_conv = nn.Sequential(
         convolution(channels * (SLOTS + 1), channels, 1), norm(batch_norm(channels), seed=6)
     )
-    embedded = EmbeddedHistoryFusion(variant, FoldedConv.of(*time_conv), FoldedConv.of(*cat_conv))
-    return variant, HistoryFusion(variant, time_conv.eval(), cat_conv.eval()), embedded
+    projected = ProjectedHistoryFusion(variant, FoldedConv.of(*time_conv), FoldedConv.of(*cat_conv))
+    return variant, HistoryFusion(variant, time_conv.eval(), cat_conv.eval()), projected
 
 
 @pytest.mark.parametrize("name", ["alocc_2d", "alocc_3d"])
 @pytest.mark.parametrize("channels", [6, 32])
 @pytest.mark.parametrize("batch", [1, 2])
-def test_embedded_history_equals_the_raw_one_over_several_frames(kernels, name, channels, batch):
-    variant, raw, embedded = fusions(name, channels)
+def test_projected_history_equals_the_raw_one_over_several_frames(kernels, name, channels, batch):
+    variant, raw, projected = fusions(name, channels)
     planar, plan = not variant.volumetric, empty_plan(1, batch, SLOTS, "cpu")
     x, y, z = variant.lift_cells
     histories, spare, ages = [None, None], None, torch.zeros(batch, SLOTS)
@@ -205,12 +205,12 @@ def test_embedded_history_equals_the_raw_one_over_several_frames(kernels, name, 
         states = [None if h is None else State(h) for h in histories]
         room = State(spare if keyframe else None)
         expected, (old, *_) = raw(volume, states[0], now, State(), keyframe)
-        fused, (new, *_) = embedded(volume, states[1], now, room, keyframe)
+        fused, (new, *_) = projected(volume, states[1], now, room, keyframe)
         assert_close(fused, expected, RESAMPLED)
         if keyframe:
             assert spare is None or new is spare
-            # Each slot of the raw history, multiplied, is a slot of the embedded one.
-            rows = old.permute(0, 3, 4, 5, 1, 2) @ embedded.embedding
+            # Each slot of the raw history, multiplied, is a slot of the projected one.
+            rows = old.permute(0, 3, 4, 5, 1, 2) @ projected.projection
             assert_close(new, rows.flatten(4), RESAMPLED)
             spare, ages = histories[1], torch.cat([torch.zeros(batch, 1), told[:, 1:-1]], 1)
         else:
