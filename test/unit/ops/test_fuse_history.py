@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from alocc_ros.grid import VoxelGrid
 from alocc_ros.network.plan import empty_plan
 from alocc_ros.network.state import State
-from alocc_ros.network.temporal import ProjectedHistoryFusion, HistoryFusion
+from alocc_ros.network.temporal import HistoryFusion, ProjectedHistoryFusion
 from alocc_ros.ops.conv import FoldedConv
 from alocc_ros.ops.history import fuse_history, fuse_history_reference, index_motion, warp
 
