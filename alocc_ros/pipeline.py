@@ -86,8 +86,7 @@ class Pipeline:
         output = self.runner.step(images, plan, self.state, measured)
         self.keyframes.update(frame)
         answer = self._occupancy(frame, output, decision.reset)
-        end = time.perf_counter()
-        seconds = prepared - start, end - prepared, end - start
+        seconds = prepared - start, (end := time.perf_counter()) - prepared, end - start
         self.timings = dict(zip(("preprocess", "network", "total"), seconds, strict=True))
         return answer
 

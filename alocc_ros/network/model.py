@@ -19,6 +19,7 @@ from alocc_ros.errors import ModelError, TemporalMemoryError
 from alocc_ros.network.backbone import ResNet
 from alocc_ros.network.depth import DepthNet, DepthPrediction, Gates
 from alocc_ros.network.encoder import BEVBlock, BEVNeck, Encoder, VoxelBlock, VoxelNeck
+from alocc_ros.network.geometry_fusion import GeometryFusion, GeometryMix, NoGeometryFusion
 from alocc_ros.network.heads import (
     AloccHead,
     Classifier,
@@ -32,9 +33,6 @@ from alocc_ros.network.lifting import RELEASED_INTER_INDEX_MAX, Lifting
 from alocc_ros.network.neck import ImageNeck
 from alocc_ros.network.plan import PlanTensors
 from alocc_ros.network.recurrent import (
-    GeometryFusion,
-    GeometryMix,
-    NoGeometryFusion,
     NoScene,
     RecurrentFusion,
     RecurrentLayers,

@@ -2,7 +2,7 @@
 """Recurrent temporal fusion (GDFusion, arXiv 2504.12959; docs/network.md section 8b).
 
 Instead of sixteen volumes four things are carried from key frame to key frame: where surfaces are
-(``GeometryFusion``, between depth network and lifting), how things moved and one volume
+(``geometry_fusion.py``), how things moved and one volume
 (``RecurrentFusion``, in the place of ``HistoryFusion``), and a layer that learns the scene while
 the network runs (``SceneFusion``, behind it). Each is chosen by the variant; the modules whose
 names begin with No stand in where a variant has none.
@@ -18,10 +18,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from alocc_ros.errors import TemporalMemoryError
-from alocc_ros.network.depth import DepthNet, DepthPrediction
 from alocc_ros.network.plan import PlanTensors
-from alocc_ros.network.state import State
+from alocc_ros.network.state import State, check_part, stored
 from alocc_ros.network.variants import Variant
 from alocc_ros.ops.conv import FoldedConv, conv_bn
 from alocc_ros.ops.recurrent import (
@@ -35,119 +33,7 @@ from alocc_ros.ops.recurrent import (
     sample_rows,
     scene_step,
     scene_step_reference,
-    warp_frustum,
 )
-
-Bins = tuple[Tensor, float] | None  # measured depth bins [B * N, h, w], and their share
-
-
-class NoGeometryFusion(nn.Module):
-    """Of variants that look at the geometry of the present only."""
-
-    def shapes(self, samples: int, cameras: int) -> dict[str, tuple[int, ...]]:
-        """Nothing is remembered."""
-        return {}
-
-    def forward(
-        self,
-        prediction: DepthPrediction,
-        state: State | None,
-        plan: PlanTensors,
-        out: State,
-        keyframe: bool,
-        measured: Bins,
-        truth: Bins,
-    ) -> tuple[DepthPrediction, Tensor | None, Bins]:
-        return prediction, None, measured or truth
-
-
-class FrustumWarp(nn.Module):
-    """Resampling of [N, D, h, w] from one camera's frustum to another's; a module so that it can be
-    watched.
-    """
-
-    def __init__(self, variant: Variant) -> None:
-        super().__init__()
-        self._depths = (float(variant.depth_range[0]), float(variant.depth_step))
-
-    def forward(self, values: Tensor, homography: Tensor, offset: Tensor) -> Tensor:
-        return warp_frustum(values, homography, offset, *self._depths)
-
-
-class GeometryFusion(nn.Module):
-    """Remembered logits of where surfaces are, moved to the present and mixed with those of now."""
-
-    def __init__(self, variant: Variant, depth_net: DepthNet) -> None:
-        super().__init__()
-        # A tuple, so that the module keeps the one name that the state_dict has for it.
-        self._gates = (depth_net.depth_his_fusion_post_layer.gate_net,)
-        self._variant = variant
-        self.warp = FrustumWarp(variant)
-
-    def shapes(self, samples: int, cameras: int) -> dict[str, tuple[int, ...]]:
-        """Of the state of so many streams."""
-        v = self._variant
-        return {"geometry": (samples * cameras, v.depth_bins, *v.feature_size)}
-
-    def forward(
-        self,
-        prediction: DepthPrediction,
-        state: State | None,
-        plan: PlanTensors,
-        out: State,
-        keyframe: bool,
-        measured: Bins,  # by LiDAR, for networks that were trained with it
-        truth: Bins,  # of training, mixed in before anything else
-    ) -> tuple[DepthPrediction, Tensor | None, Bins]:
-        """The prediction with fused logits, the new state, and what is still to be mixed in before
-        intra-object lifting.
-
-        A LiDAR's depth stands in the state for the network's own, but the gates of the present do
-        not see it.
-        """
-        logits = prediction.history
-        known = logits if measured is None else _surface(logits, measured[0])
-        fused, kept = logits, known
-        if state is not None:
-            previous = state.geometry
-            _check(previous, logits.shape, self._variant.name, "logits")
-            warped = self.warp(previous, plan.key_homography, plan.key_offset)
-            if plan.has_history is not None:
-                cameras = len(warped) // len(plan.has_history)
-                begun = plan.has_history.repeat_interleave(cameras, output_size=len(warped))
-                warped = warped.masked_fill(~begun.view(-1, 1, 1, 1), 0.0)
-            gate = torch.sigmoid(self._gates[0](torch.cat([warped, logits], 1)))
-            # BUG-COMPAT: what is outside is told by the value, bin by bin: an exact 0 is outside.
-            seen = warped != 0
-            fused = torch.where(seen, gate * warped + (1 - gate) * logits, logits)
-            kept = fused
-            if measured is not None:
-                kept = torch.where(seen, gate * warped + (1 - gate) * known, known)
-        prediction = prediction._replace(
-            history=fused, surface=None if measured is None else measured[0]
-        )
-        if not keyframe:
-            return prediction, None if state is None else state.geometry, truth
-        return prediction, _stored(kept, out.geometry), truth
-
-
-class GeometryMix(nn.Module):
-    """The geometry of now and the remembered one, by a gate; what is lifted."""
-
-    def __init__(self, depth_net: DepthNet) -> None:
-        super().__init__()
-        self._gates = (depth_net.gate_net,)
-
-    def forward(
-        self,
-        geometry: Tensor,  # [N, D, h, w], after intra-object lifting
-        prediction: DepthPrediction,
-    ) -> Tensor:
-        remembered = torch.softmax(prediction.history, 1)
-        gate = torch.sigmoid(self._gates[0](torch.cat([remembered, geometry], 1)))
-        if prediction.surface is not None:
-            geometry = _surface(geometry, prediction.surface)
-        return gate * remembered + (1 - gate) * geometry
 
 
 class OffsetNet(nn.Module):
@@ -274,7 +160,7 @@ class RecurrentFusion(nn.Module):
         if not keyframe:
             kept = State() if state is None else state
             return answer, State(history=kept.history, motion=kept.motion)
-        return answer, State(history=_stored(fused, out.history), motion=_stored(moved, out.motion))
+        return answer, State(history=stored(fused, out.history), motion=stored(moved, out.motion))
 
     def merge(self, now: Tensor, then: Tensor, embedding: Tensor) -> Tensor:
         """[B, Y, X, Z, C] twice, [B, 2, C] -> [B, C, Y, X, Z]."""
@@ -416,7 +302,7 @@ class SceneFusion(nn.Module):
             sums = volume.new_zeros(len(volume), c, c + 1)
         else:
             sums = state.scene
-            _check(sums, (len(volume), c, c + 1), self._variant.name, "sums of gradients")
+            check_part(sums, (len(volume), c, c + 1), self._variant.name, "sums of gradients")
             sums = _if_begun(plan.has_history, sums, torch.zeros_like(sums))
         full = plan.ages[:, 0] > self._full
         keep = 1 - self._fading * full.to(volume.dtype)
@@ -424,7 +310,7 @@ class SceneFusion(nn.Module):
         answer = step.rows.movedim(-1, 1)
         if not keyframe:
             return answer, None if state is None else state.scene
-        return answer, _stored(step.sums, out.scene)
+        return answer, stored(step.sums, out.scene)
 
 
 def _volume_shapes(variant: Variant, samples: int) -> dict[str, tuple[int, ...]]:
@@ -448,24 +334,7 @@ def _if_begun(begun: Tensor | None, value: Tensor, otherwise: Tensor) -> Tensor:
     return torch.where(begun.view(-1, *(1,) * (value.dim() - 1)), value, otherwise)
 
 
-def _stored(value: Tensor, out: Tensor | None) -> Tensor:
-    value = value.detach()
-    return value.clone(memory_format=torch.contiguous_format) if out is None else out.copy_(value)
-
-
-def _surface(values: Tensor, bins: Tensor) -> Tensor:  # [N, D, h, w], [N, h, w] -> [N, D, h, w]
-    """One in the measured bin and zero in the others, where something was measured."""
-    every = torch.arange(values.shape[1], device=bins.device)[:, None, None]
-    return torch.where((bins >= 0)[:, None], (bins[:, None] == every).to(values), values)
-
-
 def _check_volume(variant: Variant, state: State, samples: int) -> None:
     shapes = _volume_shapes(variant, samples)
-    _check(state.history, shapes["history"], variant.name, "a volume")
-    _check(state.motion, shapes["motion"], variant.name, "offsets")
-
-
-def _check(held: Tensor | None, shape: tuple[int, ...], name: str, what: str) -> None:
-    if held is None or tuple(held.shape) != tuple(shape):
-        found = "nothing" if held is None else list(held.shape)
-        raise TemporalMemoryError(f"{name} remembers {what} {list(shape)}, the state holds {found}")
+    check_part(state.history, shapes["history"], variant.name, "a volume")
+    check_part(state.motion, shapes["motion"], variant.name, "offsets")

@@ -5,7 +5,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
+
+from alocc_ros.errors import TemporalMemoryError
 
 
 class State(NamedTuple):
@@ -32,3 +35,16 @@ class State(NamedTuple):
 
 # Parts that only key frames renew; the others belong to the frame that is looked back at.
 KEYFRAME_PARTS = ("history", "geometry", "motion", "scene")
+
+
+def stored(value: Tensor, out: Tensor | None) -> Tensor:
+    """A part of the new state: in its buffer if there is one; without gradient."""
+    value = value.detach()
+    return value.clone(memory_format=torch.contiguous_format) if out is None else out.copy_(value)
+
+
+def check_part(held: Tensor | None, shape: tuple[int, ...], name: str, what: str) -> None:
+    """Raises TemporalMemoryError unless a part of the state has the shape that is expected."""
+    if held is None or tuple(held.shape) != tuple(shape):
+        found = "nothing" if held is None else list(held.shape)
+        raise TemporalMemoryError(f"{name} remembers {what} {list(shape)}, the state holds {found}")

@@ -157,7 +157,7 @@ def planned(frames: list[FrameSet], variant=None, base_T_grid=None):
     for frame in frames:
         decision = policy.plan(frame)
         grid = np.eye(4) if base_T_grid is None else base_T_grid
-        plans.append(plan_frame(frame, decision, variant, grid, ages))
+        plans.append(plan_frame(replace(frame, base_T_grid=grid), decision, variant, ages))
         policy.update(frame)
         if plans[-1].keyframe:
             ages = plans[-1].ages
