@@ -15,9 +15,12 @@ import zstandard
 
 from alocc_ros.bags import cdr
 from alocc_ros.errors import BagError
+from alocc_ros.schema import load_yaml
 
 STORAGE_SUFFIXES = (".mcap", ".db3")
 _ZSTD = ".zstd"
+# What compressed data may become: bytes of a message, and how often a file its own length.
+_MOST_MESSAGE, _MOST_TIMES = 256 << 20, 64
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"  # no CDR begins like that: its first byte is 0
 _MAGIC = b"\x89MCAP0\r\n"
 _FOOTER = struct.Struct("<BQQQI")  # opcode, length, summary start, offsets' start, checksum
@@ -64,7 +67,7 @@ def _listed(metadata: Path) -> tuple[list[str], str]:
         return [], ""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        content: Any = yaml.load(metadata.read_text(encoding="utf-8"), Loader=loader)
+        content: Any = load_yaml(metadata.read_text(encoding="utf-8"), loader)
         names = content["rosbag2_bagfile_information"]["relative_file_paths"]
         return [PurePosixPath(name).name for name in names], ""
     except Exception as error:  # whatever damage the parser and the look-ups run into
@@ -100,8 +103,12 @@ def plain_file(file: Path, scratch: Path) -> Path:
         return file
     plain = scratch / _plain_name(file.name)
     try:
+        most = _MOST_TIMES * file.stat().st_size + _MOST_MESSAGE
         with file.open("rb") as packed, plain.open("wb") as unpacked:
-            zstandard.ZstdDecompressor().copy_stream(packed, unpacked)
+            for piece in zstandard.ZstdDecompressor().read_to_iter(packed):
+                if unpacked.tell() + len(piece) > most:
+                    raise OSError(f"it becomes more than {_MOST_TIMES} times as long")
+                unpacked.write(piece)
     except (OSError, zstandard.ZstdError, MemoryError) as error:
         plain.unlink(missing_ok=True)
         room = shutil.disk_usage(scratch).free / 1e9
@@ -116,9 +123,13 @@ def plain_message(data: bytes, kind: str, encoding: str) -> bytes | memoryview:
     """The CDR of a message of type ``kind``; what cannot be converted comes as it is."""
     if data[:4] == _ZSTD_MAGIC:
         try:
-            data = zstandard.ZstdDecompressor().decompressobj().decompress(data)
+            reader = zstandard.ZstdDecompressor().stream_reader(data)
+            plain = reader.read(_MOST_MESSAGE + 1)
         except (zstandard.ZstdError, MemoryError):
             return data
+        if len(plain) > _MOST_MESSAGE:
+            return data  # decoding will say that it is no message
+        data = plain
     if encoding == "ros1":
         try:
             return cdr.TYPESTORE.ros1_to_cdr(data, kind)

@@ -15,7 +15,7 @@ import pytest
 import torch
 import zstandard
 
-from alocc_ros.bags import limits
+from alocc_ros.bags import limits, storage
 from alocc_ros.bags.reader import Bag
 from alocc_ros.bags.results import read_npz as read_result
 from alocc_ros.bags.sample import write_sample
@@ -161,3 +161,18 @@ def test_a_table_that_is_nested_without_end_is_one_line(tmp_path):
     path.write_text("[" * 100_000)
     with pytest.raises(DataError, match="nested too deep"):
         list(read_table(path))
+
+
+def test_a_file_or_message_that_becomes_far_longer_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "_MOST_MESSAGE", 1 << 20)
+    packed = zstandard.ZstdCompressor().compress(bytes(1 << 26))
+    file = tmp_path / "bomb.mcap.zstd"
+    file.write_bytes(packed)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    with pytest.raises(BagError, match="times as long"):
+        storage.plain_file(file, scratch)
+    assert list(scratch.iterdir()) == []
+    assert storage.plain_message(packed, "std_msgs/msg/String", "cdr") == packed
+    small = zstandard.ZstdCompressor().compress(bytes(100))
+    assert storage.plain_message(small, "std_msgs/msg/String", "cdr") == bytes(100)
