@@ -255,7 +255,7 @@ def test_damaged_weights_are_told_before_anything_is_made(tmp_path, capsys):
     damaged = tmp_path / "alocc_tiny.safetensors"
     damaged.write_bytes(weights.read_bytes()[:-1000])
     assert main(["demo", "-o", str(tmp_path / "demo"), "--model", str(damaged)]) == 2
-    assert "not a whole .safetensors file" in capsys.readouterr().err
+    assert "alocc_tiny.safetensors is damaged" in capsys.readouterr().err
     assert not (tmp_path / "demo").exists()
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 import subprocess
 import sys
@@ -128,7 +129,6 @@ def test_what_comes_before_the_time_is_known_gets_the_first_that_is(node, execut
 
 
 def test_a_disk_that_is_full_is_told_and_leaves_nothing(node, executor, tmp_path):
-    (tmp_path / "out.mcap.partial").symlink_to("/dev/full")
     sender = node.create_publisher(String, "/text", 10)
     recorder = TopicRecorder(node, tmp_path / "out.mcap", ["/text"])
 
@@ -139,8 +139,13 @@ def test_a_disk_that_is_full_is_told_and_leaves_nothing(node, executor, tmp_path
     assert spin_until(executor, listening)
     sender.publish(String(data="x"))
     assert spin_until(executor, lambda: recorder.counts.total() == 1)
-    with pytest.raises(OutputError, match=r"cannot write .*out\.mcap"):
-        recorder.finish()
+    before, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16, hard))
+    try:
+        with pytest.raises(OutputError, match=r"cannot write .*out\.mcap"):
+            recorder.finish()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (before, hard))
     assert not any(tmp_path.iterdir())
 
 
