@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from alocc_ros.errors import ModelError
 from alocc_ros.network.cameras import feature_pixels
 from alocc_ros.network.depth import DepthPrediction
 from alocc_ros.network.plan import PlanTensors
@@ -94,7 +95,15 @@ def lidar_bins(
     """The depth bin of the nearest return of each 16x16 block.
 
     Returns before the first or beyond the last bin count as none.
+
+    Raises:
+        ModelError: the depth is not at the pixels of the network's input.
     """
+    if lidar_depth.dim() != 3 or tuple(lidar_depth.shape[1:]) != tuple(variant.input_size):
+        raise ModelError(
+            f"lidar_depth is {list(lidar_depth.shape)}, {variant.name} takes "
+            f"[N, {', '.join(map(str, variant.input_size))}]"
+        )
     near = -F.max_pool2d(-torch.where(lidar_depth > 0, lidar_depth, torch.inf)[:, None], 16)
     index = torch.floor((near[:, 0] - variant.depth_range[0]) / variant.depth_step)
     known = (index >= 0) & (index < variant.depth_bins)

@@ -219,6 +219,12 @@ def test_lidar_depth_changes_the_result_only_where_there_is_lidar():
     assert not torch.equal(with_some, plain)
 
 
+@pytest.mark.parametrize("shape", [(6, 32, 32), (64, 160)])
+def test_lidar_depth_of_other_pixels_is_refused(shape):
+    with pytest.raises(ModelError, match=r"lidar_depth is .*takes \[N, 64, 160\]"):
+        lidar_bins(torch.zeros(shape), small("alocc_3d"))
+
+
 def test_the_side_copies_reach_as_far_as_the_switch_allows():
     variant = small("alocc_2d")
     released, paper = (
