@@ -5,10 +5,15 @@ Each operator has a general form in torch calls. It runs on every device (the me
 a gradient because its parts have one, and is what torch.compile, torch.export and the ONNX exporter
 see. On a CPU a C kernel takes its place where nobody asks for a gradient, the data are float32
 and a C compiler was found. Nothing else decides: no switch, no context, no question in the network.
+
+Beside it most operators have a fused form, an operator of its own that nothing looks into: Triton
+kernels on a GPU, in half precision too. A runner puts it in the place of the other
+(``fused_form``); what it costs can be told without a GPU (``launches_of``).
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -19,6 +24,10 @@ from alocc_ros.ops import native
 
 _library = torch.library.Library("alocc", "DEF")
 _general: dict[Callable[..., Any], Callable[..., Any]] = {}
+_fused: dict[Callable[..., Any], Callable[..., Any]] = {}
+_launches: dict[Callable[..., Any], Callable[..., int]] = {}
+
+_HALF = (torch.float16, torch.bfloat16)
 
 
 def operator(
@@ -68,6 +77,74 @@ def operator(
 def general_form(overload: Callable[..., Any]) -> Callable[..., Any]:
     """The general form of an operator, for exporters that know torch's own operators only."""
     return _general[overload]
+
+
+def fused(
+    overload: Callable[..., Any], cuda: str, launches: int | Callable[..., int] = 1
+) -> Callable[..., Any]:
+    """Register the fused form of an operator: the same arguments, opaque, for inference.
+
+    Data may be half precision; geometry stays float64, weights and biases are what the runner made
+    of them. On a CPU the general form computes in float32 and rounds its results as storage in the
+    data's type would: what half precision does to a network can be tried there.
+
+    Args:
+        overload: the operator (``operator``).
+        cuda: ``"module:function"`` for tensors on a GPU, imported when it is called first. Results
+            have the general form's shapes and strides and, where those are floating point, the
+            data's type.
+        launches: kernels that one call starts, or a function of the arguments that tells.
+    """
+    general, schema = _general[overload], overload._schema
+    name = f"{schema.name.partition('::')[2]}_fused"
+    written = [a.alias_info is not None and a.alias_info.is_write for a in schema.arguments]
+    module, _, attribute = cuda.partition(":")
+
+    def on_gpu(*args: Any) -> Any:
+        return getattr(importlib.import_module(module), attribute)(*args)
+
+    def emulated(*args: Any) -> Any:
+        kind = args[0].dtype
+        wide = [_widened(a) for a in args]
+        results = general(*wide)
+        for given, used, write in zip(args, wide, written, strict=True):
+            if write and given is not None and used is not given:
+                given.copy_(used)
+        return _rounded(results, kind) if kind in _HALF else results
+
+    _library.define(
+        str(schema).removeprefix("alocc::").replace(schema.name.partition("::")[2], name, 1),
+        tags=(torch.Tag.pt2_compliant_tag,),
+    )
+    _library.impl(name, on_gpu, "CUDA")
+    _library.impl(name, emulated, "CPU")
+    torch.library.register_fake(f"alocc::{name}", emulated, lib=_library)
+    form = getattr(torch.ops.alocc, name).default
+    _fused[overload] = form
+    _launches[form] = launches if callable(launches) else lambda *_: launches
+    return form
+
+
+def fused_form(overload: Callable[..., Any]) -> Callable[..., Any]:
+    """The fused form of an operator, or the operator itself where it has none."""
+    return _fused.get(overload, overload)
+
+
+def launches_of(overload: Callable[..., Any], args: tuple[Any, ...]) -> int | None:
+    """Kernels that a call of a fused form starts on a GPU; None: not a fused form."""
+    return _launches[overload](*args) if overload in _launches else None
+
+
+def _widened(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.float() if value.dtype in _HALF else value
+    return [_widened(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def _rounded(value: Any, kind: torch.dtype) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(kind) if value.dtype == torch.float32 else value
+    return tuple(_rounded(v, kind) for v in value) if isinstance(value, list | tuple) else value
 
 
 def kernel(signature: str, cpu: Callable[..., Any], fake: Callable[..., Any]) -> Callable[..., Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from alocc_ros.ops.argmax import cpu
 from alocc_ros.ops.argmax.reference import occupancy_argmax_reference
-from alocc_ros.ops.library import operator
+from alocc_ros.ops.library import fused, operator
 
 __all__ = ["occupancy_argmax", "occupancy_argmax_reference"]
 
@@ -15,3 +15,4 @@ occupancy_argmax = operator(
     occupancy_argmax_reference,
     cpu.occupancy_argmax,
 )
+fused(occupancy_argmax, "alocc_ros.ops.argmax.triton:occupancy_argmax", launches=1)

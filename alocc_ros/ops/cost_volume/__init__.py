@@ -17,7 +17,7 @@ from alocc_ros.ops.cost_volume.reference import (
     cost_volume_reference,
     validity_channel,
 )
-from alocc_ros.ops.library import operator
+from alocc_ros.ops.library import fused, operator
 
 __all__ = ["cost_volume", "cost_volume_reference", "validity_channel"]
 
@@ -60,3 +60,4 @@ cost_volume = operator(
     _general,
     cpu.cost_volume,
 )
+fused(cost_volume, "alocc_ros.ops.cost_volume.triton:cost_volume", launches=1)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from alocc_ros.ops.history import cpu
 from alocc_ros.ops.history.reference import fuse_history_reference, sampling_grid, warp
-from alocc_ros.ops.library import operator
+from alocc_ros.ops.library import fused, operator
 
 __all__ = ["fuse_history", "fuse_history_reference", "index_motion", "warp"]
 
@@ -77,3 +77,4 @@ fuse_history = operator(
     _general,
     cpu.fuse_history,
 )
+fused(fuse_history, "alocc_ros.ops.history.triton:fuse_history", launches=1)

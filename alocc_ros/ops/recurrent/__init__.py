@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from alocc_ros.ops.library import operator
+from alocc_ros.ops.library import fused, operator
 from alocc_ros.ops.recurrent import cpu
 from alocc_ros.ops.recurrent.reference import (
     MOTION_LIMIT,
@@ -63,3 +63,5 @@ scene_step = operator(
     _scene_step,
     cpu.scene_step,
 )
+fused(fuse_recurrent, "alocc_ros.ops.recurrent.triton:fuse_recurrent", launches=2)
+fused(scene_step, "alocc_ros.ops.recurrent.triton:scene_step", launches=3)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from alocc_ros.ops.conv import FoldedConv, conv_bn
-from alocc_ros.ops.library import operator
+from alocc_ros.ops.library import fused, operator
 from alocc_ros.ops.upsample import cpu
 from alocc_ros.ops.upsample.reference import (
     concatenate_levels,
@@ -49,6 +49,9 @@ upsample_add_ = operator(
 upsample_taps_ = operator(
     "upsample_taps_(Tensor(a!) total, Tensor level) -> ()", _taps, cpu.upsample_taps_
 )
+
+fused(upsample_add_, "alocc_ros.ops.upsample.triton:upsample_add_", launches=1)
+fused(upsample_taps_, "alocc_ros.ops.upsample.triton:upsample_taps_", launches=1)
 
 
 def merge_levels(
