@@ -38,19 +38,16 @@ def cost_volume(*arguments: Any) -> Tensor:
 
 def signatures(data: torch.dtype = torch.float16) -> dict[str, Launch]:
     """By name, the kernels that the published networks start."""
-    listed = {}
-    for channels, bins, size in ((256, 88, (64, 176)), (96, 44, (32, 88))):
-        feature = torch.empty(6, channels, *size, dtype=data, device="meta")
-        exact = torch.empty(6, 3, 3, dtype=torch.float64, device="meta")
-        arguments = CostVolumeArguments(feature, feature, exact, exact[..., 0], 1.0, 0.5, bins)
-        out = torch.empty(6, *size, bins, dtype=data, device="meta").permute(0, 3, 1, 2)
-        listed[f"cost_volume, {channels} channels, {bins} bins"] = _launches(arguments, out)[0]
-    return listed
+    feature = torch.empty(6, 256, 64, 176, dtype=data, device="meta")
+    exact = torch.empty(6, 3, 3, dtype=torch.float64, device="meta")
+    arguments = CostVolumeArguments(feature, feature, exact, exact[..., 0], 1.0, 0.5, 88)
+    out = torch.empty(6, 64, 176, 88, dtype=data, device="meta").permute(0, 3, 1, 2)
+    return {"cost_volume": _launches(arguments, out)[0]}
 
 
-def _launches(a: CostVolumeArguments, out: Tensor, pixels: int | None = None) -> list[Launch]:
+def _launches(a: CostVolumeArguments, out: Tensor) -> list[Launch]:
     n, channels, h, w = a.current.shape
-    pixels = pixels or (8 if a.current.element_size() == 2 else 4)
+    pixels = 8 if a.current.element_size() == 2 else 4
     return [
         Launch(
             _cost,

@@ -20,13 +20,10 @@ def intra_object(depth: Tensor, fill: Tensor) -> Tensor:
 
 def signatures(data: torch.dtype = torch.float16) -> dict[str, Launch]:
     """By name, the kernels that the published networks start."""
-    listed = {}
-    for bins in (44, 88):
-        depth, fill = (
-            channels_last(torch.empty(6, k, 16, 44, dtype=data, device="meta")) for k in (bins, 22)
-        )
-        listed[f"intra_object, {bins} bins"] = _launches(depth, fill, depth)[0]
-    return listed
+    depth, fill = (
+        channels_last(torch.empty(6, k, 16, 44, dtype=data, device="meta")) for k in (88, 22)
+    )
+    return {"intra_object": _launches(depth, fill, depth)[0]}
 
 
 def _launches(depth: Tensor, fill: Tensor, out: Tensor) -> list[Launch]:

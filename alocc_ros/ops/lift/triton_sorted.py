@@ -52,22 +52,19 @@ def lift_deterministic(*arguments: Any) -> Tensor:
 
 def signatures(data: torch.dtype = torch.float16) -> dict[str, Launch]:
     """By name, the kernels that the published networks start besides those of triton.py."""
-    listed = {}
-    for name in ("2d", "3d"):
-        a = published(name, data)
-        keys, shares = records(a)
-        nodes, corners = a.size[0] * a.size[1] * a.size[2], _corners(a)
-        rows = torch.empty((keys.numel(), corners), dtype=torch.int32, device="meta")
-        weights, order = torch.empty(rows.shape, device="meta"), rows.long()
-        most = nodes + rows.numel() // PIECE
-        owner = torch.empty(most, dtype=torch.int32, device="meta")
-        begin = torch.empty(nodes + 1, dtype=torch.int32, device="meta")
-        sums = torch.empty((most, a.context.shape[1]), device="meta")
-        out = torch.empty(volume_size(a), dtype=data, device="meta")
-        tables = (order, weights, owner, begin, begin, begin, sums)
-        for one in (_list(a, keys, shares, rows, weights), *_sum_launches(a, keys, tables, out)):
-            listed[f"lift_deterministic, {name}, {one.kernel.__name__.strip('_')}"] = one
-    return listed
+    a = published("3d", data)
+    keys, shares = records(a)
+    nodes, corners = a.size[0] * a.size[1] * a.size[2], _corners(a)
+    rows = torch.empty((keys.numel(), corners), dtype=torch.int32, device="meta")
+    weights, order = torch.empty(rows.shape, device="meta"), rows.long()
+    most = nodes + rows.numel() // PIECE
+    owner = torch.empty(most, dtype=torch.int32, device="meta")
+    begin = torch.empty(nodes + 1, dtype=torch.int32, device="meta")
+    sums = torch.empty((most, a.context.shape[1]), device="meta")
+    out = torch.empty(volume_size(a), dtype=data, device="meta")
+    tables = (order, weights, owner, begin, begin, begin, sums)
+    kernels = (_list(a, keys, shares, rows, weights), *_sum_launches(a, keys, tables, out))
+    return {f"lift_deterministic, 3d, {k.kernel.__name__.strip('_')}": k for k in kernels}
 
 
 def _corners(a: LiftArguments) -> int:
