@@ -95,11 +95,12 @@ def update(folder: Path) -> None:
         needs = {t: fit(launch, t, folder) for t in SHARED}
         found[name] = {f"sm_{t}": [n["registers"], n["shared"]] for t, n in needs.items()}
         print(name, found[name], [n["spilled"] for n in needs.values()], flush=True)
-    lines = (f"    {json.dumps(n)}: {json.dumps(v)}" for n, v in sorted(found.items()))
-    head = (
-        f'{{\n  "triton": "{triton.__version__}",\n  "columns": ["registers", "shared, bytes"],\n'
+    rows = ",\n".join(f"    {json.dumps(n)}: {json.dumps(v)}" for n, v in sorted(found.items()))
+    TABLE.write_text(
+        f'{{\n  "triton": "{triton.__version__}",\n'
+        '  "columns": ["registers", "shared memory, bytes"],\n'
+        f'  "kernels": {{\n{rows}\n  }}\n}}\n'
     )
-    TABLE.write_text(head + '  "kernels": {\n' + ",\n".join(lines) + "\n  }\n}\n")
 
 
 if __name__ == "__main__":
