@@ -67,7 +67,7 @@ CASES: dict[str, tuple[Any, ...]] = {
         [*(random(8, 8, seed=i) for i in range(2, 6)), *(random(8, seed=i) for i in range(6, 9))],
     ),
     "upsample_add_": (random(2, 4, 5, 3, 2), [random(2, 2, 2, 2, 2), random(2, 1, 1, 1, 2)]),
-    "upsample_taps_": (random(2, 4, 5, 2), random(2, 2, 3, 18)),
+    "upsample_taps_": (random(2, 4, 5, 2), [random(2, 2, 3, 18), random(2, 1, 2, 18)]),
     "lift": (
         *(uniform(2, 4, 3, 5), random(2, 6, 3, 5), 0.05 * random(2, 3, 3).double()),
         *(random(2, 3).double(), torch.linspace(0, 20, 5, dtype=F64)),
