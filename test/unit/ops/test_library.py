@@ -45,6 +45,7 @@ def _winograd_arguments() -> tuple[Any, ...]:
 HEAD = (random(8, 16), random(16), random(16, 176), random(176))
 CASES: dict[str, tuple[Any, ...]] = {
     "occupancy_argmax": (random(2, 3, 5), 1),
+    "classify": (random(2, 3, 6), random(6, 5, seed=1), 1),
     "correlation": (random(2, 3, 7, 8), random(2, 3, 7, 8, seed=1)),
     "cost_volume": (
         *(random(2, 4, 5, 6), random(2, 4, 5, 6, seed=1)),
@@ -204,6 +205,7 @@ TELLTALES = {
     "lift": "aten::index_add",
     "dense_flow": "aten::cat",
     "sparse_flow": "aten::scatter",
+    "classify": "aten::argmax",
     "occupancy_argmax": "aten::argmax",
     "upsample_add_": "aten::upsample_trilinear3d",
     "upsample_taps_": "aten::upsample_bilinear2d",
