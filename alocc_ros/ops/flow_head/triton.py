@@ -1,6 +1,6 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
-"""Velocities on a GPU. The 176 logits of a voxel exist in registers only: the hidden layer is made a
-few channels at a time, each at once multiplied into the logits; 88 bins are blocks of 64 and 32.
+"""Velocities on a GPU. The 176 logits of a voxel exist in registers only: the hidden layer is made
+a few channels at a time, each at once multiplied into the logits; 88 bins are blocks of 64 and 32.
 
 Where only some voxels are asked for, they are listed in order: counted by blocks of cells, then
 placed behind what earlier blocks found. The work behind follows the list's length, which stays on
@@ -73,7 +73,9 @@ def signatures(data: torch.dtype = torch.float16) -> dict[str, Launch]:
 
     cells = (1, 200, 200, 16)
     size, flow = (*cells, 48), empty(*cells, 2)
-    listed = {"dense_flow": _dense_launches(empty(*size), empty(1, 200, 200, 144), *layers(48), flow)}
+    listed = {
+        "dense_flow": _dense_launches(empty(*size), empty(1, 200, 200, 144), *layers(48), flow)
+    }
     voxels = empty(*cells, 16).permute(0, 4, 1, 2, 3)
     where, bias = empty(*cells, dtype=torch.bool), empty(16, dtype=torch.float32)
     cost = empty(1, 24, 200, 200).contiguous(memory_format=torch.channels_last)
@@ -81,7 +83,9 @@ def signatures(data: torch.dtype = torch.float16) -> dict[str, Launch]:
         cost, voxels, where, empty(40 * 27, 16), bias, *layers(16), capacity=80_000
     )
     integers = (empty(1, dtype=torch.int64), empty(1, 625, dtype=torch.int32))
-    listed["sparse_flow"] = _sparse_launches(a, flow, *integers, empty(1, 80_001, dtype=torch.int32))
+    listed["sparse_flow"] = _sparse_launches(
+        a, flow, *integers, empty(1, 80_001, dtype=torch.int32)
+    )
     return {f"{name} {i}": one for name, some in listed.items() for i, one in enumerate(some)}
 
 

@@ -205,13 +205,12 @@ def _base(row, x, y, z):
 
 @triton.jit
 def _moved(cell, fraction, offset):
-    """Cell and fraction of a place that lies ``offset`` further; a cell below all where it is NaN,
-    so that nothing is there.
-    """
+    """Cell and fraction of a place that lies ``offset`` further; of NaN the fraction is NaN."""
     place = fraction + offset
     lower = tl.floor(place)
+    # NaN is no cell at all; which one stands for it does not matter, but it must be a number.
     known = place == place
-    return tl.where(known, cell + tl.where(known, lower, 0.0).to(tl.int32), -2), place - lower
+    return tl.where(known, cell + tl.where(known, lower, 0.0).to(tl.int32), 0), place - lower
 
 
 @triton.jit
@@ -262,7 +261,7 @@ def _corrected(
     along_z = zx * error_x + zy * error_y + zz * error_z - error_z
     outside = (cx < 0) | (cx + ax > X - 1) | (cy < 0) | (cy + ay > Y - 1)
     outside |= (cz < 0) | (cz + az > Z - 1)
-    # A place that is NaN is not outside: the step is NaN, and the offset is already.
+    # A place that is NaN is not outside: its step is NaN.
     mx -= tl.where(outside, 0.0, STEP * _limited(along_x * (2 / 3), LIMIT))
     my -= tl.where(outside, 0.0, STEP * _limited(along_y * (2 / 3), LIMIT))
     mz -= tl.where(outside, 0.0, STEP * _limited(along_z * (2 / 3), LIMIT))
@@ -322,11 +321,12 @@ def fuse_kernel(
     cx, ax = _moved(ix, fx, mx)
     cy, ay = _moved(iy, fy, my)
     cz, az = _moved(iz, fz, mz)
+    known = live & (ax == ax) & (ay == ay) & (az == az)  # by way of NaN nothing is found
     history += sample * (SIZE * C)
     then = tl.zeros((P, CB), tl.float32)
     for corner in tl.static_range(8):
         kx, ky, kz = cx + (corner & 1), cy + (corner >> 1 & 1), cz + (corner >> 2)
-        inside = live & (kx >= 0) & (kx < X) & (ky >= 0) & (ky < Y) & (kz >= 0) & (kz < Z)
+        inside = known & (kx >= 0) & (kx < X) & (ky >= 0) & (ky < Y) & (kz >= 0) & (kz < Z)
         wx = _share(ax, corner & 1)
         wy = _share(ay, corner >> 1 & 1)
         wz = _share(az, corner >> 2)

@@ -1,6 +1,6 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
-"""Resizing on a GPU: across to 8-bit pixels again, then down, normalised and stored in the network's
-precision and order in memory. In integers as Pillow's, so the result is the same bit for bit.
+"""Resizing on a GPU: across to 8-bit pixels again, then down, normalised and stored in the
+network's precision and order in memory. In integers as Pillow's: the same bit for bit.
 """
 
 from __future__ import annotations
@@ -42,12 +42,14 @@ def signatures(data: torch.dtype = torch.float16) -> dict[str, Launch]:
     def empty(*shape: int, dtype: torch.dtype = torch.int32) -> Tensor:
         return torch.empty(shape, dtype=dtype, device="meta")
 
-    images, narrow = (empty(6, 600, w, 3, dtype=torch.uint8) for w in (1600, 704))
+    images, narrow = (empty(6, 585, w, 3, dtype=torch.uint8) for w in (1600, 704))
     out = empty(6, 3, 256, 704, dtype=data).contiguous(memory_format=torch.channels_last)
     numbers = empty(3, dtype=torch.float32)
-    filters = (empty(704), empty(704, 11), empty(256), empty(256, 11))
+    filters = (empty(704), empty(704, 10), empty(256), empty(256, 10))
     some = _launches(images, *filters, numbers, numbers, True, narrow, out)
-    return {f"resize_images {name}": one for name, one in zip(("across", "down"), some, strict=True)}
+    return {
+        f"resize_images {name}": one for name, one in zip(("across", "down"), some, strict=True)
+    }
 
 
 def _launches(
