@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from interpreted import TYPES, assert_near, both, stored
+from emulated import TYPES, assert_near, both, stored
 from operators import REORDERED, RESAMPLED, random
 from torch import Tensor
 

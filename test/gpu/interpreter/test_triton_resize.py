@@ -10,7 +10,7 @@ from alocc_ros.ops.resize import bicubic_filters, resize_images_, resize_images_
 
 if os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("Triton's interpreter: set TRITON_INTERPRET=1", allow_module_level=True)
-from interpreted import both
+from emulated import both
 
 from alocc_ros.ops.resize import triton as kernels
 

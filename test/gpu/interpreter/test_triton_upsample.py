@@ -5,7 +5,7 @@ import os
 
 import pytest
 import torch
-from interpreted import TYPES, assert_near, both, stored
+from emulated import TYPES, assert_near, both, stored
 from operators import random
 
 from alocc_ros.ops.upsample import upsample_add_, upsample_taps_
