@@ -44,10 +44,11 @@ class FrustumWarp(nn.Module):
 
     def __init__(self, variant: Variant) -> None:
         super().__init__()
+        self.operator = warp_frustum
         self._depths = (float(variant.depth_range[0]), float(variant.depth_step))
 
     def forward(self, values: Tensor, homography: Tensor, offset: Tensor) -> Tensor:
-        return warp_frustum(values, homography, offset, *self._depths)
+        return self.operator(values, homography, offset, *self._depths)
 
 
 class GeometryFusion(nn.Module):

@@ -81,7 +81,10 @@ def general_form(overload: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def fused(
-    overload: Callable[..., Any], cuda: str, launches: int | Callable[..., int] = 1
+    overload: Callable[..., Any],
+    cuda: str,
+    launches: int | Callable[..., int] = 1,
+    wide: tuple[int, ...] = (),
 ) -> Callable[..., Any]:
     """Register the fused form of an operator: the same arguments, opaque, for inference.
 
@@ -95,6 +98,7 @@ def fused(
             have the general form's shapes and strides and, where those are floating point, the
             data's type.
         launches: kernels that one call starts, or a function of the arguments that tells.
+        wide: numbers of the results that stay float32, whatever the data's type: sums that grow.
     """
     general, schema = _general[overload], overload._schema
     name = f"{schema.name.partition('::')[2]}_fused"
@@ -106,12 +110,16 @@ def fused(
 
     def emulated(*args: Any) -> Any:
         kind = args[0].dtype
-        wide = [_widened(a) for a in args]
-        results = general(*wide)
-        for given, used, write in zip(args, wide, written, strict=True):
+        full = [_widened(a) for a in args]
+        results = general(*full)
+        for given, used, write in zip(args, full, written, strict=True):
             if write and given is not None and used is not given:
                 given.copy_(used)
-        return _narrowed(results, kind) if kind in _HALF else results
+        if kind not in _HALF:
+            return results
+        if isinstance(results, tuple):
+            return tuple(r if i in wide else _narrowed(r, kind) for i, r in enumerate(results))
+        return _narrowed(results, kind)
 
     _library.define(
         str(schema).removeprefix("alocc::").replace(schema.name.partition("::")[2], name, 1),
