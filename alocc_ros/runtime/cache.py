@@ -163,7 +163,7 @@ def software() -> dict[str, str]:
         "sources": sources_digest(),
         "torch": torch.__version__,
         "cuda": torch.version.cuda or "none",
-        "triton": _version("triton"),
+        "triton": package_version("triton"),
         "machine": platform.machine(),
     }
 
@@ -189,7 +189,8 @@ def _driver() -> str:
     return " ".join(first.split())
 
 
-def _version(distribution: str) -> str:
+def package_version(distribution: str) -> str:
+    """Of an installed package, as part of a key; "none" where it is not."""
     try:
         return version(distribution)
     except PackageNotFoundError:
