@@ -81,7 +81,7 @@ class SqueezeExcite(nn.Module):
         return torch.sigmoid(self.conv_expand(hidden))
 
     def forward(self, x: Tensor, gate: Tensor) -> Tensor:  # [N, C, h, w], [N, C, 1, 1]
-        return x * gate
+        return x * gate.to(x.dtype)
 
 
 class BasicBlock(nn.Module):

@@ -212,7 +212,7 @@ class PreparedRecurrentFusion(nn.Module):
         fused, moved = out.history if keyframe else None, out.motion if keyframe else None
         fused = torch.empty_like(rows) if fused is None else fused
         moved = rows.new_empty((*rows.shape[:-1], 3)) if moved is None else moved
-        bias = self.embed(plan.ages) @ self.time_matrix + self.time_bias
+        bias = self.embed(plan.ages) @ self.time_matrix.float() + self.time_bias
         self.operator(
             rows, history, previous, plan.motion, self.offset_matrix, self.offset_bias,
             self.time_matrix, bias, self.cat_matrix, self.cat_bias, fused, moved,
@@ -299,13 +299,13 @@ class SceneFusion(nn.Module):
         """The answer, and the new state."""
         rows, c = volume.movedim(1, -1), volume.shape[1]
         if state is None:
-            sums = volume.new_zeros(len(volume), c, c + 1)
+            sums = volume.new_zeros(len(volume), c, c + 1, dtype=torch.float32)
         else:
             sums = state.scene
             check_part(sums, (len(volume), c, c + 1), self._variant.name, "sums of gradients")
             sums = _if_begun(plan.has_history, sums, torch.zeros_like(sums))
         full = plan.ages[:, 0] > self._full
-        keep = 1 - self._fading * full.to(volume.dtype)
+        keep = 1 - self._fading * full.to(sums.dtype)
         step = self.update(rows, sums, keep)
         answer = step.rows.movedim(-1, 1)
         if not keyframe:

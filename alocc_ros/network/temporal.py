@@ -136,7 +136,8 @@ class ProjectedHistoryFusion(nn.Module):
         history, new = None if state is None else state.history, out.history
         rows = volume.permute(0, 2, 3, 4, 1) @ self.projection
         if history is None:
-            fused = torch.relu(torch.relu(rows + self.bias) @ self.first_matrix + self.offset)
+            timed = torch.relu(rows + self.bias).to(rows.dtype)
+            fused = torch.relu(timed @ self.first_matrix + self.offset).to(rows.dtype)
             if new is None:
                 new = rows.repeat(1, 1, 1, 1, self._variant.history)
             else:

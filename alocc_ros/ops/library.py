@@ -147,19 +147,32 @@ def _rounded(value: Any, kind: torch.dtype) -> Any:
     return tuple(_rounded(v, kind) for v in value) if isinstance(value, list | tuple) else value
 
 
-def kernel(signature: str, cpu: Callable[..., Any], fake: Callable[..., Any]) -> Callable[..., Any]:
-    """Register a CPU kernel that has no general form (its weights are packed for it alone).
+def kernel(
+    signature: str,
+    cpu: Callable[..., Any],
+    fake: Callable[..., Any],
+    cuda: Callable[..., Any] | None = None,
+    launches: Callable[..., int] | None = None,
+) -> Callable[..., Any]:
+    """Register a kernel that has no general form (its weights are packed for it alone).
 
     Args:
         signature: torch schema.
         cpu: the kernel.
         fake: makes an empty result of the right shape and strides.
+        cuda: the same for a GPU.
+        launches: kernels that one call starts there, from its arguments.
     """
     name = signature.partition("(")[0]
     _library.define(signature, tags=(torch.Tag.pt2_compliant_tag,))
     _library.impl(name, cpu, "CPU")
+    if cuda is not None:
+        _library.impl(name, cuda, "CUDA")
     torch.library.register_fake(f"alocc::{name}", fake, lib=_library)
-    return getattr(torch.ops.alocc, name).default
+    form = getattr(torch.ops.alocc, name).default
+    if launches is not None:
+        _launches[form] = launches
+    return form
 
 
 def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:

@@ -3,8 +3,8 @@
 
 ``prepare`` returns another network that computes the same. It belongs to no device: it can be
 moved, exported and compiled. ``pack_for_cpu`` then puts the weights into the order that this
-processor's kernels want. Neither changes the network that it was given, and what needs no change
-is shared.
+processor's kernels want, ``pack_for_gpu`` into the precision and the form of a GPU's. None changes
+the network that it was given, and what needs no change is shared.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from alocc_ros.network.recurrent import PreparedRecurrentFusion, RecurrentLayers
 from alocc_ros.network.temporal import ProjectedHistoryFusion
 from alocc_ros.ops import native
 from alocc_ros.ops.conv import FoldedConv, cpu
+from alocc_ros.ops.conv.gpu import GpuConv
+from alocc_ros.ops.library import fused_form
 from alocc_ros.ops.upsample import SplitConv
 
 
@@ -78,6 +80,53 @@ def pack_for_cpu(prepared: Alocc, cameras: int = 6) -> Alocc:
             replaced[conv] = cpu.pack(conv, shapes[path])
         setattr(parent, name, replaced.get(conv, conv))
     return packed
+
+
+@torch.no_grad()
+def pack_for_gpu(prepared: Alocc, dtype: torch.dtype = torch.float16) -> Alocc:
+    """The same in the precision of ``dtype``, with the fused form of every operator.
+
+    Convolutions and matrices, activations and what is remembered are of that type; geometry stays
+    float64, biases behind products float32, and so do the cameras' gates, whose input is raw focal
+    lengths.
+    """
+    packed = shallow_copy(prepared)
+    packed.dtype = dtype
+    for module in packed.modules():
+        if (operator := getattr(module, "operator", None)) is not None:
+            module.operator = fused_form(operator)
+    skips = _merge_biases_of_skips(packed)
+    replaced: dict[FoldedConv, GpuConv] = {}
+    for parent, name, conv, _ in _convolutions(packed):
+        if isinstance(parent, SqueezeExcite):
+            continue
+        if conv not in replaced:
+            replaced[conv] = GpuConv(conv, dtype, bias=conv not in skips)
+        setattr(parent, name, replaced[conv])
+    for module in packed.modules():
+        if isinstance(module, (FoldedConv, SqueezeExcite)):
+            continue
+        for name, value in module.named_buffers(recurse=False):
+            if value.dtype == torch.float32 and value.dim() > 1:
+                setattr(module, name, value.to(dtype))
+    return packed
+
+
+def _merge_biases_of_skips(network: Alocc) -> set[FoldedConv]:
+    """What the convolution of a skip adds, the convolution that it is added to adds as well."""
+    skips: set[FoldedConv] = set()
+    for module in network.modules():
+        skip = getattr(module, "downsample", None)
+        if skip is None:
+            continue
+        name = "conv3" if hasattr(module, "conv3") else "conv2"
+        last, holder = getattr(module, name), module
+        if not isinstance(last, FoldedConv):  # of voxels: with a norm beside it
+            holder, last, name = last, last.conv, "conv"
+        skip = next(m for m in skip.modules() if isinstance(m, FoldedConv))
+        setattr(holder, name, last.like(last.weight, last.bias + skip.bias))
+        skips.add(skip)
+    return skips
 
 
 def shallow_copy(network: Alocc) -> Alocc:

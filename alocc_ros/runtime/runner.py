@@ -54,7 +54,7 @@ class EagerRunner:
 
     def __init__(self, core: Alocc) -> None:
         self.core = core
-        self.device = next(core.parameters()).device
+        self.device = core.device
 
     def new_state(self, samples: int = 1, cameras: int = 6) -> StreamState:
         """See ``Runner``."""
@@ -99,7 +99,7 @@ def make_runner(network: Alocc, backend: str = "eager") -> Runner:
     if backend == "reference":
         return EagerRunner(with_reference_operators(network))
     core = prepare(network)
-    if next(core.parameters()).device.type == "cpu":
+    if core.device.type == "cpu":
         core = pack_for_cpu(core)
     return EagerRunner(core)
 

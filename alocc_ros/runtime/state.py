@@ -89,7 +89,7 @@ class StreamState:
     def to(self, network: Alocc) -> StreamState:
         """The same for the same network on another device."""
         moved = StreamState(network, self._samples, self._cameras)
-        device = next(network.parameters()).device
+        device = network.device
         moved._fill({n: t.to(device, copy=True) for n, t in self._tensors().items()})
         return moved
 
@@ -118,7 +118,7 @@ class StreamState:
             raise TemporalMemoryError(f"{path} is not a saved state (tensors: {sorted(tensors)})")
         if form != (own := type(self._network.fusion).__name__):
             raise TemporalMemoryError(f"{path} was made by {form}, {own} is running")
-        device = next(self._network.parameters()).device
+        device = self._network.device
         ages = tensors["ages"]
         if ages.shape != self.ages.shape:
             raise TemporalMemoryError(
