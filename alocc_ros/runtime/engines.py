@@ -21,8 +21,8 @@ from alocc_ros.errors import DeviceError
 from alocc_ros.network.depth import DepthNet, DepthPrediction, Gates
 from alocc_ros.network.model import Alocc
 from alocc_ros.runtime.cache import Cache, hardware, package_version, software, weights_digest
-from alocc_ros.runtime.export import OPSET, Segment, segments, to_onnx
-from alocc_ros.runtime.prepare import shallow_copy
+from alocc_ros.runtime.export import OPSET, Segment, dtype_of, segments, to_onnx
+from alocc_ros.runtime.prepare import pack_for_gpu
 from alocc_ros.runtime.tensorrt import Toolkit, find_toolkit
 
 log = logging.getLogger(__name__)
@@ -55,9 +55,14 @@ def tensorrt_core(
     cameras: int = 6,
     cache: Cache | None = None,
 ) -> Alocc:
-    """A prepared network with engines of TensorRT for one sample, built or out of the cache.
+    """``pack_for_gpu`` with engines of TensorRT for one sample, built or out of the cache.
 
-    What the engines return has the type of the network's own weights, whatever they compute in.
+    Args:
+        prepared: as ``prepare`` made it, on that device.
+        precision: of engines and of all else.
+        device: the GPU.
+        cameras: of the rig.
+        cache: where engines are kept; None: this user's.
 
     Raises:
         DeviceError: there is no TensorRT, no such GPU, or an engine cannot be built or loaded.
@@ -122,8 +127,9 @@ def built(
 def pack_for_tensorrt(
     core: Alocc, engine_for: EngineFor, cameras: int = 6, precision: str = "fp16"
 ) -> Alocc:
-    """A copy of a prepared network in which engines stand for the segments that have one."""
-    packed, dtype = shallow_copy(core), next(core.parameters()).dtype
+    """``pack_for_gpu``, with engines for the segments that have one, for one sample."""
+    dtype = dtype_of(precision)
+    packed = pack_for_gpu(core, dtype)
     outputs: dict[str, Tensor] = {}  # of the engines so far: later ones read them where they lie
     calls: dict[str, _Call] = {}
     for segment in segments(core, cameras, precision):

@@ -103,6 +103,17 @@ class _Flow(nn.Module):
         return self.head(self.cost(match), voxels, labels)[0]
 
 
+def dtype_of(precision: str) -> torch.dtype:
+    """The type of a precision.
+
+    Raises:
+        ParameterError: there is no such one.
+    """
+    if precision not in PRECISIONS:
+        raise ParameterError(f"precision {precision!r}: there are {', '.join(PRECISIONS)}")
+    return PRECISIONS[precision]
+
+
 def with_general_operators(core: Alocc) -> Alocc:
     """The network with the general form of every operator: torch's own operators only."""
     general = shallow_copy(core)
@@ -113,12 +124,13 @@ def with_general_operators(core: Alocc) -> Alocc:
 
 
 def segments(core: Alocc, cameras: int = 6, precision: str = "fp32") -> list[Segment]:
-    """The segments of a prepared network, in the order in which they run, for one sample.
+    """The segments of a prepared network in the order in which they run: one sample, on the CPU.
 
     Raises:
         ParameterError: no such precision.
     """
-    core = with_general_operators(core).to(_dtype(precision))
+    # On the CPU wherever the network is: a graph is no affair of a device.
+    core = with_general_operators(core).to("cpu", dtype_of(precision))
     v = core.variant
     (height, width), (rows, columns) = v.input_size, v.feature_size
     x, y, z = v.lift_cells
@@ -166,7 +178,7 @@ class Step(nn.Module):
 
     def __init__(self, core: Alocc, cameras: int = 6, first: bool = False) -> None:
         super().__init__()
-        self.core = with_general_operators(core)
+        self.core = with_general_operators(core).cpu()
         self._cameras, self._slots = cameras, core.variant.history
         self._parts = [
             n for n, t in core.empty_state(1, cameras)._asdict().items() if t is not None
@@ -223,12 +235,6 @@ def to_onnx(part: Segment | Step) -> bytes:
     for function in proto.functions:
         _strip(function)
     return proto.SerializeToString(deterministic=True)
-
-
-def _dtype(precision: str) -> torch.dtype:
-    if precision not in PRECISIONS:
-        raise ParameterError(f"precision {precision!r}: there are {', '.join(PRECISIONS)}")
-    return PRECISIONS[precision]
 
 
 def _strip(graph: Any) -> None:  # onnx.GraphProto or FunctionProto

@@ -8,13 +8,8 @@ builds for the GPU that is here; TensorRT-RTX for any of its targets, without a 
 
 from __future__ import annotations
 
-import ctypes
-import importlib
 import logging
-import re
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -22,19 +17,10 @@ import torch
 from torch import Tensor
 
 from alocc_ros.errors import DeviceError, ParameterError
+from alocc_ros.runtime.toolkit import TOOLKITS, import_toolkit
 
 log = logging.getLogger(__name__)
 
-# In order of preference: TensorRT tunes on the GPU itself.
-TOOLKITS = ("tensorrt", "tensorrt_rtx")
-# Users of FB-BEV, a neighbour of these networks, report wrong results from 8.6, right ones from
-# 10.3; before 10 there are no strongly typed networks.
-SMALLEST = {"tensorrt": (10, 3), "tensorrt_rtx": (1, 4)}
-INSTALL = (
-    "pip install alocc_ros[tensorrt], or pip install --no-deps tensorrt-rtx-cu13-libs "
-    "tensorrt-rtx-cu13-bindings"
-)
-_RTX_LIBRARIES = ("libtensorrt_rtx.so.1", "libtensorrt_onnxparser_rtx.so.1")
 _TYPES = {
     "FLOAT": torch.float32,
     "HALF": torch.float16,
@@ -202,32 +188,7 @@ def find_toolkit(names: Sequence[str] = TOOLKITS) -> Toolkit:
     Raises:
         DeviceError: there is none; the message says why, and what to install.
     """
-    reasons = []
-    for name in names:
-        try:
-            module = _import(name)
-        except Exception as error:  # of libraries that are missing or do not fit: any kind
-            reasons.append(f"{name}: {' '.join(str(error).split())[:120]}")
-            continue
-        smallest = SMALLEST[name]
-        if _numbers(module.__version__) >= smallest:
-            return Toolkit(name, module)
-        wanted = ".".join(map(str, smallest))
-        reasons.append(f"{name} {module.__version__} is here, {wanted} or newer is needed")
-    raise DeviceError(f"no TensorRT can be used ({'; '.join(reasons)}): {INSTALL}")
-
-
-def _import(name: str) -> ModuleType:
-    if name != "tensorrt_rtx":
-        return importlib.import_module(name)
-    # The bindings alone do not look for the libraries that lie in a package beside them.
-    libraries = find_spec("tensorrt_rtx_libs")
-    for folder in () if libraries is None else libraries.submodule_search_locations or ():
-        for library in _RTX_LIBRARIES:
-            if (path := Path(folder) / library).is_file():
-                ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
-    whole = find_spec("tensorrt_rtx") is not None
-    return importlib.import_module("tensorrt_rtx" if whole else "tensorrt_rtx_bindings")
+    return Toolkit(*import_toolkit(names))
 
 
 def _logger(trt: ModuleType) -> Any:  # trt.ILogger
@@ -250,7 +211,3 @@ def _logger(trt: ModuleType) -> Any:  # trt.ILogger
 def _fits(buffer: Tensor | None, shape: tuple[int, ...], dtype: torch.dtype) -> bool:
     same = buffer is not None and tuple(buffer.shape) == shape and buffer.dtype == dtype
     return same and buffer.is_contiguous()
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(n) for n in re.findall(r"\d+", version)[:2])
