@@ -258,7 +258,12 @@ def _whole_folder(path: Path) -> Iterator[Path]:
         yield scratch
         if path.is_dir():
             os.rename(path, old)
-        os.rename(scratch, path)
+        try:
+            os.rename(scratch, path)
+        except OSError:
+            if old.is_dir():
+                os.rename(old, path)
+            raise
         shutil.rmtree(old, ignore_errors=True)
     except BaseException as error:
         shutil.rmtree(scratch, ignore_errors=True)

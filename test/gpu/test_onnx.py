@@ -97,12 +97,15 @@ def test_segments_are_the_same_in_onnx_and_so_is_the_network_of_them(name):
     ours, theirs = Stream(network), Stream(network)
     theirs.runner = EagerRunner(packed)
     theirs.state = theirs.runner.new_state()
+    places = set()
     for t in range(3):
         one, other = ours.step(seed=t, keyframe=t < 2), theirs.step(seed=t, keyframe=t < 2)
         assert error(one.logits, other.logits) <= STEP_TOLERANCE
         assert (one.labels == other.labels).float().mean() > 0.999
         if one.flow is not None:
             assert (one.flow - other.flow).abs().max() < 1e-3
+        places.add(other.logits.data_ptr())
+    assert places == {made["encode"].outputs["logits"].data_ptr()}, "a graph could not be captured"
 
 
 # One of each kind: without stereo, with everything in the plane, volumetric, recurrent.
