@@ -46,6 +46,7 @@ def refused(capsys: pytest.CaptureFixture, *arguments: str | Path) -> str:
         ("--whole --precision fp16", "--whole is for --backend onnx --precision fp32"),
         ("--whole --backend tensorrt", "--whole is for"),
         ("--target SM89", "--target is for --backend tensorrt"),
+        ("--precision tf32", "--precision tf32 is for --backend tensorrt"),
         ("--cameras 0", "--cameras 0: 1 to 64"),
     ],
 )
