@@ -56,6 +56,7 @@ format: $(STAMP)  ## rewrite the sources in the house style
 
 test: lint $(ROS_STAMP)  ## everything that CI runs
 	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 TRITON_INTERPRET=1 $(BIN)/python -m pytest -q -n 2 test/gpu/interpreter
 ifneq ($(OTHER_ROS),)
 	if $(BIN)/python -m pip show --quiet ros-rclpy 2>/dev/null; then \
 	  $(MAKE) test-ros ROS=$(OTHER_ROS) VENV=$(VENV)-$(OTHER_ROS) GPU=; fi
