@@ -25,6 +25,7 @@ from alocc_ros.ops import native
 _library = torch.library.Library("alocc", "DEF")
 _general: dict[Callable[..., Any], Callable[..., Any]] = {}
 _fused: dict[Callable[..., Any], Callable[..., Any]] = {}
+_rounded: dict[Callable[..., Any], Callable[..., Any]] = {}
 _launches: dict[Callable[..., Any], Callable[..., int]] = {}
 
 _HALF = (torch.float16, torch.bfloat16)
@@ -80,7 +81,10 @@ def general_form(overload: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def fused(
-    overload: Callable[..., Any], cuda: str, launches: int | Callable[..., int] = 1
+    overload: Callable[..., Any],
+    cuda: str,
+    launches: int | Callable[..., int] = 1,
+    wide: tuple[int, ...] = (),
 ) -> Callable[..., Any]:
     """Register the fused form of an operator: the same arguments, opaque, for inference.
 
@@ -94,6 +98,7 @@ def fused(
             have the general form's shapes and strides and, where those are floating point, the
             data's type.
         launches: kernels that one call starts, or a function of the arguments that tells.
+        wide: numbers of the results that stay float32, whatever the data's type: sums that grow.
     """
     general, schema = _general[overload], overload._schema
     name = f"{schema.name.partition('::')[2]}_fused"
@@ -105,12 +110,16 @@ def fused(
 
     def emulated(*args: Any) -> Any:
         kind = args[0].dtype
-        wide = [_widened(a) for a in args]
-        results = general(*wide)
-        for given, used, write in zip(args, wide, written, strict=True):
+        full = [_widened(a) for a in args]
+        results = general(*full)
+        for given, used, write in zip(args, full, written, strict=True):
             if write and given is not None and used is not given:
                 given.copy_(used)
-        return _rounded(results, kind) if kind in _HALF else results
+        if kind not in _HALF:
+            return results
+        if isinstance(results, tuple):
+            return tuple(r if i in wide else _narrowed(r, kind) for i, r in enumerate(results))
+        return _narrowed(results, kind)
 
     _library.define(
         str(schema).removeprefix("alocc::").replace(schema.name.partition("::")[2], name, 1),
@@ -120,7 +129,7 @@ def fused(
     _library.impl(name, emulated, "CPU")
     torch.library.register_fake(f"alocc::{name}", emulated, lib=_library)
     form = getattr(torch.ops.alocc, name).default
-    _fused[overload] = form
+    _fused[overload], _rounded[overload] = form, emulated
     _launches[form] = launches if callable(launches) else lambda *_: launches
     return form
 
@@ -128,6 +137,14 @@ def fused(
 def fused_form(overload: Callable[..., Any]) -> Callable[..., Any]:
     """The fused form of an operator, or the operator itself where it has none."""
     return _fused.get(overload, overload)
+
+
+def rounded_form(overload: Callable[..., Any]) -> Callable[..., Any]:
+    """The general form for data in half precision: computed in float32, results rounded; made of
+    torch's own operators, for all devices, compilers and exporters. The operator itself where it
+    has no fused form either.
+    """
+    return _rounded.get(overload, overload)
 
 
 def launches_of(overload: Callable[..., Any], args: tuple[Any, ...]) -> int | None:
@@ -141,10 +158,10 @@ def _widened(value: Any) -> Any:
     return [_widened(v) for v in value] if isinstance(value, list | tuple) else value
 
 
-def _rounded(value: Any, kind: torch.dtype) -> Any:
+def _narrowed(value: Any, kind: torch.dtype) -> Any:
     if isinstance(value, Tensor):
         return value.to(kind) if value.dtype == torch.float32 else value
-    return tuple(_rounded(v, kind) for v in value) if isinstance(value, list | tuple) else value
+    return tuple(_narrowed(v, kind) for v in value) if isinstance(value, list | tuple) else value
 
 
 def kernel(

@@ -124,5 +124,5 @@ sparse_flow = operator(
     cpu.sparse_flow,
     compiled=False,
 )
-fused(dense_flow, "alocc_ros.ops.flow_head.triton:dense_flow", launches=3)
-fused(sparse_flow, "alocc_ros.ops.flow_head.triton:sparse_flow", launches=4)
+fused(dense_flow, "alocc_ros.ops.flow_head.triton:dense_flow", launches=1)
+fused(sparse_flow, "alocc_ros.ops.flow_head.triton:sparse_flow", launches=3)
