@@ -10,7 +10,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alocc_ros.cli._models import FIVE, add_variant_arguments, variant_of
+from alocc_ros.cli._models import (
+    FIVE,
+    add_backend_arguments,
+    add_variant_arguments,
+    variant_of,
+)
 
 if TYPE_CHECKING:
     from alocc_ros.bench.timing import ReferenceReport, Report
@@ -18,8 +23,8 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument("--device", default="cpu", help="auto, cpu, cuda, cuda:N (default: cpu)")
-    parser.add_argument("--backend", default="eager", help="eager or reference (default: eager)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N")
+    add_backend_arguments(parser)
     parser.add_argument(
         "--method", default="parts", choices=("parts", "reference"),
         help="part by part (default), or frames per second as published ones were counted",
@@ -137,10 +142,14 @@ def _one(variant: Any, args: argparse.Namespace) -> int:
 
         if args.method == "reference":
             frames, warmup = args.frames or 195, args.warmup or 5
-            rate = benchmark_as_reference(variant, device, args.backend, frames, warmup, progress)
+            rate = benchmark_as_reference(
+                variant, device, args.backend, args.precision, frames, warmup, progress
+            )
         else:
             frames = args.frames or (200 if device.type == "cuda" else 10)
-            report = benchmark(variant, device, args.backend, frames, args.warmup or 3, progress)
+            report = benchmark(
+                variant, device, args.backend, args.precision, frames, args.warmup or 3, progress
+            )
     if args.method == "reference":
         _print_rate(console, rate)
         found = _rate_as_json(rate)
@@ -156,6 +165,7 @@ def _one(variant: Any, args: argparse.Namespace) -> int:
 def _one_process_each(names: list[str], args: argparse.Namespace) -> int:
     """A process a model: peak memory and warm caches of one must not colour the next."""
     options = ["--device", args.device, "--backend", args.backend, "--method", args.method]
+    options += ["--precision", args.precision]
     for name in ("frames", "warmup", "threads"):
         if getattr(args, name) is not None:
             options += [f"--{name}", str(getattr(args, name))]
@@ -179,7 +189,9 @@ def _print(console: Any, report: Report) -> None:
     from rich.table import Table
 
     rate = report.product_flops / report.product.median / 1e9
-    table = Table(title=f"{report.variant} on {report.device}, {report.backend}")
+    table = Table(
+        title=f"{report.variant} on {report.device}, {report.backend}, {report.precision}"
+    )
     for column in ("part", "median ms", "p95 ms", "GFLOP", "GFLOP/s"):
         table.add_column(column, justify="left" if column == "part" else "right", no_wrap=True)
 
@@ -209,7 +221,8 @@ def _print(console: Any, report: Report) -> None:
 
 def _print_rate(console: Any, rate: ReferenceReport) -> None:
     console.print(
-        f"{rate.variant} on {rate.device}, {rate.backend}: [bold]{rate.fps:.2f}[/] frames/s as "
+        f"{rate.variant} on {rate.device}, {rate.backend}, {rate.precision}: "
+        f"[bold]{rate.fps:.2f}[/] frames/s as "
         f"the reference counts ({rate.fps_counted_once:.2f} with the last frame counted once; "
         f"median {rate.frame.median * 1e3:.1f} ms, p95 {rate.frame.p95 * 1e3:.1f} ms); "
         f"{len(rate.frame.times)} frames after {rate.warmup}, {rate.threads} threads, "
@@ -223,6 +236,7 @@ def _rate_as_json(rate: ReferenceReport) -> dict[str, Any]:
         "variant": rate.variant,
         "device": rate.device,
         "backend": rate.backend,
+        "precision": rate.precision,
         "threads": rate.threads,
         "fps_as_reference": rate.fps,
         "fps": rate.fps_counted_once,
@@ -246,6 +260,7 @@ def _as_json(report: Report) -> dict[str, Any]:
         "variant": report.variant,
         "device": report.device,
         "backend": report.backend,
+        "precision": report.precision,
         "threads": report.threads,
         "frame": sample(report.frame, sum(report.flops.values())),
         "parts": {p: sample(s, report.flops.get(p, 0.0)) for p, s in report.parts.items()},

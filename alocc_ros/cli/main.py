@@ -32,6 +32,7 @@ COMMANDS = (
     ("flops", "count the network's operations"),
     ("train", "train a network on nuScenes, or on anything in its format"),
     ("synth", "write a synthetic nuScenes: images, LiDAR and perfect truth"),
+    ("export", "write a network as ONNX, or as engines of TensorRT"),
     ("models", "list, fetch and verify published weights"),
     ("doctor", "what is here, what is missing, and how to mend it"),
 )

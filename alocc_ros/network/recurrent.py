@@ -13,6 +13,7 @@ as they are.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -176,7 +177,7 @@ class PreparedRecurrentFusion(nn.Module):
 
     def __init__(self, variant: Variant, layers: RecurrentLayers, embed: TimeEmbedding) -> None:
         super().__init__()
-        self._variant, self.operator, self.embed = variant, fuse_recurrent, embed
+        self._variant, self.operator = variant, fuse_recurrent
         c = variant.context_channels
         offset, time_conv, cat_conv = (
             _folded(x)
@@ -186,15 +187,20 @@ class PreparedRecurrentFusion(nn.Module):
                 layers.history_keyframe_cat_conv[0],
             )
         )
+        first, _, last = layers.time_emb_net
+        matrix = time_conv.weight.reshape(c, c).T
+        # The last layer of the embedding and the time convolution are one product.
+        time_last = (last.weight.double().T @ matrix.double()).float()
+        time_bias = (last.bias.double() @ matrix.double() + time_conv.bias.double()).float()
         for name, value in (
             ("offset_matrix", offset.weight.reshape(3, c).T),
             ("offset_bias", offset.bias),
-            ("time_matrix", time_conv.weight.reshape(c, c).T),
-            ("time_bias", time_conv.bias),
+            ("time_matrix", matrix),
             ("cat_matrix", cat_conv.weight.reshape(c, 2 * c).T),
             ("cat_bias", cat_conv.bias),
         ):
             self.register_buffer(name, value.detach().contiguous(), persistent=False)
+        self.time = PreparedTime(embed.rates, first, time_last, time_bias)
 
     def shapes(self, samples: int) -> dict[str, tuple[int, ...]]:
         """Of the state of so many streams."""
@@ -212,7 +218,7 @@ class PreparedRecurrentFusion(nn.Module):
         fused, moved = out.history if keyframe else None, out.motion if keyframe else None
         fused = torch.empty_like(rows) if fused is None else fused
         moved = rows.new_empty((*rows.shape[:-1], 3)) if moved is None else moved
-        bias = self.embed(plan.ages) @ self.time_matrix.float() + self.time_bias
+        bias = self.time(plan.ages)
         self.operator(
             rows, history, previous, plan.motion, self.offset_matrix, self.offset_bias,
             self.time_matrix, bias, self.cat_matrix, self.cat_bias, fused, moved,
@@ -237,6 +243,30 @@ class TimeEmbedding(nn.Module):
     def forward(self, times: Tensor) -> Tensor:  # [B, 2] seconds -> [B, 2, C]
         angles = times[..., None] * self.rates
         return self._net[0](torch.stack([angles.sin(), angles.cos()], -1).flatten(2))
+
+
+class PreparedTime(nn.Module):
+    """What the time convolution adds: the embedding and that convolution's product with it as two
+    layers. Float32 whatever the network is.
+    """
+
+    def __init__(self, rates: Tensor, first: nn.Linear, matrix: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        phases = torch.tensor([0.0, math.pi / 2], device=rates.device)
+        for name, value in (
+            ("rates", rates.repeat_interleave(2)),
+            ("phases", phases.repeat(len(rates))),  # a cosine is a sine a quarter later
+            ("matrix1", first.weight.T),
+            ("bias1", first.bias),
+            ("matrix2", matrix),
+            ("bias2", bias),
+        ):
+            self.register_buffer(name, value.detach().contiguous(), persistent=False)
+
+    def forward(self, times: Tensor) -> Tensor:  # [B, 2] seconds -> [B, 2, C]
+        waves = torch.sin(torch.addcmul(self.phases, times[..., None], self.rates)).flatten(0, 1)
+        hidden = torch.relu(torch.addmm(self.bias1, waves, self.matrix1))
+        return torch.addmm(self.bias2, hidden, self.matrix2).view(*times.shape, -1)
 
 
 class NoScene(nn.Module):
@@ -303,7 +333,8 @@ class SceneFusion(nn.Module):
         else:
             sums = state.scene
             check_part(sums, (len(volume), c, c + 1), self._variant.name, "sums of gradients")
-            sums = _if_begun(plan.has_history, sums, torch.zeros_like(sums))
+            if plan.has_history is not None:
+                sums = _if_begun(plan.has_history, sums, torch.zeros_like(sums))
         full = plan.ages[:, 0] > self._full
         keep = 1 - self._fading * full.to(sums.dtype)
         step = self.update(rows, sums, keep)

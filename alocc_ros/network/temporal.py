@@ -149,7 +149,7 @@ class ProjectedHistoryFusion(nn.Module):
             new = history
         elif new is None:
             new = torch.empty_like(history)
-        bias = (self.bias + plan.ages[..., None] * self.per_second).flatten(1)
+        bias = torch.addcmul(self.bias, plan.ages[..., None], self.per_second).flatten(1)
         fused = self.operator(
             rows, history, bias, plan.motion, self.matrix, self.offset, new if keyframe else None
         )

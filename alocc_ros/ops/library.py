@@ -25,6 +25,7 @@ from alocc_ros.ops import native
 _library = torch.library.Library("alocc", "DEF")
 _general: dict[Callable[..., Any], Callable[..., Any]] = {}
 _fused: dict[Callable[..., Any], Callable[..., Any]] = {}
+_rounded: dict[Callable[..., Any], Callable[..., Any]] = {}
 _launches: dict[Callable[..., Any], Callable[..., int]] = {}
 
 _HALF = (torch.float16, torch.bfloat16)
@@ -117,8 +118,8 @@ def fused(
         if kind not in _HALF:
             return results
         if isinstance(results, tuple):
-            return tuple(r if i in wide else _rounded(r, kind) for i, r in enumerate(results))
-        return _rounded(results, kind)
+            return tuple(r if i in wide else _narrowed(r, kind) for i, r in enumerate(results))
+        return _narrowed(results, kind)
 
     _library.define(
         str(schema).removeprefix("alocc::").replace(schema.name.partition("::")[2], name, 1),
@@ -128,7 +129,7 @@ def fused(
     _library.impl(name, emulated, "CPU")
     torch.library.register_fake(f"alocc::{name}", emulated, lib=_library)
     form = getattr(torch.ops.alocc, name).default
-    _fused[overload] = form
+    _fused[overload], _rounded[overload] = form, emulated
     _launches[form] = launches if callable(launches) else lambda *_: launches
     return form
 
@@ -136,6 +137,14 @@ def fused(
 def fused_form(overload: Callable[..., Any]) -> Callable[..., Any]:
     """The fused form of an operator, or the operator itself where it has none."""
     return _fused.get(overload, overload)
+
+
+def rounded_form(overload: Callable[..., Any]) -> Callable[..., Any]:
+    """The general form for data in half precision: computed in float32, results rounded; made of
+    torch's own operators, for all devices, compilers and exporters. The operator itself where it
+    has no fused form either.
+    """
+    return _rounded.get(overload, overload)
 
 
 def launches_of(overload: Callable[..., Any], args: tuple[Any, ...]) -> int | None:
@@ -149,10 +158,10 @@ def _widened(value: Any) -> Any:
     return [_widened(v) for v in value] if isinstance(value, list | tuple) else value
 
 
-def _rounded(value: Any, kind: torch.dtype) -> Any:
+def _narrowed(value: Any, kind: torch.dtype) -> Any:
     if isinstance(value, Tensor):
         return value.to(kind) if value.dtype == torch.float32 else value
-    return tuple(_rounded(v, kind) for v in value) if isinstance(value, list | tuple) else value
+    return tuple(_narrowed(v, kind) for v in value) if isinstance(value, list | tuple) else value
 
 
 def kernel(

@@ -49,6 +49,7 @@ class Model:
             preprocessor=Preprocessor.for_model(record, variant.input_size, parameters.decode),
             grid_frame=parameters.grid_frame or None,
             backend=parameters.backend,
+            precision=parameters.precision,
             confidence=parameters.confidence,
             random_weights=not self.weights_sha256,
         )

@@ -18,12 +18,8 @@ from alocc_ros.network.plan import empty_plan
 from alocc_ros.network.state import State
 from alocc_ros.network.variants import VARIANTS
 from alocc_ros.ops import native
-from alocc_ros.runtime.export import export_onnx, segments
 from alocc_ros.runtime.prepare import prepare
 from alocc_ros.runtime.runner import inference
-
-# Round-off of two inference engines, relative to the largest magnitude.
-ONNX_TOLERANCE = 1e-5
 
 
 def example(core: Alocc) -> tuple:
@@ -62,31 +58,6 @@ def test_a_small_core_compiles_as_a_whole():
         torch._dynamo.reset()
         output, _ = torch.compile(core, fullgraph=True)(*arguments)
     assert (output.logits - expected.logits).abs().max() <= 2e-5 * expected.logits.abs().max()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", VARIANTS)
-def test_dense_segments_are_the_same_in_onnx(name, tmp_path):
-    ort = pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnxscript")
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    found = segments(prepare(network_of(small(name))))
-    assert {"image", "depth", "encode"} <= {s.name for s in found}
-    for segment in found:
-        path = tmp_path / f"{segment.name}.onnx"
-        export_onnx(segment, path)
-        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        inputs = dict(zip(segment.inputs, segment.example(), strict=True))
-        taken = {i.name for i in session.get_inputs()}
-        results = session.run(None, {k: v.numpy() for k, v in inputs.items() if k in taken})
-        with torch.no_grad():
-            expected = segment.module(*inputs.values())
-        expected = (expected,) if isinstance(expected, torch.Tensor) else expected
-        assert len(expected) == len(segment.outputs) == len(results)
-        for ours, theirs in zip(expected, results, strict=True):
-            error = (ours - torch.from_numpy(theirs)).abs().max()
-            assert error <= ONNX_TOLERANCE * ours.abs().max(), segment.name
 
 
 @pytest.mark.parametrize("name", VARIANTS)

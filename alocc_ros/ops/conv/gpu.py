@@ -19,10 +19,8 @@ from alocc_ros.ops.library import kernel
 class GpuConv(FoldedConv):
     """A folded convolution as one call of ``conv_epilogue``."""
 
-    def __init__(self, conv: FoldedConv, dtype: torch.dtype, bias: bool = True) -> None:
-        super().__init__(
-            conv.weight.to(dtype), conv.bias.to(dtype), conv.stride, conv.padding, conv.dilation
-        )
+    def __init__(self, conv: FoldedConv, bias: bool = True) -> None:
+        super().__init__(conv.weight, conv.bias, conv.stride, conv.padding, conv.dilation)
         self._biased = bias
 
     def forward(self, x: Tensor, relu: bool = False, residual: Tensor | None = None) -> Tensor:

@@ -60,4 +60,12 @@ cost_volume = operator(
     _general,
     cpu.cost_volume,
 )
-fused(cost_volume, "alocc_ros.ops.cost_volume.triton:cost_volume", launches=1)
+
+
+def _launches(current: Tensor, previous: Tensor, *_: Any) -> int:
+    """One, and a copy of each feature that has its channels not innermost."""
+    order = torch.channels_last
+    return 1 + sum(not f.is_contiguous(memory_format=order) for f in (current, previous))
+
+
+fused(cost_volume, "alocc_ros.ops.cost_volume.triton:cost_volume", _launches)
