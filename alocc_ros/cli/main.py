@@ -31,6 +31,7 @@ COMMANDS = (
     ("benchmark", "time the network on this machine"),
     ("flops", "count the network's operations"),
     ("train", "train a network on nuScenes, or on anything in its format"),
+    ("rig", "the cameras of another vehicle: presets, pictures to check them, scores"),
     ("synth", "write a synthetic nuScenes: images, LiDAR and perfect truth"),
     ("models", "list, fetch and verify published weights"),
     ("doctor", "what is here, what is missing, and how to mend it"),

@@ -92,6 +92,7 @@ def run(args: argparse.Namespace) -> int:
         skips.say = _warn
         with _waiting(f"loading {record.name}"):
             pipeline, weights = _pipeline(args, record, weights_file)
+        pipeline.preprocessor.say = _warn
         job = _job(args, source, record, weights, bag.identity(), preset)
         total = min(source.expected, args.max_frames or source.expected)
         with _progress(total) as on_stage, _stop_on_interrupt() as stopping:

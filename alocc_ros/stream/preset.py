@@ -34,8 +34,20 @@ from alocc_ros.types import CAMERAS
 
 DEFAULT_PRESET = "nuscenes"
 AUTO = "auto"
+LOWEST = "lowest"
 
 
+def _crop(entry: Any) -> Any:
+    """A word, or left, top and width."""
+    known = isinstance(entry, list) and len(entry) == 3
+    if entry not in (AUTO, LOWEST) and not (
+        known and all(type(n) is int and n >= 0 for n in entry) and entry[2] > 0
+    ):
+        raise said("must be auto, lowest, or [left, top, width] in whole pixels of the image")
+    return tuple(entry) if known else entry
+
+
+Crop = Annotated[str | tuple[int, int, int], BeforeValidator(_crop)]
 Rectified = Annotated[Annotated[bool, Strict()] | Literal["auto"], described("true, false or auto")]
 
 
@@ -49,6 +61,8 @@ class CameraTopics:
         frame: TF name of the optical frame; empty: what the image's header says.
         offset_s: phase of this camera's stamps against the anchor's, seconds.
         rectified: as of the preset, for this camera; None: the preset's.
+        crop: likewise, or left, top and width (px of the image) of what the network gets; the
+            height follows from the shape of its input.
     """
 
     image: Annotated[EmptyText, Field(min_length=1), described("a topic")]
@@ -56,6 +70,7 @@ class CameraTopics:
     frame: EmptyText = ""
     offset_s: Number = 0.0
     rectified: Rectified | None = None
+    crop: Crop | None = None
 
 
 def _cameras(entries: Any) -> dict[str, Any]:
@@ -111,6 +126,8 @@ class Preset:
         calibration_file: rig calibration (see rig.py); None: CameraInfo has everything.
         rectified: images carry no lens distortion, whatever CameraInfo's D says; ``auto``: those
             whose topic has "rect" in its name, as image_proc and converters write it.
+        crop: which part of an image the network gets: ``auto``, as the camera looks, or the
+            ``lowest`` rows as of nuScenes (``crop_placement.py``).
         assume_8uc3: what ``8UC3`` images hold, ``bgr8`` or ``rgb8``.
         anchor: the camera whose stamp a set of images gets.
         max_spread_s: most seconds between two images of a set, offsets removed.
@@ -135,6 +152,7 @@ class Preset:
     extrinsics: Annotated[str, one_of("tf", "file")] = "tf"
     calibration_file: FileName = None
     rectified: Rectified = True
+    crop: Annotated[str, one_of(AUTO, LOWEST)] = AUTO
     assume_8uc3: Annotated[str, one_of("bgr8", "rgb8")] = "bgr8"
     anchor: Annotated[str, one_of(*CAMERAS)] = "cam_front"
     max_spread_s: Annotated[Number, between(0.001, 10.0)] = 0.055
@@ -145,6 +163,11 @@ class Preset:
     def used_cameras(self) -> dict[str, CameraTopics]:
         """The cameras that this vehicle has, in network order."""
         return {name: topics for name, topics in self.cameras.items() if topics is not None}
+
+    def crop_of(self, camera: str) -> str | tuple[int, int, int]:
+        """Which part of a camera's images the network gets; see ``Calibration.crop``."""
+        topics = self.cameras[camera]
+        return self.crop if topics is None or topics.crop is None else topics.crop
 
     def is_rectified(self, camera: str) -> bool:
         """Whether the images of a camera carry no lens distortion."""

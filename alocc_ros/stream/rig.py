@@ -68,8 +68,13 @@ class Intrinsics:
     distortion: tuple[float, ...] = ()
     distortion_model: str = ""
 
-    def mounted(self, camera: str, base_T_camera: np.ndarray) -> Calibration:  # [4, 4]
-        """The calibration of ``camera`` at that place."""
+    def mounted(
+        self,
+        camera: str,
+        base_T_camera: np.ndarray,  # [4, 4]
+        crop: str | tuple[int, int, int] = "auto",
+    ) -> Calibration:
+        """The calibration of ``camera`` at that place; ``crop`` as there."""
         return Calibration(
             camera=camera,
             width=self.width,
@@ -78,6 +83,7 @@ class Intrinsics:
             base_T_camera=check_rigid(base_T_camera, f"extrinsics of {camera}"),
             distortion=self.distortion,
             distortion_model=self.distortion_model,
+            crop=crop,
         )
 
 
