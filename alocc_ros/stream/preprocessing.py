@@ -18,8 +18,8 @@ from PIL import Image
 
 from alocc_ros.errors import CalibrationError, ImageError, ParameterError
 from alocc_ros.records import ModelRecord
-from alocc_ros.stream.decoding import open_image, rgb_pixels
 from alocc_ros.stream.crop_placement import crop_remark, place_crop
+from alocc_ros.stream.decoding import open_image, rgb_pixels
 from alocc_ros.stream.image_geometry import Crop, Undistortion, resize_and_crop
 from alocc_ros.stream.skips import BAD_IMAGE, Skips
 from alocc_ros.types import CAMERAS, Calibration, CameraImage, FrameSet
