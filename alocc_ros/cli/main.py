@@ -23,7 +23,7 @@ COMMANDS = (
     ("evaluate", "score a model on nuScenes, or on anything in its format"),
     ("view", "look at bags, results, NPZ files and datasets"),
     ("prepare", "make info files and LiDAR classes of a nuScenes folder, once"),
-    ("convert", "write scenes of nuScenes as ROS 2 bags"),
+    ("convert", "write scenes of nuScenes, or pictures and poses, as ROS 2 bags"),
     ("play", "publish a bag over ROS 2, where there is no rosbag2"),
     ("record", "write ROS 2 topics into a bag, where there is no rosbag2"),
     ("demo", "a synthetic street, the node, and the scores of what it says"),

@@ -178,10 +178,8 @@ def test_a_part_outside_of_the_image_is_named(crop):
 
 def preset_text(**entries: str) -> str:
     names = ("front_left", "front_right", "back_left", "back", "back_right")
-    lines = [
-        "cameras:",
-        "  cam_front: {image: /f, camera_info: /i%s}" % entries.pop("of_front", ""),
-    ]
+    more = entries.pop("of_front", "")
+    lines = ["cameras:", f"  cam_front: {{image: /f, camera_info: /i{more}}}"]
     lines += [f"  cam_{name}: none" for name in names]
     return "\n".join(lines + [f"{key}: {value}" for key, value in entries.items()]) + "\n"
 
