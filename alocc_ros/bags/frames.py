@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from alocc_ros.bags.cameras import RecordedCameras
-from alocc_ros.bags.order import WINDOW, StampOrder, in_order
+from alocc_ros.bags.order import WINDOW, StampClock, StampOrder, in_order
 from alocc_ros.bags.poses import NO_POSE, RecordedPoses
 from alocc_ros.bags.reader import CAMERA_INFO_TYPE, IMAGE_TYPES, POSE_TYPES, TF_TYPE, Bag, Record
 from alocc_ros.bags.reader import topic_name as named
@@ -124,12 +124,11 @@ class FrameSource:
         self.skips.counts = self._skipped_at_first.copy()
         order = StampOrder()
         apart = max(self._lags) - min(self._lags) > _IN_STEP
-        clock, before = 0, None
+        clock = StampClock()
         try:
             for image in in_order(order, self._topics, self._images, apart=apart):
-                clock += max(image.stamp - before, 0) if before is not None else 0
-                before = image.stamp
-                yield from filter(None, map(self._assembled, collector.add(image, clock)))
+                now = clock.at(image.stamp)
+                yield from filter(None, map(self._assembled, collector.add(image, now)))
             yield from filter(None, map(self._assembled, collector.flush()))
         finally:  # also if the iteration is abandoned
             for statistics in collector.statistics.cameras.values():

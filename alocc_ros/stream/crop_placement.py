@@ -50,7 +50,7 @@ def place_crop(
         return lowest
     rows, columns = input_size
     focal = float(calibration.intrinsics[0, 0]) * lowest.scale / columns
-    closer = max(1.0, FOCAL_RANGE[0] / focal)
+    closer = _closer(focal)
     trained = Crop.fit(*_NUSCENES, input_size)
     first, last = (_share(trained, row) for row in _AS_IN_TRAINING)
     if closer == 1.0 and first <= _share(lowest, horizon) <= last:
@@ -58,6 +58,11 @@ def place_crop(
     crop = Crop.fit(width, height, input_size, lowest.scale * closer)
     top = horizon * crop.resized[1] / height - _share(trained, _HORIZON) * rows
     return replace(crop, top=round(min(max(top, 0), crop.resized[1] - rows)))
+
+
+def _closer(focal: float) -> float:
+    """By how much an image is scaled more than covering the input takes; focal in input widths."""
+    return max(1.0, FOCAL_RANGE[0] / focal)
 
 
 def horizon_row(calibration: Calibration) -> float | None:

@@ -37,11 +37,12 @@ def rig_picture(frame: FrameSet, input_size: tuple[int, int]) -> Image.Image:
     tiles = [_tile(frame, camera, input_size) for camera in frame.images]
     tiles.append(_from_above({c: frame.calibration[c] for c in frame.images}))
     columns = min(3, len(tiles))
-    rows = -(-len(tiles) // columns)
-    height = max(tile.height for tile in tiles)
-    sheet = Image.new("RGB", (columns * _TILE, rows * height), (24, 24, 28))
-    for number, tile in enumerate(tiles):
-        sheet.paste(tile, (number % columns * _TILE, number // columns * height))
+    rows = [tiles[i : i + columns] for i in range(0, len(tiles), columns)]
+    heights = [max(tile.height for tile in row) for row in rows]
+    sheet = Image.new("RGB", (columns * _TILE, sum(heights)), (24, 24, 28))
+    for number, row in enumerate(rows):
+        for column, tile in enumerate(row):
+            sheet.paste(tile, (column * _TILE, sum(heights[:number])))
     return sheet
 
 
