@@ -26,7 +26,13 @@ from alocc_ros.stream.assembler import FrameAssembler
 from alocc_ros.stream.collector import FrameCollector
 from alocc_ros.stream.collector_config import CollectorConfig
 from alocc_ros.stream.decoding import check_size, image_size
-from alocc_ros.stream.preset import DEFAULT_PRESET, Preset, load_preset, preset_names
+from alocc_ros.stream.preset import (
+    DEFAULT_PRESET,
+    Preset,
+    load_preset,
+    other_transforms,
+    preset_names,
+)
 from alocc_ros.stream.rig import load_rig
 from alocc_ros.stream.skips import BAD_CAMERA_INFO, BAD_STAMP, NO_SUCH_MESSAGE, Skips
 from alocc_ros.types import CameraImage, CameraSet, FrameSet
@@ -200,8 +206,9 @@ class FrameSource:
             + (
                 f"; preset {' or '.join(fitting)} fits"
                 if fitting
-                else "; for these copy config/presets/custom_example.yaml, write them in, and give "
-                "it with --config"
+                else f"; for these `alocc rig example {self._bag.path} -o my_rig.yaml` writes a "
+                "preset (config/presets/custom_example.yaml explains every entry) to give with "
+                "--config"
                 if there
                 else ""
             )
@@ -329,18 +336,8 @@ class FrameSource:
 
     def _other_transforms(self) -> str:
         """Topics of transforms that the preset does not name, and how to name them."""
-        known = {named(t) for t in (*self._preset.tf_topics, *self._preset.tf_static_topics)}
-        there = {t for t, kind in self._bag.types.items() if kind == TF_TYPE}
-        if not (others := sorted(there - known)):
-            return ""
-        static = [t for t in others if t.endswith("static")]
-        moving = [t for t in others if t not in static]
-        entries = {"tf_topics": moving, "tf_static_topics": static}
-        said = ", ".join(f"{k}: [{', '.join(v)}]" for k, v in entries.items() if v)
-        return (
-            f"; preset {self._preset.name} reads {', '.join(sorted(known))}, and there are "
-            f"transforms on {', '.join(others)} as well: {said} in a preset of your own"
-        )
+        there = [t for t, kind in self._bag.types.items() if kind == TF_TYPE]
+        return other_transforms(self._preset, there, named)
 
     def _info_stamp(self, record: Record, message: Any) -> int:
         """From when on a CameraInfo holds; drivers that never change it may leave it at zero."""

@@ -8,6 +8,7 @@ decide.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ YAWS = {
     "cam_back": 180,
     "cam_back_right": -110,
 }
+_ENOUGH, _MOST = 8, 60  # images of a camera that tell its period
 _FAR = 70  # degrees; a camera that looks elsewhere than a place is not proposed for it
 _BASES = ("base_link", "base_footprint", "ego_vehicle", "vehicle")
 _WORLDS = ("map", "odom", "world")
@@ -104,9 +106,7 @@ def preset_text(bag: Bag) -> str:
     lines += [f"base_frame: {base}", f"world_frame: {world}", *_motion(bag, frames, base, world)]
     if places and "cam_front" not in places:
         lines.append(f"anchor: {next(iter(sorted(places)))}  # nothing looks ahead")
-    if len(places) < len(CAMERAS):
-        lines.append("# Of cameras that run free: one period (0.067 at 15 Hz)")
-    lines.append("max_spread_s: 0.055")
+    lines += _spread(bag, [camera.image for camera in places.values()])
     return "\n".join(lines) + "\n"
 
 
@@ -205,6 +205,31 @@ def _read_mountings(bag: Bag) -> tuple[TransformTree, set[str]]:
             except AloccError:
                 continue
     return tree, frames
+
+
+def _spread(bag: Bag, topics: Sequence[str]) -> list[str]:
+    """How far images of a set may be apart: by the phases of the cameras, where they hold still."""
+    stamps = [_first_stamps(bag, topic) for topic in topics]
+    if not stamps or min(len(s) for s in stamps) < _ENOUGH:
+        return ["max_spread_s: 0.055  # of cameras that run free: one period (0.067 at 15 Hz)"]
+    anchor = max(stamps, key=len)
+    period = float(np.median(np.diff(anchor)))
+    phases = [[float((t - anchor[0] + period / 2) % period) for t in s] for s in stamps]
+    # A phase that wanders through a quarter of a period has no trigger behind it.
+    if max(np.ptp(p) for p in phases) < period / 4:
+        return ["max_spread_s: 0.055"]
+    spread = min(max(period / 1e9, 0.055), 10.0)
+    return [f"max_spread_s: {spread:.3f}  # one period, because the cameras run free"]
+
+
+def _first_stamps(bag: Bag, topic: str) -> np.ndarray:  # ns
+    found = []
+    for record in bag.messages([topic]):
+        with contextlib.suppress(AloccError):
+            found.append(conversions.stamp_ns(bag.decode(record).header.stamp))
+        if len(found) == _MOST:
+            break
+    return np.sort(np.array(found, dtype=np.int64))
 
 
 def _motion(bag: Bag, frames: set[str], base: str, world: str) -> list[str]:

@@ -7,7 +7,7 @@ every nuScenes converter in the wild; ``custom_example.yaml`` there explains eac
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -73,17 +73,23 @@ class CameraTopics:
     crop: Crop | None = None
 
 
+_WHERE = (
+    "in degrees to the left of ahead the names say front 0, front_left 55, front_right -55, "
+    "back_left 110, back_right -110, back 180; take the nearest"
+)
+
+
 def _cameras(entries: Any) -> dict[str, Any]:
     """The entry ``cameras`` with every camera in network order; None: the vehicle has none."""
     if not isinstance(entries, dict):
         raise said("must map camera names to their topics")
     for camera in entries:
         if camera not in CAMERAS:
-            raise said(unknown_name("camera", camera, CAMERAS))
+            raise said(f"{unknown_name('camera', camera, CAMERAS)} ({_WHERE})")
     if missing := [c for c in CAMERAS if c not in entries]:
         raise said(
             f"lacks {', '.join(missing)}; "
-            "write `none` behind the name of a camera that the vehicle does not have"
+            f"write `none` behind the name of a camera that the vehicle does not have ({_WHERE})"
         )
     return {c: None if entries[c] == "none" else entries[c] for c in CAMERAS}
 
@@ -133,6 +139,8 @@ class Preset:
         max_spread_s: most seconds between two images of a set, offsets removed.
         set_timeout_s: seconds to wait for late cameras.
         min_cameras: sets with fewer images are dropped.
+        required_cameras: sets without an image of each of these are dropped; None: see
+            ``must_have``.
     """
 
     # Beyond the bounds a value is a slip of the unit.
@@ -158,11 +166,27 @@ class Preset:
     max_spread_s: Annotated[Number, between(0.001, 10.0)] = 0.055
     set_timeout_s: Annotated[Number, between(0.001, 60.0)] = 0.10
     min_cameras: Annotated[Whole, between(1, 6, "a whole number")] = 1
+    required_cameras: Annotated[
+        tuple[Annotated[str, one_of(*CAMERAS)], ...] | None,
+        BeforeValidator(_topics),
+        described("a list of cameras"),
+    ] = None
 
     @property
     def used_cameras(self) -> dict[str, CameraTopics]:
         """The cameras that this vehicle has, in network order."""
         return {name: topics for name, topics in self.cameras.items() if topics is not None}
+
+    @property
+    def must_have(self) -> tuple[str, ...]:
+        """Cameras without which there is no set.
+
+        Of a vehicle with fewer than six, by default, the anchor: what one side camera sees alone
+        is hardly a picture of the scene. Of six, others stand in for an anchor that fails.
+        """
+        if self.required_cameras is not None:
+            return self.required_cameras
+        return (self.anchor,) if len(self.used_cameras) < len(CAMERAS) else ()
 
     def crop_of(self, camera: str) -> str | tuple[int, int, int]:
         """Which part of a camera's images the network gets; see ``Calibration.crop``."""
@@ -193,6 +217,24 @@ def distortion_remark(preset: Preset, camera: str, topic: str, d: Any) -> str:
     return (
         f"{topic}: d is not zero and is left out, because preset {preset.name} says that the "
         f"images of {camera} are rectified; if they are not: `rectified: false` for this camera"
+    )
+
+
+def other_transforms(preset: Preset, there: Collection[str], resolved: Callable[[str], str]) -> str:
+    """Which of the topics of transforms ``there`` the preset does not read, and how to name them.
+
+    ``resolved`` makes a name of the preset one of those.
+    """
+    known = {resolved(t) for t in (*preset.tf_topics, *preset.tf_static_topics)}
+    if not (others := sorted(set(there) - known)):
+        return ""
+    static = [t for t in others if t.endswith("static")]
+    moving = [t for t in others if t not in static]
+    entries = {"tf_topics": moving, "tf_static_topics": static}
+    said = ", ".join(f"{k}: [{', '.join(v)}]" for k, v in entries.items() if v)
+    return (
+        f"; preset {preset.name} reads {', '.join(sorted(known))}, and there are transforms on "
+        f"{', '.join(others)} as well: {said} in a preset of your own"
     )
 
 
@@ -267,6 +309,8 @@ def _check_consistent(preset: Preset, where: str) -> None:
         raise PresetError(
             f"{where}: min_cameras is {preset.min_cameras} but there are {len(used)} cameras"
         )
+    if lacking := [c for c in preset.must_have if c not in used]:
+        raise PresetError(f"{where}: required_cameras names {lacking[0]}, a camera that is none")
     if preset.ego_pose_source == "odometry" and not preset.odometry_topic:
         raise PresetError(f"{where}: ego_pose_source odometry needs odometry_topic")
     if preset.base_frame == preset.world_frame:

@@ -387,7 +387,8 @@ def _pose(entry: Any, where: str) -> np.ndarray:  # [4, 4]
 def _placed(pose: _Pose) -> np.ndarray:  # [4, 4]
     given = [r for r in (pose.rotation_xyzw, pose.rotation_wxyz, pose.rotation) if r is not None]
     if len(given) != 1:
-        raise ValueError(f"{len(given)} rotations")
+        what = f"there are {len(given)} rotations" if given else "rotation_xyzw is missing"
+        raise ValueError(what)
     if pose.rotation is None:
         q = pose.rotation_xyzw or (*pose.rotation_wxyz[1:], pose.rotation_wxyz[0])
         return pose_matrix(pose.translation, q)

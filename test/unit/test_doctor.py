@@ -111,3 +111,11 @@ def test_with_the_wheels_all_of_ros_is_here():
     found = rows(run_doctor().stdout)
     for subject in ("ROS 2", "middleware", "standard messages", "tf2_msgs", *doctor.ROS_PYTHON):
         assert found[subject][0] == "ok", found[subject]
+
+
+def test_long_names_of_nodes_do_not_run_into_the_next_column():
+    name = "/perception/front/alocc_node: camera cam_front_left"
+    findings = [doctor.Finding("torch", "2.9"), doctor.Finding(name, "active")]
+    lines = [line for line in doctor._table(findings) if line]
+    assert f"{name}  ok" in lines[1]
+    assert lines[0].index(" ok") == lines[1].index(" ok")
