@@ -38,7 +38,11 @@ KEYS = (
     ("camera", "dropped: REASON", "images that did not"),
     ("sets", "complete", "sets of all cameras"),
     ("sets", "partial", "sets that went ahead without a camera"),
-    ("sets", "incomplete", "left out: fewer images than `min_cameras`"),
+    (
+        "sets",
+        "incomplete",
+        "left out: fewer images than `min_cameras`, or none of a required camera",
+    ),
     ("sets", "time_jumps", "how often stamps or the clock went back"),
     ("sets", "spread_ms", "between the first and the last image of the newest set"),
     (
@@ -48,7 +52,11 @@ KEYS = (
     ),
     ("sets", "processed", "results"),
     ("sets", "superseded", "a newer set came while it waited"),
-    ("sets", "ignored", "while disabled, or waiting at a reset"),
+    (
+        "sets",
+        "ignored",
+        "while disabled, waiting at a reset, or left over from the last lap of a loop",
+    ),
     ("sets", "failed: ERROR", "without a result, by kind of error"),
     ("network", "rate_hz", "results a second since the last report"),
     ("network", "latency_pNN_ms", "from the anchor's stamp to publish; NN: 50 and 95"),

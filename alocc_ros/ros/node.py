@@ -181,6 +181,7 @@ class AloccNode(LifecycleNode):
         parameters, preset = configured.parameters, configured.preset
         try:
             pipeline = configured.model.start()
+            pipeline.preprocessor.say = self.get_logger().warning
         except (AloccError, RuntimeError) as error:  # no engine, no memory left on the device
             self.get_logger().error(f"cannot activate: {error}")
             super().on_deactivate(state)
