@@ -286,21 +286,32 @@ def _over_time(runs: Sequence[Scored], window: int) -> dict[str, Any]:
         head = slice(part.start, part.start + 4)
         row["first 4"] = total(s for r in runs for s in r.sums[head])["mIoU"]
         if runs[0].changed:
-            row["changed"] = round(
-                100 * float(np.mean([c for r in runs for c in r.changed[part]])), 3
-            )
+            row["changed"] = _percent(c for r in runs for c in r.changed[part])
         row["largest"] = {
             name: round(max(v[name] for r in runs for v in r.largest[part]), 4)
             for name in runs[0].largest[0]
         }
         windows.append(row)
     steps = [s for r in runs for s in r.seconds[1:]]
+    near = range(max(window - 4, 0), min(window + 8, whole * window))
+    hand_over = {
+        n: {
+            "mIoU": total(r.sums[n] for r in runs)["mIoU"],
+            **({"changed": _percent(r.changed[n] for r in runs)} if runs[0].changed else {}),
+        }
+        for n in near
+    }
     return {
         "all": total(s for r in runs for s in r.sums),
         "key frames": sum(len(r.sums) for r in runs),
         "median ms": round(1e3 * float(np.median(steps))),
         "windows": windows,
+        "around the first end": hand_over,
     }
+
+
+def _percent(shares: Iterable[float]) -> float:
+    return round(100 * float(np.mean(list(shares))), 3)
 
 
 # --- the command -----------------------------------------------------------------------------
