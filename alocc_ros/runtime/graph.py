@@ -14,15 +14,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from alocc_ros.network.model import Alocc, Measured, Output
-from alocc_ros.network.plan import FramePlan, packed_size, unpack
+from alocc_ros.network.plan import FramePlan, PlanTensors, packed_size, unpack
 from alocc_ros.network.state import State
+from alocc_ros.network.temporal import Fusion
 from alocc_ros.runtime.precision import inference
+from alocc_ros.runtime.prepare import shallow_copy
 from alocc_ros.runtime.state import StreamState
 
 log = logging.getLogger(__name__)
@@ -74,7 +76,7 @@ class GraphState(StreamState):
         size = packed_size(cameras, samples, v.history)
         self.packed = torch.zeros(size, dtype=torch.float64, device=device)
         self.staged = torch.zeros(size, dtype=torch.float64, pin_memory=device.type == "cuda")
-        self.near, self.far = (State(*self._new_features()) for _ in range(2))
+        self.near, self.far = (_features(*self._new_features()) for _ in range(2))
         self._copies = self._new_parts(), self._new_parts()
         for part in (*self._copies[0].values(), *self._copies[1].values()):
             part.zero_()
@@ -107,20 +109,45 @@ class GraphState(StreamState):
         if self._copied is not None:
             self._copied.record()
         if reading is not None:
-            for ours, theirs in zip(self.near, reading, strict=True):
-                if ours is not None:
-                    ours.copy_(theirs)
+            _copy_features(reading, self.near)
 
     def store_outputs(self, plan: FramePlan) -> None:
         """Features of this frame to their slot."""
-        writing = self.writing(plan)
-        for ours, theirs in zip(self.far, writing, strict=True):
-            if ours is not None:
-                theirs.copy_(ours)
+        _copy_features(self.far, self.writing(plan))
 
     def _replace_parts(self, tensors: dict[str, Tensor]) -> None:
         for name, tensor in tensors.items():  # where the graphs know them
             self._front[name].copy_(tensor)
+
+
+class _OnSecondStream(Fusion):
+    """What needs no image runs beside the image network, on a stream of its own."""
+
+    def __init__(self, fusion: Fusion, device: torch.device) -> None:
+        super().__init__()
+        self._fusion, self._stream = fusion, torch.cuda.Stream(device)
+        self.shapes, self.form = fusion.shapes, fusion.form
+
+    def recall(
+        self, state: State | None, plan: PlanTensors, out: State, keyframe: bool
+    ) -> Tensor | None:
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            return self._fusion.recall(state, plan, out, keyframe)
+
+    def forward(self, volume: Tensor, recalled: Tensor | None, *rest: Any) -> Any:
+        torch.cuda.current_stream().wait_stream(self._stream)
+        return self._fusion(volume, recalled, *rest)
+
+
+def _features(stereo: Tensor | None, flow_bev: Tensor | None) -> State:
+    return State(stereo=stereo, flow_bev=flow_bev)
+
+
+def _copy_features(source: State, to: State) -> None:
+    for theirs, ours in ((source.stereo, to.stereo), (source.flow_bev, to.flow_bev)):
+        if theirs is not None:
+            ours.copy_(theirs)
 
 
 class GraphRunner:
@@ -130,18 +157,21 @@ class GraphRunner:
     the host stands in the way of a capture.
 
     Attributes:
-        core, device: see ``Runner``.
-        precision: of activations and state.
+        core, device, backend, precision: see ``Runner``.
         reason: why frames are not replayed any more but called; "" while they are.
     """
 
-    backend = "graph"
-
-    def __init__(self, core: Alocc, plain: Alocc, precision: str = "fp16") -> None:
+    def __init__(
+        self, core: Alocc, plain: Alocc, precision: str = "fp16", backend: str = "graph"
+    ) -> None:
         """Takes the packed network, and the same without kernels of ours to fall back to."""
-        self.core, self._plain, self.precision, self.reason = core, plain, precision, ""
-        self.device = core.device
-        self._pool = torch.cuda.graph_pool_handle() if self.device.type == "cuda" else None
+        self.core, self._plain, self.device = core, plain, core.device
+        self.backend, self.precision, self.reason = backend, precision, ""
+        self._pool = None
+        if self.device.type == "cuda":
+            self._pool = torch.cuda.graph_pool_handle()
+            self.core = shallow_copy(core)
+            self.core.fusion = _OnSecondStream(core.fusion, self.device)
 
     def new_state(self, samples: int = 1, cameras: int = 6) -> GraphState:
         """See ``Runner``. On a GPU all graphs are captured."""
