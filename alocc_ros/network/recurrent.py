@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from alocc_ros.network.plan import PlanTensors
 from alocc_ros.network.state import State, check_part, stored
+from alocc_ros.network.temporal import Fusion
 from alocc_ros.network.variants import Variant
 from alocc_ros.ops.conv import FoldedConv, conv_bn
 from alocc_ros.ops.recurrent import (
@@ -112,10 +113,12 @@ class RecurrentLayers(NamedTuple):
         )
 
 
-class RecurrentFusion(nn.Module):
+class RecurrentFusion(Fusion):
     """Move one remembered volume to the present, by the vehicle's motion and by learned offsets;
     convolve, concatenate, convolve. History: [B, Y, X, Z, C].
     """
+
+    form = "RecurrentFusion"
 
     def __init__(self, variant: Variant, layers: RecurrentLayers) -> None:
         super().__init__()
@@ -134,6 +137,7 @@ class RecurrentFusion(nn.Module):
     def forward(
         self,
         volume: Tensor,  # [B, C, Y, X, Z]
+        recalled: Tensor | None,
         state: State | None,
         plan: PlanTensors,
         out: State,
@@ -172,8 +176,10 @@ class RecurrentFusion(nn.Module):
         return conv_bn(timed, *self._layers.history_keyframe_cat_conv, relu=True)
 
 
-class PreparedRecurrentFusion(nn.Module):
+class PreparedRecurrentFusion(Fusion):
     """The same as one operator: the time is only a bias, and nothing is stored that is not kept."""
+
+    form = "PreparedRecurrentFusion"
 
     def __init__(self, variant: Variant, layers: RecurrentLayers, embed: TimeEmbedding) -> None:
         super().__init__()
@@ -207,7 +213,13 @@ class PreparedRecurrentFusion(nn.Module):
         return _volume_shapes(self._variant, samples)
 
     def forward(
-        self, volume: Tensor, state: State | None, plan: PlanTensors, out: State, keyframe: bool
+        self,
+        volume: Tensor,
+        recalled: Tensor | None,
+        state: State | None,
+        plan: PlanTensors,
+        out: State,
+        keyframe: bool,
     ) -> tuple[Tensor, State]:
         """See ``RecurrentFusion``."""
         rows = volume.movedim(1, -1).contiguous()

@@ -76,11 +76,13 @@ class Launch(NamedTuple):
 
 
 def run(launches: Iterable[Launch]) -> None:
-    """Start them one after the other on the current stream."""
+    """Start them one after the other on the current stream of their data's device."""
     for one in launches:
-        one.kernel[one.grid](
-            *one.arguments, **one.constants, num_warps=one.warps, num_stages=one.stages
-        )
+        data = next(a for a in one.arguments if isinstance(a, Tensor))
+        with torch.cuda.device_of(data):  # which Triton does not ask for
+            one.kernel[one.grid](
+                *one.arguments, **one.constants, num_warps=one.warps, num_stages=one.stages
+            )
 
 
 def blocks(size: int, block: int) -> int:

@@ -2,7 +2,8 @@
 """Every Triton kernel compiles for every kind of GPU that we name, and fits; no GPU is needed.
 
 Registers are compared with ``registers.json``; ``python test/gpu/test_cubins.py --update`` writes
-that anew. Numbers belong to one version of Triton: with another only the limits are looked at.
+that anew, and the table of docs/gpu.md with it. Numbers belong to one version of Triton: with
+another only the limits are looked at.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
 TABLE = Path(__file__).with_name("registers.json")
+PAGE = Path(__file__).parents[2] / "docs/gpu.md"
+MARKS = ("<!-- registers -->\n", "<!-- end -->\n")  # around the table in the page
 # Shared memory that one block may take, bytes: Orin, Ada, Hopper, Blackwell (consumer).
 SHARED = {87: 163 << 10, 89: 99 << 10, 90: 227 << 10, 120: 99 << 10}
 
@@ -89,18 +92,45 @@ def test_the_table_has_no_kernel_that_is_gone(table):
     assert set(table["kernels"]) == set(kernels())
 
 
+def test_the_page_shows_the_table(table):
+    _, shown, _ = parts(PAGE.read_text(encoding="utf-8"))
+    assert shown == rows(table)
+
+
+def parts(page: str) -> tuple[str, str, str]:
+    """Before the table, the table, behind it."""
+    before, _, rest = page.partition(MARKS[0])
+    shown, _, behind = rest.partition(MARKS[1])
+    return before + MARKS[0], shown, MARKS[1] + behind
+
+
+def rows(table: dict[str, Any]) -> str:
+    """As Markdown."""
+    lines = [
+        f"| kernel (Triton {table['triton']}) | " + " | ".join(f"sm_{t}" for t in SHARED) + " |",
+        "|---|" + "---|" * len(SHARED),
+    ]
+    for name, found in table["kernels"].items():
+        cells = (f"{registers}, {shared / 1024:.1f}" for registers, shared in found.values())
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def update(folder: Path) -> None:
     found: dict[str, Any] = {}
     for name, launch in kernels().items():
         needs = {t: fit(launch, t, folder) for t in SHARED}
         found[name] = {f"sm_{t}": [n["registers"], n["shared"]] for t, n in needs.items()}
         print(name, found[name], [n["spilled"] for n in needs.values()], flush=True)
-    rows = ",\n".join(f"    {json.dumps(n)}: {json.dumps(v)}" for n, v in sorted(found.items()))
+    listed = ",\n".join(f"    {json.dumps(n)}: {json.dumps(v)}" for n, v in sorted(found.items()))
     TABLE.write_text(
         f'{{\n  "triton": "{triton.__version__}",\n'
         '  "columns": ["registers", "shared memory, bytes"],\n'
-        f'  "kernels": {{\n{rows}\n  }}\n}}\n'
+        f'  "kernels": {{\n{listed}\n  }}\n}}\n'
     )
+    before, _, behind = parts(PAGE.read_text(encoding="utf-8"))
+    shown = rows(json.loads(TABLE.read_text()))
+    PAGE.write_text(before + shown + behind, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ def signatures(data: torch.dtype = torch.float16) -> dict[str, Launch]:
             listed[f"lift, {name}, {one.kernel.__name__.strip('_')}"] = one
     # As another's, or nearly so.
     for name in ("mini, place", "mini, store", "2d, place", "3d, store"):
-        del listed[f"lift, {name}"]
+        listed.pop(f"lift, {name}", None)
     return listed
 
 
@@ -317,6 +317,7 @@ def _sum(
     if seen != 0:
         sums += (n // cameras).to(tl.int64) * X * Y * Z * C
         point = tl.program_id(0) * B + tl.arange(0, B)
+        there = point < K
         channel = tl.arange(0, CP)
         real = channel < C
         # Times 1, so that Triton does not see neighbours: it would give each lane four channels,
@@ -328,11 +329,12 @@ def _sum(
         b00, b01, b10, b11 = _zeros(B, CP)  # the upper nodes in z
         for y in range(h):
             at = ((n * w + x) * h + y) * K + point
-            key = tl.load(keys + at, mask=point < K, other=-1)
+            key = tl.load(keys + at, mask=there, other=-1)
             live = key >= 0
-            mass = tl.load(shares + at, mask=live, other=0.0)
-            right = tl.load(shares + count + at, mask=live, other=0.0)[:, None]
-            down = tl.load(shares + 2 * count + at, mask=live, other=0.0)[:, None]
+            # Of points outside too: no load then waits for another.
+            mass = tl.load(shares + at, mask=there, other=0.0)
+            right = tl.load(shares + count + at, mask=there, other=0.0)[:, None]
+            down = tl.load(shares + 2 * count + at, mask=there, other=0.0)[:, None]
             feature = tl.load(row + y * context_y, mask=real, other=0.0).to(tl.float32)
             moved = live & (cell >= 0) & (key != cell)
             _add(sums, cell, moved, lane, a00, a01, a10, a11, 0, X, Y, Z, C)
@@ -341,7 +343,7 @@ def _sum(
             if Z > 1:
                 _add(sums, cell, moved, lane, b00, b01, b10, b11, 1, X, Y, Z, C)
                 b00, b01, b10, b11 = _kept(moved, b00, b01, b10, b11)
-                up = tl.load(shares + 3 * count + at, mask=live, other=0.0)[:, None]
+                up = tl.load(shares + 3 * count + at, mask=there, other=0.0)[:, None]
                 upper = lower * up
                 lower *= 1 - up
                 b00 += (1 - down) * (1 - right) * upper

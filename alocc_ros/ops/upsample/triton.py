@@ -22,7 +22,7 @@ LEVELS = 3
 # Rows of a tile; a tile of a bird's-eye map is so many cells high and wide, because neighbours
 # read the same corners.
 _ROWS = 64
-_HEIGHT, _WIDTH = 4, 8
+_HEIGHT, _WIDTH = 8, 8
 _MOST_PIECE = 64
 
 
@@ -79,7 +79,7 @@ def _taps_launches(total: Tensor, levels: Sequence[Tensor]) -> list[Launch]:
     constants = {"C": channels, "HEIGHT": _HEIGHT, "WIDTH": _WIDTH, "PIECE": piece}
     constants |= {"Y": y_size, "X": x_size}
     return [
-        Launch(taps_kernel, (tiles, channels // piece, batch), tensors, constants | more)
+        Launch(taps_kernel, (tiles, channels // piece, batch), tensors, constants | more, warps=8)
         for tensors, more in _groups(total, levels)
     ]
 
