@@ -39,15 +39,19 @@ from alocc_ros.ops.recurrent import (
 
 
 class OffsetNet(nn.Module):
-    """Predicts how far away each voxel's content was a key frame before."""
+    """Predicts how far away each voxel's content was a key frame before; of a bird's-eye slab,
+    which has no place along z but its own, in the plane only.
+    """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, volumetric: bool = True) -> None:
         super().__init__()
         self.history_stream_offset_net = nn.Conv3d(channels, 3, 1)
+        axes = torch.tensor([1.0, 1.0, float(volumetric)])
+        self.register_buffer("axes", axes, persistent=False)
 
     def forward(self, volume: Tensor) -> Tensor:  # [B, C, Y, X, Z] -> [B, Y, X, Z, 3] voxels
         offset = conv_bn(volume, self.history_stream_offset_net)
-        return offset.clamp(-MOTION_LIMIT, MOTION_LIMIT).movedim(1, -1)
+        return offset.clamp(-MOTION_LIMIT, MOTION_LIMIT).movedim(1, -1) * self.axes
 
 
 class SceneLayer(nn.Module):
@@ -105,7 +109,7 @@ class RecurrentLayers(NamedTuple):
         """New ones."""
         c = variant.context_channels
         return cls(
-            OffsetNet(c),
+            OffsetNet(c, variant.volumetric),
             nn.Sequential(nn.Linear(c, 2 * c), nn.ReLU(), nn.Linear(2 * c, c)),
             nn.Sequential(nn.Conv3d(c, c, 1), nn.BatchNorm3d(c)),
             nn.Sequential(nn.Conv3d(2 * c, c, 1), nn.BatchNorm3d(c)),
@@ -198,9 +202,10 @@ class PreparedRecurrentFusion(Fusion):
         # The last layer of the embedding and the time convolution are one product.
         time_last = (last.weight.double().T @ matrix.double()).float()
         time_bias = (last.bias.double() @ matrix.double() + time_conv.bias.double()).float()
+        axes = layers.his_stream_offset_net.axes
         for name, value in (
-            ("offset_matrix", offset.weight.reshape(3, c).T),
-            ("offset_bias", offset.bias),
+            ("offset_matrix", offset.weight.reshape(3, c).T * axes),
+            ("offset_bias", offset.bias * axes),
             ("time_matrix", matrix),
             ("cat_matrix", cat_conv.weight.reshape(c, 2 * c).T),
             ("cat_bias", cat_conv.bias),

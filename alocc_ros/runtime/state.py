@@ -82,6 +82,11 @@ class StreamState:
         self.ages, self.begun = plan.ages, True
 
     @property
+    def remembered(self) -> dict[str, Tensor]:
+        """What the last key frame left, by part."""
+        return dict(self._front)
+
+    @property
     def nbytes(self) -> int:
         """Bytes that are carried from frame to frame: what key frames renew, reference features."""
         return sum(t.numel() * t.element_size() for t in self._tensors().values())
