@@ -72,6 +72,7 @@ test-fast: $(STAMP)  ## the tests that need neither ROS nor data, in two minutes
 
 test-gpu-less: $(STAMP)  ## what can be proven of the GPU path without a GPU, in six minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile test/gpu
+	OMP_NUM_THREADS=1 TRITON_INTERPRET=1 $(BIN)/python -m pytest -q -n 2 test/gpu/interpreter
 
 # Leaks are Python's and torch's own. The library is built anew into a cache of its own.
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g

@@ -109,16 +109,19 @@ def cache() -> Finding:
 
 
 def backend() -> Finding:
-    """What runs where nobody asks for something else."""
+    """What runs where nobody asks for something else, and why it is not the fastest."""
     try:
         import torch
 
-        from alocc_ros.runtime.runner import BACKENDS
+        from alocc_ros.runtime.device import resolve_device
+        from alocc_ros.runtime.runner import why_no_graph
     except Exception as error:  # likewise
         return Finding("backend", f"not looked for: {_words(error)}", ok=False)
-    others = ", ".join(BACKENDS[1:])
-    where = "cuda" if torch.cuda.is_available() else "cpu"
-    return Finding("backend", f"{BACKENDS[0]} on {where}; others by --backend: {others}")
+    device = resolve_device("auto")
+    reason = why_no_graph(device)
+    if not reason:
+        return Finding("backend", f"auto runs graph on {torch.cuda.get_device_name(device)}")
+    return Finding("backend", f"auto runs eager on {device.type} (graph: {reason})")
 
 
 def _is_here(module: str) -> bool:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import alocc_ros
-from alocc_ros.cli._models import add_model_arguments, find_model, load_network
+from alocc_ros.cli._models import add_weights_arguments, find_model, load_network
 from alocc_ros.errors import OutputError, ParameterError
 
 if TYPE_CHECKING:
@@ -35,11 +35,11 @@ _ROW = "{:<10}{:>9}{:>9}{:>12}{:>10}"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
-    add_model_arguments(parser)
+    add_weights_arguments(parser)
     parser.add_argument("--backend", choices=("onnx", "tensorrt"), default="onnx")
     parser.add_argument(
         "--precision",
-        choices=("fp32", "fp16", "bf16"),
+        choices=("fp32", "tf32", "fp16", "bf16"),
         help="of weights, inputs and outputs (default: fp32 for ONNX, fp16 for TensorRT)",
     )
     parser.add_argument("--cameras", type=int, default=6, help="of the rig (6)")
@@ -111,6 +111,10 @@ def _check(args: argparse.Namespace, precision: str) -> None:
             "the geometry is in double precision"
         )
     if args.backend != "tensorrt":
+        if precision == "tf32":
+            raise ParameterError(
+                "--precision tf32 is for --backend tensorrt, files have no such type"
+            )
         for name in ("target", "build_only"):
             if getattr(args, name):
                 raise ParameterError(f"--{name.replace('_', '-')} is for --backend tensorrt")
@@ -169,7 +173,7 @@ def _write_segments(
         (folder / entry["onnx"]).write_bytes(graph)
         if toolkit is not None and segment.dense:
             start = time.perf_counter()
-            engine = toolkit.build(graph, target)
+            engine = toolkit.build(graph, target, tf32=precision == "tf32")
             cells[2:] = f"{len(engine) / 1e6:.1f}", f"{time.perf_counter() - start:.1f}"
             name = f"{segment.name}.{target.lower()}.engine"
             (folder / name).write_bytes(engine)
@@ -258,7 +262,12 @@ def _whole_folder(path: Path) -> Iterator[Path]:
         yield scratch
         if path.is_dir():
             os.rename(path, old)
-        os.rename(scratch, path)
+        try:
+            os.rename(scratch, path)
+        except OSError:
+            if old.is_dir():
+                os.rename(old, path)
+            raise
         shutil.rmtree(old, ignore_errors=True)
     except BaseException as error:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -26,6 +26,7 @@ _library = torch.library.Library("alocc", "DEF")
 _general: dict[Callable[..., Any], Callable[..., Any]] = {}
 _fused: dict[Callable[..., Any], Callable[..., Any]] = {}
 _rounded: dict[Callable[..., Any], Callable[..., Any]] = {}
+_emulations: dict[Callable[..., Any], Callable[..., Any]] = {}
 _launches: dict[Callable[..., Any], Callable[..., int]] = {}
 
 _HALF = (torch.float16, torch.bfloat16)
@@ -129,7 +130,7 @@ def fused(
     _library.impl(name, emulated, "CPU")
     torch.library.register_fake(f"alocc::{name}", emulated, lib=_library)
     form = getattr(torch.ops.alocc, name).default
-    _fused[overload], _rounded[overload] = form, emulated
+    _fused[overload], _rounded[overload], _emulations[form] = form, emulated, emulated
     _launches[form] = launches if callable(launches) else lambda *_: launches
     return form
 
@@ -145,6 +146,11 @@ def rounded_form(overload: Callable[..., Any]) -> Callable[..., Any]:
     has no fused form either.
     """
     return _rounded.get(overload, overload)
+
+
+def emulation_of(form: Callable[..., Any]) -> Callable[..., Any] | None:
+    """What a fused form is to compute, on any device (``rounded_form``); None: not a fused form."""
+    return _emulations.get(form)
 
 
 def launches_of(overload: Callable[..., Any], args: tuple[Any, ...]) -> int | None:

@@ -21,7 +21,8 @@ from alocc_ros.errors import DeviceError
 from alocc_ros.network.depth import DepthNet, DepthPrediction, Gates
 from alocc_ros.network.model import Alocc
 from alocc_ros.runtime.cache import Cache, hardware, package_version, software, weights_digest
-from alocc_ros.runtime.export import OPSET, Segment, dtype_of, segments, to_onnx
+from alocc_ros.runtime.export import OPSET, Segment, segments, to_onnx
+from alocc_ros.runtime.precision import dtype_of
 from alocc_ros.runtime.prepare import pack_for_gpu
 from alocc_ros.runtime.tensorrt import Toolkit, find_toolkit
 
@@ -59,14 +60,14 @@ def tensorrt_core(
 
     Args:
         prepared: as ``prepare`` made it, on that device.
-        precision: of engines and of all else.
+        precision: of engines and of all else; as ``check_precision`` returned it.
         device: the GPU.
         cameras: of the rig.
         cache: where engines are kept; None: this user's.
 
     Raises:
         DeviceError: there is no TensorRT, no such GPU, or an engine cannot be built or loaded.
-        ParameterError: no such precision, or what writes ONNX is missing.
+        ParameterError: what writes ONNX is missing.
     """
     toolkit = find_toolkit()
     target = toolkit.target_of(device)
@@ -116,7 +117,7 @@ def built(
 
     def make() -> bytes:
         start = time.perf_counter()
-        data = toolkit.build(graph, target)
+        data = toolkit.build(graph, target, tf32=segment.precision == "tf32")
         seconds = time.perf_counter() - start
         log.info("%s built %s for %s in %.1f s", toolkit, segment.name, target, seconds)
         return data
@@ -202,10 +203,7 @@ class _Passed(nn.Module):
 
 class _Depth(nn.Module):
     # What the engine does not have: gates, and layers that recurrent fusion calls.
-    _KEPT = frozenset(
-        ("bn", "depth_mlp", "context_mlp", "depth_se", "context_se")
-        + ("gate_net", "depth_his_fusion_post_layer")
-    )
+    _KEPT = ("gates", "gate_net", "depth_his_fusion_post_layer")
 
     def __init__(self, call: _Call, depth_net: DepthNet) -> None:
         super().__init__()
@@ -213,8 +211,6 @@ class _Depth(nn.Module):
         for name, child in depth_net.named_children():
             if name in self._KEPT:
                 self.add_module(name, child)
-
-    gates = DepthNet.gates
 
     def forward(self, feature: Tensor, gates: Gates, cost: Tensor | None) -> DepthPrediction:
         made = self.call(feature, *gates, cost)

@@ -22,13 +22,13 @@ from torch import Tensor, nn
 from alocc_ros.errors import ParameterError
 from alocc_ros.network.depth import Gates
 from alocc_ros.network.model import Alocc
-from alocc_ros.network.plan import empty_plan, unpack
+from alocc_ros.network.plan import packed_size, unpack
 from alocc_ros.network.state import State
 from alocc_ros.ops.library import general_form
+from alocc_ros.runtime.precision import dtype_of
 from alocc_ros.runtime.prepare import shallow_copy
 
 OPSET = 18
-PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Segment:
         return tuple(
             torch.zeros(shape, dtype=torch.uint8, device=device)
             if name == "labels"
-            else torch.rand(shape, device=device).to(PRECISIONS[self.precision])
+            else torch.rand(shape, device=device).to(dtype_of(self.precision))
             for name, shape in self.inputs.items()
         )
 
@@ -103,17 +103,6 @@ class _Flow(nn.Module):
         return self.head(self.cost(match), voxels, labels)[0]
 
 
-def dtype_of(precision: str) -> torch.dtype:
-    """The type of a precision.
-
-    Raises:
-        ParameterError: there is no such one.
-    """
-    if precision not in PRECISIONS:
-        raise ParameterError(f"precision {precision!r}: there are {', '.join(PRECISIONS)}")
-    return PRECISIONS[precision]
-
-
 def with_general_operators(core: Alocc) -> Alocc:
     """The network with the general form of every operator: torch's own operators only."""
     general = shallow_copy(core)
@@ -124,11 +113,7 @@ def with_general_operators(core: Alocc) -> Alocc:
 
 
 def segments(core: Alocc, cameras: int = 6, precision: str = "fp32") -> list[Segment]:
-    """The segments of a prepared network in the order in which they run: one sample, on the CPU.
-
-    Raises:
-        ParameterError: no such precision.
-    """
+    """The segments of a prepared network in the order in which they run: one sample, on the CPU."""
     # On the CPU wherever the network is: a graph is no affair of a device.
     core = with_general_operators(core).to("cpu", dtype_of(precision))
     v = core.variant
@@ -200,9 +185,7 @@ class Step(nn.Module):
         """Inputs of the right shapes: images and state of noise, a plan of zeros."""
         v, cameras = self.core.variant, self._cameras
         images = torch.rand(cameras, 3, *v.input_size)
-        fields = empty_plan(cameras, 1, self._slots, "meta")
-        numbers = sum(t.numel() for t in fields if t is not None)
-        plan = torch.zeros(numbers, dtype=torch.float64)
+        plan = torch.zeros(packed_size(cameras, 1, self._slots), dtype=torch.float64)
         held = self.core.empty_state(1, cameras)
         state = [torch.rand_like(t) for t in held if t is not None] if len(self.inputs) > 2 else []
         return (images, plan, *state)

@@ -74,7 +74,7 @@ class GraphState(StreamState):
         size = packed_size(cameras, samples, v.history)
         self.packed = torch.zeros(size, dtype=torch.float64, device=device)
         self.staged = torch.zeros(size, dtype=torch.float64, pin_memory=device.type == "cuda")
-        self.near, self.far = (State(*self._new_features()) for _ in range(2))
+        self.near, self.far = (_features(*self._new_features()) for _ in range(2))
         self._copies = self._new_parts(), self._new_parts()
         for part in (*self._copies[0].values(), *self._copies[1].values()):
             part.zero_()
@@ -107,20 +107,25 @@ class GraphState(StreamState):
         if self._copied is not None:
             self._copied.record()
         if reading is not None:
-            for ours, theirs in zip(self.near, reading, strict=True):
-                if ours is not None:
-                    ours.copy_(theirs)
+            _copy_features(reading, self.near)
 
     def store_outputs(self, plan: FramePlan) -> None:
         """Features of this frame to their slot."""
-        writing = self.writing(plan)
-        for ours, theirs in zip(self.far, writing, strict=True):
-            if ours is not None:
-                theirs.copy_(ours)
+        _copy_features(self.far, self.writing(plan))
 
     def _replace_parts(self, tensors: dict[str, Tensor]) -> None:
         for name, tensor in tensors.items():  # where the graphs know them
             self._front[name].copy_(tensor)
+
+
+def _features(stereo: Tensor | None, flow_bev: Tensor | None) -> State:
+    return State(stereo=stereo, flow_bev=flow_bev)
+
+
+def _copy_features(source: State, to: State) -> None:
+    for theirs, ours in ((source.stereo, to.stereo), (source.flow_bev, to.flow_bev)):
+        if theirs is not None:
+            ours.copy_(theirs)
 
 
 class GraphRunner:
@@ -130,17 +135,16 @@ class GraphRunner:
     the host stands in the way of a capture.
 
     Attributes:
-        core, device: see ``Runner``.
-        precision: of activations and state.
+        core, device, backend, precision: see ``Runner``.
         reason: why frames are not replayed any more but called; "" while they are.
     """
 
-    backend = "graph"
-
-    def __init__(self, core: Alocc, plain: Alocc, precision: str = "fp16") -> None:
+    def __init__(
+        self, core: Alocc, plain: Alocc, precision: str = "fp16", backend: str = "graph"
+    ) -> None:
         """Takes the packed network, and the same without kernels of ours to fall back to."""
-        self.core, self._plain, self.precision, self.reason = core, plain, precision, ""
-        self.device = core.device
+        self.core, self._plain, self.device = core, plain, core.device
+        self.backend, self.precision, self.reason = backend, precision, ""
         self._pool = torch.cuda.graph_pool_handle() if self.device.type == "cuda" else None
 
     def new_state(self, samples: int = 1, cameras: int = 6) -> GraphState:

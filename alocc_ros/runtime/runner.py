@@ -137,9 +137,12 @@ def make_runner(network: Alocc, backend: str = "auto", precision: str = "auto") 
     if backend in ("graph", "tensorrt") and (problem := why_no_graph(device)):
         raise DeviceError(f"backend {backend}: {problem}; use auto or eager")
     if backend in ("graph", "emulated"):
-        return GraphRunner(pack_for_gpu(core, dtype), cast(core, dtype), precision)
+        return GraphRunner(pack_for_gpu(core, dtype), cast(core, dtype), precision, backend)
     if backend == "tensorrt":
-        raise DeviceError("backend tensorrt: to be merged")
+        from alocc_ros.runtime.engines import tensorrt_core  # what few need, and is slow to import
+
+        packed = tensorrt_core(core, precision, device)
+        return GraphRunner(packed, cast(core, dtype), precision, backend)
     if device.type == "cpu" and backend == "eager":
         core = pack_for_cpu(core, dtype)
         return EagerRunner(core, backend, precision, reason)

@@ -81,8 +81,13 @@ class Toolkit:
                 f"{self} knows no target {target!r}: there are {', '.join(self.targets)}"
             )
 
-    def build(self, onnx: bytes, target: str) -> bytes:
-        """An engine for a target: of TensorRT, the GPU that is here.
+    def build(self, onnx: bytes, target: str, tf32: bool = False) -> bytes:
+        """An engine for a target; of TensorRT, the GPU that is here.
+
+        Args:
+            onnx: the graph with its weights, whose types are those that the engine computes in.
+            target: as in ``targets``.
+            tf32: products of float32 may be rounded.
 
         Raises:
             DeviceError: it cannot be built; the message is the builder's own.
@@ -100,6 +105,8 @@ class Toolkit:
             told = parser.get_error(0).desc() if parser.num_errors else ""
             raise self._failure("cannot parse the graph", logger, told)
         config = builder.create_builder_config()
+        if not tf32:
+            config.clear_flag(trt.BuilderFlag.TF32)
         if self.targets:
             config.num_compute_capabilities = 1
             config.set_compute_capability(getattr(trt.ComputeCapability, target), 0)

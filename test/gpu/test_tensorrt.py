@@ -10,6 +10,7 @@ import pytest
 import torch
 from small_networks import network_of, small
 
+from alocc_ros.bench.scene import example_frame
 from alocc_ros.errors import DeviceError, ParameterError
 from alocc_ros.network.model import Alocc
 from alocc_ros.network.variants import VARIANTS
@@ -17,6 +18,7 @@ from alocc_ros.runtime.cache import Cache, weights_digest
 from alocc_ros.runtime.engines import built, tensorrt_core
 from alocc_ros.runtime.export import segments, to_onnx
 from alocc_ros.runtime.prepare import prepare
+from alocc_ros.runtime.runner import EagerRunner
 from alocc_ros.runtime.tensorrt import Toolkit, find_toolkit
 
 pytest.importorskip("onnxscript")
@@ -137,6 +139,26 @@ def test_without_a_gpu_the_backend_says_so_and_an_engine_cannot_be_loaded(toolki
     engine = toolkit.build(to_onnx(segments(core, precision="fp16")[2]), "SM89")
     with pytest.raises(DeviceError, match="cannot load the engine"):
         toolkit.load(engine, torch.device("cuda"))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_on_a_gpu_the_network_of_engines_says_what_the_network_says(cache):
+    device, network = torch.device("cuda"), network_of(small("alocc_flow_2d")).cuda()
+    try:
+        core = tensorrt_core(prepare(network), "fp16", device, cache=cache)
+    except DeviceError as error:  # TensorRT-RTX does not know every GPU
+        pytest.skip(str(error))
+    runners = EagerRunner(prepare(network)), EagerRunner(core)
+    states = [runner.new_state() for runner in runners]
+    for t in range(3):
+        frame = example_frame(network.variant, seed=t)
+        outputs = []
+        for runner, state in zip(runners, states, strict=True):
+            plan = frame.plan(state.ages if t else None, slot=t % 2)
+            outputs.append(runner.step(frame.images.to(device, runner.core.dtype), plan, state))
+        ours, theirs = outputs
+        assert (ours.labels == theirs.labels).float().mean() > 0.99
+        assert (ours.flow - theirs.flow.float()).abs().max() < 0.1
 
 
 def test_where_no_toolkit_is_here_the_line_says_what_to_install(tmp_path):

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from host_watch import HostWatch
 from small_networks import Stream, network_of, small
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from alocc_ros.bench.launches import count_calls
 from alocc_ros.bench.scene import example_frame
@@ -91,33 +90,6 @@ def test_a_frame_costs_no_more_calls_than(name):
     calls = count_calls(VARIANTS[name])
     assert 100 < sum(calls.values()) <= MOST_CALLS[name]
     assert calls["img_backbone"] > 50 and calls["history"] > 5
-
-
-class HostWatch(TorchDispatchMode):
-    """What no captured graph may do: read a number, find indices, copy between devices or from
-    lists of numbers.
-    """
-
-    FORBIDDEN = frozenset(
-        (
-            *("_local_scalar_dense", "nonzero", "lift_fresh", "lift", "masked_select", "item"),
-            *("is_nonzero", "equal", "linalg_inv_ex", "scalar_tensor"),
-        )
-    )
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[str] = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = func.overloadpacket.__name__
-        boolean = name in ("index", "index_put") and any(
-            isinstance(t, torch.Tensor) and t.dtype == torch.bool for t in tree_leaves(args[1])
-        )
-        device = (kwargs or {}).get("device")
-        if name in self.FORBIDDEN or boolean or (name == "_to_copy" and device is not None):
-            self.found.append(name)
-        return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize("name", VARIANTS)
