@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from torch import Tensor
+
 from alocc_ros.ops.argmax import cpu
 from alocc_ros.ops.argmax.reference import classify_reference, occupancy_argmax_reference
 from alocc_ros.ops.library import fused, operator
@@ -28,5 +32,10 @@ classify = operator(
     cpu.classify,
 )
 
-fused(occupancy_argmax, "alocc_ros.ops.argmax.triton:occupancy_argmax", launches=1)
-fused(classify, "alocc_ros.ops.argmax.triton:classify", launches=1)
+
+def _launches(rows: Tensor, *_: Any) -> int:
+    return 1 + (not rows.is_contiguous())  # what is not, is copied
+
+
+fused(occupancy_argmax, "alocc_ros.ops.argmax.triton:occupancy_argmax", launches=_launches)
+fused(classify, "alocc_ros.ops.argmax.triton:classify", launches=_launches)

@@ -42,7 +42,7 @@ def signatures(data: torch.dtype = torch.float16) -> dict[str, Launch]:
     classify = (empty(*cells, 48), empty(48, 18), logits, labels, 0)
     return {
         "argmax": _argmax_launches(logits, labels, 0)[0],
-        "classify 3d": _classify_launches(*classify)[0],
+        "classify, 3d": _classify_launches(*classify)[0],
     }
 
 

@@ -94,17 +94,20 @@ def signatures(data: torch.dtype = torch.float16) -> dict[str, Launch]:
     rows, offsets, motion = empty(*cells, c), empty(*cells, 3), empty(1, 3, 4, dtype=double)
     layers = (empty(c, 3), empty(3, dtype=real), empty(c, c), empty(1, 2, c, dtype=real))
     layers += (empty(2 * c, c), empty(c, dtype=real))
-    listed = {
-        "fuse_recurrent": _fuse_launches(rows, rows, offsets, motion, *layers, rows, offsets),
-        "fuse_recurrent first": _fuse_launches(rows, rows, None, motion, *layers, rows, offsets),
+    fuse = {
+        name: _fuse_launches(rows, rows, previous, motion, *layers, rows, offsets)[0]
+        for name, previous in (("fuse_recurrent", offsets), ("fuse_recurrent, first", None))
     }
     weights = SceneWeights(*[empty(c, c)] * 4, *[empty(c, dtype=real)] * 3)
     sums, parts = empty(1, c, c + 1, dtype=real), empty(1, _PARTS, c, c + 3, dtype=real)
     small = (empty(1, dtype=real), weights, parts, rows, sums, empty(1, 2, c, dtype=real))
-    listed["scene_step"] = _scene_launches(rows, sums, *small)
+    names = (f"scene_step, {step}" for step in ("gradient", "renew", "answer"))
     points, geometry = empty(6, 88, 16, 44), (empty(6, 3, 3, dtype=double), motion)
-    listed["warp_frustum"] = _frustum_launches(points, *geometry, 1.0, 0.5, points)
-    return {f"{name} {i}": one for name, some in listed.items() for i, one in enumerate(some)}
+    return {
+        **fuse,
+        **dict(zip(names, _scene_launches(rows, sums, *small), strict=True)),
+        "warp_frustum": _frustum_launches(points, *geometry, 1.0, 0.5, points)[0],
+    }
 
 
 def _fuse_launches(
