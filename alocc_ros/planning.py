@@ -12,7 +12,7 @@ from alocc_ros.geometry import inverse
 from alocc_ros.network.cameras import CameraGeometry, KeyCameras, out_of_sight
 from alocc_ros.network.plan import FramePlan, frame_plan
 from alocc_ros.network.variants import Variant
-from alocc_ros.stream.image_geometry import Crop
+from alocc_ros.stream.crop_placement import place_crop
 from alocc_ros.stream.keyframes import FrameDecision, map_T_camera
 from alocc_ros.types import CAMERAS, FrameSet
 
@@ -49,7 +49,7 @@ def plan_frame(
         unseen = torch.tensor([c in key.missing for c in CAMERAS])
         elapsed = _nominal_age(decision, variant.history_interval)
     calibrations = [frame.calibration[c] for c in CAMERAS]
-    crops = [Crop.fit(c.width, c.height, variant.input_size) for c in calibrations]
+    crops = [place_crop(c, variant.input_size) for c in calibrations]
     cameras = CameraGeometry(
         grid_T_camera=inverse(map_T_grid) @ map_T_cameras,
         intrinsics=np.stack([c.intrinsics for c in calibrations]),

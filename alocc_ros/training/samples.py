@@ -17,6 +17,7 @@ from alocc_ros.geometry import inverse
 from alocc_ros.labels import ClassList
 from alocc_ros.network.cameras import CameraGeometry
 from alocc_ros.network.variants import Variant
+from alocc_ros.stream.crop_placement import place_crop
 from alocc_ros.stream.decoding import decode
 from alocc_ros.stream.keyframes import map_T_camera
 from alocc_ros.training.augmentation import GridFlip, ImageAugmentation, ImageTransform
@@ -207,11 +208,10 @@ class Preparation:
     def _transform(
         self, frame: FrameSet, camera: str, random: np.random.Generator
     ) -> ImageTransform:
-        calibration = frame.calibration[camera]
-        size, input_size = (calibration.width, calibration.height), self.variant.input_size
+        crop = place_crop(frame.calibration[camera], self.variant.input_size)
         if self.images is None:
-            return ImageTransform.none(size, input_size)
-        return ImageTransform.sample(size, input_size, self.images, random)
+            return ImageTransform.none(crop)
+        return ImageTransform.sample(crop, self.images, random)
 
     def _blocks(
         self, sample: KeyFrameSample, cameras: CameraGeometry
