@@ -8,7 +8,11 @@ from typing import Any
 from torch import Tensor
 
 from alocc_ros.ops.argmax import cpu
-from alocc_ros.ops.argmax.reference import classify_reference, occupancy_argmax_reference
+from alocc_ros.ops.argmax.reference import (
+    classify_reference,
+    evenly_spaced,
+    occupancy_argmax_reference,
+)
 from alocc_ros.ops.library import fused, operator
 
 __all__ = [
@@ -24,17 +28,17 @@ occupancy_argmax = operator(
     occupancy_argmax_reference,
     cpu.occupancy_argmax,
 )
-# voxels [..., V], classes [V, Q], number of the first class -> logits [..., Q], labels [...] uint8;
-# see classify_reference.
+# voxels [..., V], classes [V, Q], leading classes that are no label -> logits [..., Q],
+# labels [...] uint8; see classify_reference.
 classify = operator(
-    "classify(Tensor voxels, Tensor classes, int first) -> (Tensor, Tensor)",
+    "classify(Tensor voxels, Tensor classes, int skip) -> (Tensor, Tensor)",
     classify_reference,
     cpu.classify,
 )
 
 
 def _launches(rows: Tensor, *_: Any) -> int:
-    return 1 + (not rows.is_contiguous())  # what is not, is copied
+    return 1 if evenly_spaced(rows) else 2  # what is not, is copied
 
 
 fused(occupancy_argmax, "alocc_ros.ops.argmax.triton:occupancy_argmax", launches=_launches)
