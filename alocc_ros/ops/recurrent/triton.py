@@ -309,9 +309,12 @@ def fuse_kernel(
     my = _predicted(now, offset_matrix, offset_bias, c, 1, C, LIMIT)
     mz = _predicted(now, offset_matrix, offset_bias, c, 2, C, LIMIT)
     z, x, y = voxel % Z, voxel // Z % X, voxel // (Z * X)
-    ix, fx = _base(motion + sample * 12, x, y, z)
-    iy, fy = _base(motion + sample * 12 + 4, x, y, z)
-    iz, fz = _base(motion + sample * 12 + 8, x, y, z)
+    plane = z + 1 if Z == 1 else z  # a slab lies in the plane z = 1
+    ix, fx = _base(motion + sample * 12, x, y, plane)
+    iy, fy = _base(motion + sample * 12 + 4, x, y, plane)
+    iz, fz = _base(motion + sample * 12 + 8, x, y, plane)
+    if Z == 1:  # and has no other place along z
+        iz, fz = tl.zeros_like(iz), tl.zeros_like(fz)
     if CORRECT:
         mx, my, mz = _corrected(
             previous + sample * (SIZE * 3), mx, my, mz, ix, fx, iy, fy, iz, fz, live,
@@ -325,6 +328,8 @@ def fuse_kernel(
     cy, ay = _moved(iy, fy, my)
     cz, az = _moved(iz, fz, mz)
     known = live & (ax == ax) & (ay == ay) & (az == az)  # by way of NaN nothing is found
+    if Z == 1:
+        cz, az = tl.zeros_like(cz), tl.zeros_like(az)
     history += sample * (SIZE * C)
     then = tl.zeros((P, CB), tl.float32)
     for corner in tl.static_range(8):

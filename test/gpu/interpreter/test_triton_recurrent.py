@@ -31,6 +31,14 @@ def fuse_arguments(channels: int, previous: bool = True) -> tuple[Any, ...]:
     )
 
 
+def slab(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Of volumes their lowest layer."""
+    return tuple(
+        a[:, :, :, :1].contiguous() if isinstance(a, Tensor) and a.dim() == 5 else a
+        for a in arguments
+    )
+
+
 def scene_arguments(channels: int) -> tuple[Any, ...]:
     square = [0.3 * random(channels, channels, seed=i) for i in range(2, 6)]
     line = [random(channels, seed=i) for i in range(6, 9)]
@@ -55,6 +63,21 @@ def test_fusion(kind, channels, previous):
     ours, emulated = both(fuse_recurrent, kernels, given)
     for own, other in zip(ours, emulated, strict=True):
         assert_near(own, other, kind, factor=PLACES if kind == torch.float32 else 2)
+
+
+def test_a_slab_has_no_place_along_z_but_its_own():
+    given = slab(fuse_arguments(8))
+    ours, emulated = both(fuse_recurrent, kernels, given)
+    for own, other in zip(ours, emulated, strict=True):
+        assert_near(own, other, torch.float32, factor=PLACES)
+    flat = tuple(
+        t * torch.tensor([1.0, 1, 0]) if i in (2, 4, 5) else t for i, t in enumerate(given)
+    )
+    ours, emulated = both(fuse_recurrent, kernels, flat)
+    predicted = flat[0] @ flat[4] + flat[5]
+    assert ((ours[1] - predicted).abs() > 1e-3).any()  # inside, so corrected
+    for own, other in zip(ours, emulated, strict=True):
+        assert_near(own, other, torch.float32, factor=PLACES)
 
 
 def test_nan_of_a_voxel_and_of_the_motion():
