@@ -175,7 +175,7 @@ def test_of_images_cut_as_in_training_the_network_is_told_as_in_training():
     ("calibration", "words"),
     [
         (camera(640, 480, 900.0), "with a focal length of 1.41 of their width; in training"),
-        (camera(640, 480, 455.0, pitch=30.0), "with the horizon -10 % of the height"),
+        (camera(640, 480, 455.0, pitch=30.0), "with the horizon -11 % of the height"),
         (camera(1920, 400, 1000.0, pitch=-12.0), "too little of the ground"),
         (camera(640, 480, 455.0, pitch=88.0), "looks up or down"),
         (camera(640, 480, 455.0, roll=180.0), "lies on its side"),
