@@ -35,7 +35,8 @@ class Pipeline:
         settings: when a frame is a key frame and when to reset (default: the record's interval).
         preprocessor: images to network input (default: exactly the reference's).
         grid_frame: name of that frame in the output; None: the frame set's base frame.
-        backend: how the network is run, see ``runtime.runner.BACKENDS``.
+        backend, precision: how the network is run, see ``runtime.runner.BACKENDS`` and
+            ``runtime.precision.PRECISIONS``.
         confidence: also return how sure the network is of each label.
         random_weights: marks every output as worthless.
         timings: seconds of the last step by part: preprocess, network, total.
@@ -47,7 +48,8 @@ class Pipeline:
     settings: KeyframeSettings | None = None
     preprocessor: Preprocessor | None = None
     grid_frame: str | None = None
-    backend: str = "eager"
+    backend: str = "auto"
+    precision: str = "auto"
     confidence: bool = False
     random_weights: bool = False
     timings: dict[str, float] = field(default_factory=dict)
@@ -58,7 +60,7 @@ class Pipeline:
         interval = round(record.history_interval * 1e9)
         self.keyframes = KeyframePolicy(self.settings or KeyframeSettings(interval_ns=interval))
         self.preprocessor = self.preprocessor or Preprocessor.for_model(record, variant.input_size)
-        self.runner = make_runner(self.network, self.backend)
+        self.runner = make_runner(self.network, self.backend, self.precision)
         self.state = self.runner.new_state()
 
     @classmethod

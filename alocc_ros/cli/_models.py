@@ -48,13 +48,32 @@ def variant_of(name: str, shape: Sequence[int] | None = None) -> Variant:
     return replace(variant, input_size=(height, width))
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+def add_model_arguments(parser: argparse.ArgumentParser, backend: str = "auto") -> None:
     """The options of commands that run one network with its weights."""
+    add_weights_arguments(parser)
+    add_backend_arguments(parser, backend)
+
+
+def add_weights_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of commands that take one network with its weights, and where."""
     parser.add_argument("--model", required=True, help="a name of `alocc models list`, or a file")
     parser.add_argument("--variant", help="the network that a file of unknown origin is for")
     parser.add_argument("--random-weights", action="store_true", help="run without trained weights")
     parser.add_argument("--seed", type=int, default=0, help="of the random weights")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+
+
+def add_backend_arguments(parser: argparse.ArgumentParser, backend: str = "auto") -> None:
+    """How a network is run; the names are those of ``runtime.runner`` and ``runtime.precision``."""
+    parser.add_argument(
+        "--backend", default=backend,
+        help="auto, eager, reference, compiled, graph, tensorrt, or emulated: graph's precision "
+        f"without a GPU (default: {backend})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--precision", default="auto",
+        help="fp32, tf32, fp16 or bf16 (default: fp16 on graph and tensorrt, else fp32)",
+    )  # fmt: skip
 
 
 def find_model(args: argparse.Namespace) -> tuple[records.ModelRecord, Path | None]:

@@ -33,6 +33,7 @@ COMMANDS = (
     ("train", "train a network on nuScenes, or on anything in its format"),
     ("rig", "the cameras of another vehicle: presets, pictures to check them, scores"),
     ("synth", "write a synthetic nuScenes: images, LiDAR and perfect truth"),
+    ("export", "write a network as ONNX, or as engines of TensorRT"),
     ("models", "list, fetch and verify published weights"),
     ("doctor", "what is here, what is missing, and how to mend it"),
 )

@@ -145,7 +145,11 @@ def _pipeline(
         record=record,
         grid_frame=args.grid_frame,
         random_weights=weights_file is None,
+        backend=args.backend,
+        precision=args.precision,
     )
+    if pipeline.runner.reason:
+        _warn(f"backend {pipeline.runner.backend}: {pipeline.runner.reason}")
     return pipeline, weights
 
 
@@ -180,6 +184,8 @@ def _job(
             "model": record.name,
             "weights": weights,
             "device": args.device,
+            "backend": args.backend,
+            "precision": args.precision,
             "grid frame": args.grid_frame,
             "choice of --with-images": args.with_images,
             "choice of --npz": args.npz is not None,

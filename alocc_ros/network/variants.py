@@ -179,6 +179,8 @@ ALOCC_TINY = Variant(
     backbone_blocks=(2, 2, 2, 2),
     image_channels=64,
 )
+# The same with recurrent fusion; for experiments with what it remembers (docs/benchmarks/gf.md).
+ALOCC_TINY_GF = replace(ALOCC_TINY, name="alocc_tiny_gf", history=1, recurrent=True)
 
 VARIANTS = {
     v.name: v
@@ -193,6 +195,7 @@ VARIANTS = {
         ALOCC_3D_GF_SURROUNDOCC,
         ALOCC_2D_MINI_SURROUNDOCC,
         ALOCC_TINY,
+        ALOCC_TINY_GF,
     )
 }
 

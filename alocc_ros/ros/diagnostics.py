@@ -68,6 +68,9 @@ KEYS = (
         "moving voxels that got no flow: too many at once; only if any did",
     ),
     ("network", "device_memory_mb", "held on the GPU; on a CPU there is none"),
+    ("network", "backend", "how the network is run, as of `alocc benchmark --backend`"),
+    ("network", "precision", "of its activations"),
+    ("network", "fallback", "why it is not run as asked for, or not the fastest way; only if so"),
     ("callbacks", "failed: ERROR", "exceptions in callbacks, by topic and kind of error"),
 )
 
@@ -134,6 +137,7 @@ class Diagnostics:
         problems: list[str],
         failures: Mapping[str, int],
         device_memory: int,
+        runs: Mapping[str, str],
         now: float,
     ) -> list[DiagnosticStatus]:
         """One status a camera, one of the sets, one of the network, one of failed callbacks.
@@ -146,6 +150,7 @@ class Diagnostics:
             problems: publishers that cannot be received.
             failures: of callbacks, by callback and kind of error.
             device_memory: bytes.
+            runs: backend and precision, and fallback if there is one; see ``KEYS``.
             now: s.
         """
         out = []
@@ -156,7 +161,7 @@ class Diagnostics:
             )
             out.append(self._camera(camera, states[name], collector.cameras[name], now))
         out.append(self._sets(states, collector, worker, problems))
-        out.append(self._network(worker, device_memory, now))
+        out.append(self._network(worker, device_memory, runs, now))
         out.append(self._callbacks(failures))
         self._before = dict(collector.cameras)
         self._processed, self._time = worker.processed, now
@@ -258,7 +263,7 @@ class Diagnostics:
         return self._status("sets", level, "; ".join(texts) or "complete", values)
 
     def _network(
-        self, worker: WorkerStatistics, device_memory: int, now: float
+        self, worker: WorkerStatistics, device_memory: int, runs: Mapping[str, str], now: float
     ) -> DiagnosticStatus:
         rate = (worker.processed - self._processed) / max(now - self._time, 1e-3)
         values = {"rate_hz": f"{rate:.2f}"}
@@ -279,10 +284,13 @@ class Diagnostics:
             values["flow_overflow"] = worker.flow_overflow
         if device_memory:
             values["device_memory_mb"] = f"{device_memory / 1e6:.0f}"
+        values |= runs
         if worker.last_failure:
             return self._status("network", _ERROR, worker.last_failure.splitlines()[-1], values)
         if worker.processed == 0:
             return self._status("network", _WARN, "no result yet", values)
+        if "fallback" in runs:
+            return self._status("network", _WARN, f"{rate:.1f} Hz; {runs['fallback']}", values)
         return self._status("network", _OK, f"{rate:.1f} Hz", values)
 
     def _callbacks(self, failures: Mapping[str, int]) -> DiagnosticStatus:

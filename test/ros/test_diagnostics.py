@@ -65,6 +65,7 @@ def test_a_camera_whose_images_get_lost_is_named_with_the_remedy(node):
         problems=[],
         failures={},
         device_memory=0,
+        runs={"backend": "eager", "precision": "fp32", "fallback": "no Triton"},
         now=1.0,
     )
     by_name = {status.name.removeprefix("/alocc_node: camera "): status for status in statuses}
@@ -74,6 +75,9 @@ def test_a_camera_whose_images_get_lost_is_named_with_the_remedy(node):
     assert by_name["cam_back"].level == DiagnosticStatus.WARN
     assert {v.key: v.value for v in by_name["cam_back"].values}["missing_percent"] == "33"
     assert "do not arrive" not in by_name["cam_front"].message
+    (network,) = [s for s in statuses if s.name == "/alocc_node: network"]
+    told = {v.key: v.value for v in network.values}
+    assert (told["backend"], told["fallback"]) == ("eager", "no Triton")
     inputs.close()
 
 
@@ -97,6 +101,7 @@ def test_two_publishers_of_one_camera_are_named(node, context, executor):
         problems=[],
         failures={},
         device_memory=0,
+        runs={},
         now=1.0,
     )
     by_name = {status.name.removeprefix("/alocc_node: camera "): status for status in statuses}
@@ -152,6 +157,7 @@ def test_every_value_is_documented_and_every_documented_one_is_told(node):
         problems=[],
         failures={"/clock: ValueError": 1},
         device_memory=1,
+        runs={"backend": "graph", "precision": "fp16", "fallback": "no memory"},
         now=1.0,
     )
     inputs.close()

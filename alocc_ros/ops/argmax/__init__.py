@@ -4,10 +4,15 @@
 from __future__ import annotations
 
 from alocc_ros.ops.argmax import cpu
-from alocc_ros.ops.argmax.reference import occupancy_argmax_reference
-from alocc_ros.ops.library import operator
+from alocc_ros.ops.argmax.reference import classify_reference, occupancy_argmax_reference
+from alocc_ros.ops.library import fused, operator
 
-__all__ = ["occupancy_argmax", "occupancy_argmax_reference"]
+__all__ = [
+    "classify",
+    "classify_reference",
+    "occupancy_argmax",
+    "occupancy_argmax_reference",
+]
 
 # logits [..., classes], number of the first class -> [...] uint8; see occupancy_argmax_reference.
 occupancy_argmax = operator(
@@ -15,3 +20,13 @@ occupancy_argmax = operator(
     occupancy_argmax_reference,
     cpu.occupancy_argmax,
 )
+# voxels [..., V], classes [V, Q], number of the first class -> logits [..., Q], labels [...] uint8;
+# see classify_reference.
+classify = operator(
+    "classify(Tensor voxels, Tensor classes, int first) -> (Tensor, Tensor)",
+    classify_reference,
+    cpu.classify,
+)
+
+fused(occupancy_argmax, "alocc_ros.ops.argmax.triton:occupancy_argmax", launches=1)
+fused(classify, "alocc_ros.ops.argmax.triton:classify", launches=1)

@@ -17,3 +17,13 @@ def occupancy_argmax_reference(
     about 16.6 on, and ties then go to the lowest class; the published scores were made so.
     """
     return (torch.sigmoid(logits).argmax(-1) + first).to(torch.uint8)
+
+
+def classify_reference(
+    voxels: Tensor,  # [..., V]
+    classes: Tensor,  # [V, classes], one column each
+    first: int,  # number of the first class
+) -> tuple[Tensor, Tensor]:  # logits [..., classes], labels [...] uint8
+    """How alike each voxel feature and each class are, and the class that is most alike."""
+    logits = voxels @ classes
+    return logits, occupancy_argmax_reference(logits, first)
