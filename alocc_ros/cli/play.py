@@ -76,6 +76,7 @@ def run(args: argparse.Namespace) -> int:
         rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
         try:
             node = rclpy.create_node("alocc_play")
+            transport.close_segments()
             player = Player(
                 node,
                 bag,

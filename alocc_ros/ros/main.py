@@ -38,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):  # a launch file's Ctrl-C arrives twice
         signal.signal(number, lambda number, _: asked.append(number))
     node = AloccNode()
+    transport.close_segments()
     executor = GuardedExecutor(on_failure=node.report_failure, on_limit=node.fail)
     executor.add_node(node)
     try:

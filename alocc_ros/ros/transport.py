@@ -112,6 +112,23 @@ def decide(environment: MutableMapping[str, str] = os.environ) -> Transport:
     return Transport(ours, True, "large images go through shared memory")
 
 
+def close_segments() -> list[Path]:
+    """Takes the shared memory that this process holds from other users of the machine.
+
+    Fast DDS makes its segments readable for everybody, whatever the umask is, and has no setting
+    for that. To be called once the first node is there; which segments were closed. Processes of
+    another user take part by the network as before: they never could write to these.
+    """
+    with contextlib.suppress(OSError):
+        mapped = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines()}
+        mine = [p for p in map(Path, sorted(mapped)) if p.parent == SHARED_MEMORY]
+        mine = [p for p in mine if SEGMENT.fullmatch(p.name) and p.stat().st_uid == os.getuid()]
+        for segment in mine:
+            segment.chmod(0o600)
+        return mine
+    return []
+
+
 def segment_size(profile: Path) -> int:
     """Bytes of shared memory that a process takes under ``profile`` (0: none asked for)."""
     sizes = re.findall(r"<segment_size>\s*(\d+)\s*</segment_size>", profile.read_text())

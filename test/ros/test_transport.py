@@ -125,6 +125,36 @@ time.sleep(60)
     assert not any(p.exists() for p in ours)
 
 
+@pytest.mark.ros
+def test_shared_memory_can_be_closed_to_other_users_and_still_carries_messages(domain):
+    """Whatever the umask, Fast DDS makes its segments readable for everybody."""
+    pytest.importorskip("rclpy", reason="no rclpy here: make ros")
+    code = """
+import os, time
+os.umask(0o077)
+from alocc_ros.ros import transport
+transport.prepare()
+import rclpy
+rclpy.init()
+node = rclpy.create_node("closed")
+closed = transport.close_segments()
+print(*(oct(p.stat().st_mode & 0o777) for p in closed), flush=True)
+from std_msgs.msg import String
+heard = []
+node.create_subscription(String, "closed", heard.append, 1)
+publisher = node.create_publisher(String, "closed", 1)
+end = time.monotonic() + 30
+while not heard and time.monotonic() < end:
+    publisher.publish(String(data="x"))
+    rclpy.spin_once(node, timeout_sec=0.1)
+print(len(heard) > 0, flush=True)
+"""
+    with child(code) as process:
+        modes = process.stdout.readline().split()
+        assert modes and set(modes) == {"0o600"}
+        assert process.stdout.readline() == "True\n"
+
+
 CAMERAS, RATE, SECONDS = 6, 12, 3
 SENDER = f"""
 import array, sys, time

@@ -41,9 +41,9 @@ class Playing:
         self._changes = Changes(topics, preset.base_frame)
         self._commands: queue.SimpleQueue[tuple[Fault, bool]] = queue.SimpleQueue()
         names, _ = playable(bag)
-        self._player = Player(
-            rclpy.create_node("soak_player"), bag, names, rate=rate, change=self._changed
-        )
+        node = rclpy.create_node("soak_player")
+        transport.close_segments()
+        self._player = Player(node, bag, names, rate=rate, change=self._changed)
 
     def run(self) -> None:
         """Plays until Ctrl-C."""
