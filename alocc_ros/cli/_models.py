@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -95,9 +96,19 @@ def find_model(args: argparse.Namespace) -> tuple[records.ModelRecord, Path | No
 
 
 def load_network(
-    record: records.ModelRecord, weights_file: Path | None, device: str, seed: int
+    record: records.ModelRecord,
+    weights_file: Path | None,
+    device: str,
+    seed: int,
+    quiet: bool = False,
 ) -> tuple[Alocc, str]:
-    """See ``runtime.loading.load_network``, which needs torch."""
+    """See ``runtime.loading.load_network``, which needs torch; unless ``quiet`` it is said on
+    standard error which tensors of the file are used.
+    """
     from alocc_ros.runtime.loading import load_network as load
 
-    return load(record, weights_file, device, seed)
+    def say(text: str) -> None:
+        if not quiet:
+            print(f"alocc: {text}", file=sys.stderr)
+
+    return load(record, weights_file, device, seed, say)

@@ -155,13 +155,14 @@ def _cause(error: BaseException) -> str:
 
 
 def _verify(path: Path, variant: str | None) -> int:
-    from alocc_ros.network.checkpoint import likely_variant, load_weights, read_state_dict
+    from alocc_ros.network.checkpoint import likely_variant, load_weights, read_weights
     from alocc_ros.network.model import Alocc
     from alocc_ros.network.variants import VARIANTS, find_variant
 
     if variant is not None:
         find_variant(variant)
-    weights = read_state_dict(path)
+    found = read_weights(path)
+    weights = found.tensors
     digest = sha256(path)
     print(f"file     {path} ({path.stat().st_size / 1e6:.1f} MB)\nsha256   {digest}")
 
@@ -175,6 +176,7 @@ def _verify(path: Path, variant: str | None) -> int:
         reason = f"a guess: {share:.0%} of its weights fit"
     print(f"network  {name} ({reason})")
 
+    print(f"tensors  {found.source()}")
     problems = []
     try:
         print(f"weights  {load_weights(Alocc(VARIANTS[name]), weights).summary()}")

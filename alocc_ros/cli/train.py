@@ -100,7 +100,7 @@ def _train(
     from alocc_ros import records
     from alocc_ros.distributed import barrier
     from alocc_ros.errors import OutputError
-    from alocc_ros.network.checkpoint import read_state_dict
+    from alocc_ros.network.checkpoint import read_weights
     from alocc_ros.network.model import Alocc
     from alocc_ros.network.variants import find_variant
     from alocc_ros.training.randomness import seed_everything
@@ -123,8 +123,9 @@ def _train(
         for known in records.load_records().values():
             if known.file == args.weights.name:
                 records.verified_sha256(args.weights, known)
-        weights = read_state_dict(args.weights)
-        report = load_matching(network, weights, record.channel_order, args.fresh)
+        weights = read_weights(args.weights)
+        console.print(f"weights of {args.weights}: {weights.source()}", highlight=False)
+        report = load_matching(network, weights.tensors, record.channel_order, args.fresh)
         for line in report.lines():
             console.print(line, highlight=False)
     evaluate = None
