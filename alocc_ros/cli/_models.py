@@ -57,7 +57,11 @@ def add_model_arguments(parser: argparse.ArgumentParser, backend: str = "auto") 
 
 def add_weights_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of commands that take one network with its weights, and where."""
-    parser.add_argument("--model", required=True, help="a name of `alocc models list`, or a file")
+    parser.add_argument(
+        "--model",
+        required=True,
+        help="a name of `alocc models list`, a file, or the folder of a run",
+    )
     parser.add_argument("--variant", help="the network that a file of unknown origin is for")
     parser.add_argument("--random-weights", action="store_true", help="run without trained weights")
     parser.add_argument("--seed", type=int, default=0, help="of the random weights")

@@ -179,6 +179,15 @@ def test_commands_say_which_tensors_they_use_and_refuse_an_average_of_zeros(mini
         load_network(record, path, "cpu", 0)
 
 
+def test_verify_takes_the_folder_of_a_run_and_reads_which_model_it_is(mini, tmp_path, capsys):
+    weights = read_state_dict(mini)
+    save_safetensors(tmp_path / "weights.safetensors", weights, {"model": "alocc_2d_mini"})
+    assert main(["models", "verify", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert "network  alocc_2d_mini (trained as alocc_2d_mini)" in shown
+    assert "record   none" in shown
+
+
 def test_verify_of_another_network_fails_with_1(mini, capsys):
     assert main(["models", "verify", str(mini), "--variant", "alocc_flow_3d"]) == 1
     shown = capsys.readouterr().out
