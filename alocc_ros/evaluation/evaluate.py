@@ -168,7 +168,7 @@ def _check_files(task: Task) -> None:
         missing += missing_images(samples)
     if task.lidar:
         missing += [s.lidar.path for s in samples if not s.lidar.path.is_file()]
-    check_present(missing, f"{task.root}, which this evaluation reads,")
+    check_present(missing, f"{task.root}, which this evaluation reads,", task.root)
 
 
 def _is_done(task: Task, scene: Scene, folder: ResultStore | None) -> bool:

@@ -99,6 +99,15 @@ def test_the_table_of_settings_is_that_of_the_code():
     assert tool("settings_table").renewed(page) == text, "python tools/settings_table.py makes it"
 
 
+def test_the_table_of_label_files_is_that_of_the_code():
+    page = ROOT / "docs/data.md"
+    text = page.read_text(encoding="utf-8")
+    assert re.search(
+        r"^\| `alocc_tiny`.* \| `openocc_v2/`, `openocc_v2_ray_mask/`, `gts/` \| ", text, re.M
+    )
+    assert tool("label_files_table").renewed(page) == text, "python tools/label_files_table.py"
+
+
 def test_the_table_of_classes_is_that_of_the_code():
     rows = re.findall(
         r"^\| (\d+) \| (\w+) \| (\w*) ?\|$", (ROOT / "docs/frames.md").read_text(), re.M
