@@ -1,6 +1,7 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
 # Needs python3 (3.10 or newer, with venv), make, cmake and a C compiler; the rest goes into .venv
-# on first use. `make setup GPU=1` takes the CUDA build of torch instead of the CPU one.
+# on first use. `make setup GPU=1` takes the CUDA build of torch instead of the CPU one, and
+# `make setup GPU=1 TENSORRT=1` TensorRT besides.
 # ROS 2 comes from wheels too (a C++ compiler builds the messages): ROS=jazzy takes that release,
 # ROS=0 none. Another release wants another folder: `make test VENV=.venv-jazzy ROS=jazzy`.
 
@@ -8,7 +9,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 OUT := out
-STAMP := $(VENV)/.setup-$(if $(GPU),gpu,cpu)
+STAMP := $(VENV)/.setup-$(if $(GPU),gpu,cpu)$(if $(TENSORRT),-tensorrt)
 ROS ?= kilted
 ROS_STAMP := $(if $(filter-out 0,$(ROS)),$(VENV)/.ros-$(ROS))
 # The release whose wheels the node is tested with besides, in an environment of its own.
@@ -22,14 +23,14 @@ unexport PIP_IGNORE_INSTALLED PIP_FORCE_REINSTALL PIP_EDITABLE PIP_REQUIREMENT P
 unexport PIP_QUIET PIP_VERBOSE PIP_UPGRADE PIP_NO_BINARY PIP_REQUIRE_HASHES PYTHONHOME
 
 .DEFAULT_GOAL := help
-.PHONY: help setup ros lint format test test-ros test-fast sanitize fuzz demo bench clean
+.PHONY: help setup ros lint format test test-ros test-fast test-gpu-less sanitize fuzz demo bench clean
 
 help:  ## this list
-	@sed -n 's/^\([a-z-]*\):.*##/  make \1 \t/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*##/  make \1 \t/p' $(MAKEFILE_LIST) | expand -t 24
 
-setup: $(STAMP) $(ROS_STAMP)  ## set up .venv (GPU=1: with CUDA; ROS=0: without ROS)
+setup: $(STAMP) $(ROS_STAMP)  ## set up .venv (GPU=1: with CUDA; TENSORRT=1; ROS=0: without ROS)
 
-$(STAMP): setup.py setup.cfg pyproject.toml tools/install_torch.py
+$(STAMP): setup.py setup.cfg pyproject.toml tools/install_torch.py tools/install_gpu_tests.py
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 10) and \
 	  f"error: Python 3.10 or newer is needed, {sys.executable} is {v[0]}.{v[1]}; make PYTHON=...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -37,6 +38,7 @@ $(STAMP): setup.py setup.cfg pyproject.toml tools/install_torch.py
 	$(BIN)/python tools/install_torch.py $(if $(GPU),--gpu)
 	$(BIN)/python -m pip install --quiet --no-build-isolation -e ".[test]"
 	$(BIN)/python -m pip install --quiet --no-deps "nuscenes-devkit==1.2.0"
+	$(BIN)/python tools/install_gpu_tests.py $(if $(TENSORRT),--tensorrt)
 	touch $@
 
 ros: $(ROS_STAMP)  ## only the ROS part of setup: wheels and our messages
@@ -54,8 +56,11 @@ format: $(STAMP)  ## rewrite the sources in the house style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Two processes of one thread each; the node's tests measure time and want the machine.
 test: lint $(ROS_STAMP)  ## everything that CI runs
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --ignore test/ros
+	OMP_NUM_THREADS=1 TRITON_INTERPRET=1 $(BIN)/python -m pytest -q -n 2 test/gpu/interpreter
+	$(BIN)/python -m pytest -q test/ros
 ifneq ($(OTHER_ROS),)
 	if $(BIN)/python -m pip show --quiet ros-rclpy 2>/dev/null; then \
 	  $(MAKE) test-ros ROS=$(OTHER_ROS) VENV=$(VENV)-$(OTHER_ROS) GPU=; fi
@@ -66,6 +71,10 @@ test-ros: $(ROS_STAMP)  ## the tests of the node (ROS=jazzy VENV=.venv-jazzy: ov
 
 test-fast: $(STAMP)  ## the tests that need neither ROS nor data, in two minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile test/unit -m "not slow and not ros"
+
+test-gpu-less: $(STAMP)  ## what can be proven of the GPU path without a GPU, in six minutes
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile test/gpu
+	OMP_NUM_THREADS=1 TRITON_INTERPRET=1 $(BIN)/python -m pytest -q -n 2 test/gpu/interpreter
 
 # Leaks are Python's and torch's own. The library is built anew into a cache of its own.
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g

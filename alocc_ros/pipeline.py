@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from alocc_ros import records
 from alocc_ros.errors import ModelError
 from alocc_ros.network.lifting import lidar_bins
 from alocc_ros.network.model import Alocc, Measured, Output
 from alocc_ros.planning import plan_frame
 from alocc_ros.records import ModelRecord
+from alocc_ros.runtime.loading import load_network
 from alocc_ros.runtime.runner import make_runner
 from alocc_ros.stream.keyframes import MANUAL, KeyframePolicy, KeyframeSettings
 from alocc_ros.stream.preprocessing import Preprocessor
@@ -33,7 +35,8 @@ class Pipeline:
         settings: when a frame is a key frame and when to reset (default: the record's interval).
         preprocessor: images to network input (default: exactly the reference's).
         grid_frame: name of that frame in the output; None: the frame set's base frame.
-        backend: how the network is run, see ``runtime.runner.BACKENDS``.
+        backend, precision: how the network is run, see ``runtime.runner.BACKENDS`` and
+            ``runtime.precision.PRECISIONS``.
         confidence: also return how sure the network is of each label.
         random_weights: marks every output as worthless.
         timings: seconds of the last step by part: preprocess, network, total.
@@ -45,7 +48,8 @@ class Pipeline:
     settings: KeyframeSettings | None = None
     preprocessor: Preprocessor | None = None
     grid_frame: str | None = None
-    backend: str = "eager"
+    backend: str = "auto"
+    precision: str = "auto"
     confidence: bool = False
     random_weights: bool = False
     timings: dict[str, float] = field(default_factory=dict)
@@ -56,8 +60,27 @@ class Pipeline:
         interval = round(record.history_interval * 1e9)
         self.keyframes = KeyframePolicy(self.settings or KeyframeSettings(interval_ns=interval))
         self.preprocessor = self.preprocessor or Preprocessor.for_model(record, variant.input_size)
-        self.runner = make_runner(self.network, self.backend)
+        self.runner = make_runner(self.network, self.backend, self.precision)
         self.state = self.runner.new_state()
+
+    @classmethod
+    def load(cls, model: str, device: str = "auto", variant: str | None = None) -> Pipeline:
+        """The pipeline of a model.
+
+        Args:
+            model: a name of ``alocc models list``, or a file of weights.
+            device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+            variant: the network that a file of unknown origin is for.
+
+        Raises:
+            ModelError, CheckpointError: there is no such model, its weights are not here, or they
+                do not fit.
+            DeviceError: no such device.
+        """
+        record, weights = records.resolve(model, variant)
+        if weights is None:
+            raise ModelError(f"the weights of {record.name} are not here: alocc models fetch")
+        return cls(load_network(record, weights, device, seed=0)[0], record)
 
     def step(self, frame: FrameSet, lidar_depth: np.ndarray | None = None) -> Occupancy:
         """Occupancy and flow at ``frame.stamp``.

@@ -36,7 +36,7 @@ VIEWS = frozenset(
         ),
         *("permute", "select", "slice", "split", "split_with_sizes", "squeeze", "t", "transpose"),
         *("unbind", "unflatten", "unsqueeze", "view", "_unsafe_view", "reshape", "_reshape_alias"),
-        *("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"),
+        *("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "as_strided_"),
     )
 )
 

@@ -31,7 +31,7 @@ from alocc_ros.network.backbone import ResNet
 from alocc_ros.network.model import Alocc
 from alocc_ros.network.variants import Variant
 from alocc_ros.ops import native
-from alocc_ros.runtime.runner import check_backend, inference, make_runner
+from alocc_ros.runtime.runner import inference, make_runner
 
 # Edge of the square float32 product whose rate counts as attainable.
 _PRODUCT = 3072
@@ -60,9 +60,10 @@ class Report:
     """What one benchmark found.
 
     Attributes:
-        variant, device, backend, threads: what was run and how.
+        variant, device, backend, precision, threads: what was run and how.
         frame: whole frames.
-        parts: by part of the network, from frames of their own (looking costs time on a GPU).
+        parts: by part of the network, from frames of their own (looking costs time on a GPU). None
+            of a frame that is one graph.
         backbone: the six-image ResNet-50 as the network runs it.
         plain_backbone: the same weights folded and in channels-last order, one torch call a layer.
         product: a large float32 matrix product, the attainable rate.
@@ -75,6 +76,7 @@ class Report:
     variant: str
     device: str
     backend: str
+    precision: str
     threads: int
     product_flops: float
     environment: dict[str, str]
@@ -96,10 +98,12 @@ class Report:
 class Drive:
     """The network on one frame after the other, state carried over, with random weights."""
 
-    def __init__(self, variant: Variant, device: torch.device, backend: str) -> None:
+    def __init__(
+        self, variant: Variant, device: torch.device, backend: str = "auto", precision: str = "auto"
+    ) -> None:
         torch.manual_seed(0)
         self.network = Alocc(variant).eval().to(device)
-        self.runner = make_runner(self.network, backend)
+        self.runner = make_runner(self.network, backend, precision)
         self.state = self.runner.new_state()
         self.frame = example_frame(variant)
         images = self.frame.images
@@ -121,19 +125,20 @@ class Drive:
 def benchmark(
     variant: Variant,
     device: torch.device,
-    backend: str = "eager",
+    backend: str = "auto",
+    precision: str = "auto",
     frames: int = 10,
     warmup: int = 2,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Report:
     """Time ``frames`` frames after ``warmup`` ones, with random weights."""
-    backend = check_backend(backend)
-    drive = Drive(variant, device, backend)
+    drive = Drive(variant, device, backend, precision)
     backbone, images, step = drive.runner.core.img_backbone, drive.images, drive.step
     report = Report(
         variant=variant.name,
         device=str(device),
-        backend=backend,
+        backend=drive.runner.backend,
+        precision=drive.runner.precision,
         threads=torch.get_num_threads(),
         product_flops=2.0 * _PRODUCT**3,
         environment=environment(device),
@@ -147,7 +152,7 @@ def benchmark(
     def timed(function: Callable[[], object], sample: Sample) -> None:
         sample.times.append(_seconds(function, device))
 
-    with inference():
+    with inference(report.precision):
         # The third frame is the first that allocates nothing new for the memory.
         for i in range(max(warmup, 3)):
             progress(f"warm-up {i + 1} of {max(warmup, 3)}")
@@ -156,6 +161,7 @@ def benchmark(
         plain = _plain(drive.network.img_backbone)
         plain_images = images.contiguous(memory_format=torch.channels_last)
         matrix = torch.randn(_PRODUCT, _PRODUCT, device=device)
+        images = images.to(drive.runner.core.dtype)
         plain(plain_images)
         backbone(images)
         # All in turn, so that whatever else the machine does befalls them alike.
@@ -165,6 +171,8 @@ def benchmark(
             timed(lambda: backbone(images), report.backbone)
             timed(lambda: plain(plain_images), report.plain_backbone)
             timed(lambda: matrix @ matrix, report.product)
+            if report.backend in ("graph", "tensorrt"):
+                continue
             moments.clear()
             _synchronise(device)
             moments.append(("", time.perf_counter()))
@@ -173,7 +181,7 @@ def benchmark(
             ran("output")
             _collect(moments, report.parts)
         progress("counting operations")
-        if backend == "reference":
+        if report.backend == "reference":
             report.flops = count_as_written(variant)
         else:
             report.flops = count_prepared(drive.network)
@@ -186,7 +194,7 @@ class ReferenceReport:
     """Frames per second, counted as the reference's own tool counts them.
 
     Attributes:
-        variant, device, backend, threads, peak_bytes, environment: as in ``Report``.
+        variant, device, backend, precision, threads, peak_bytes, environment: as in ``Report``.
         warmup: frames before the first that counts.
         frame: those that count.
     """
@@ -194,6 +202,7 @@ class ReferenceReport:
     variant: str
     device: str
     backend: str
+    precision: str
     threads: int
     warmup: int
     environment: dict[str, str]
@@ -215,23 +224,24 @@ class ReferenceReport:
 def benchmark_as_reference(
     variant: Variant,
     device: torch.device,
-    backend: str = "eager",
+    backend: str = "auto",
+    precision: str = "auto",
     frames: int = 195,
     warmup: int = 5,
     progress: Callable[[str], None] = lambda _: None,
 ) -> ReferenceReport:
     """Frames and nothing between them, as the published FPS were measured."""
-    backend = check_backend(backend)
-    drive = Drive(variant, device, backend)
+    drive = Drive(variant, device, backend, precision)
     report = ReferenceReport(
         variant=variant.name,
         device=str(device),
-        backend=backend,
+        backend=drive.runner.backend,
+        precision=drive.runner.precision,
         threads=torch.get_num_threads(),
         warmup=warmup,
         environment=environment(device),
     )
-    with inference():
+    with inference(report.precision):
         for i in range(warmup):
             progress(f"warm-up {i + 1} of {warmup}")
             drive.step()

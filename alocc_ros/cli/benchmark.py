@@ -10,7 +10,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alocc_ros.cli._models import FIVE, add_variant_arguments, variant_of
+from alocc_ros.cli._models import (
+    FIVE,
+    add_backend_arguments,
+    add_variant_arguments,
+    variant_of,
+)
 
 if TYPE_CHECKING:
     from alocc_ros.bench.timing import ReferenceReport, Report
@@ -18,8 +23,8 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument("--device", default="cpu", help="auto, cpu, cuda, cuda:N (default: cpu)")
-    parser.add_argument("--backend", default="eager", help="eager or reference (default: eager)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N")
+    add_backend_arguments(parser)
     parser.add_argument(
         "--method", default="parts", choices=("parts", "reference"),
         help="part by part (default), or frames per second as published ones were counted",
@@ -30,6 +35,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--warmup", type=int, help="frames before (default: 3; reference: 5)")
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
     add_variant_arguments(parser)
+    side = parser.add_argument_group("side by side")
+    side.add_argument(
+        "--compare", type=Path, metavar="DIR",
+        help="every way to run each network, cell by cell; DIR/compare.md grows, and the same "
+        "command goes on where it was ended",
+    )  # fmt: skip
+    side.add_argument(
+        "--budget", type=float, default=540.0, metavar="S", help="for --compare, seconds (540)"
+    )
+    side.add_argument(
+        "--predict", metavar="SM",
+        help="what a frame will cost on a GPU that is not here (sm_87, sm_89, sm_90, sm_120): "
+        "launches, bytes, operations, roofline; nothing is measured",
+    )  # fmt: skip
     node = parser.add_argument_group(
         "the ROS 2 node",
         "processes of their own, counted between them; with a tiny network, or with --model on "
@@ -53,6 +72,10 @@ def run(args: argparse.Namespace) -> int:
 
     if args.node or args.publish:
         return _node(args)
+    if args.predict:
+        return _predict(args)
+    if args.compare:
+        return _compare(args)
     if args.raw or args.bag or args.rate:
         raise ParameterError("--raw, --bag and --rate go with --node")
     names = args.model or list(FIVE)
@@ -65,6 +88,70 @@ def run(args: argparse.Namespace) -> int:
     if len(names) > 1:
         return _one_process_each(names, args)
     return _one(variants[0], args)
+
+
+def _predict(args: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    from alocc_ros.bench.predict import gpu_of, predict
+    from alocc_ros.runtime.precision import dtype_of
+
+    gpu = gpu_of(args.predict)
+    precision = "fp16" if args.precision == "auto" else args.precision
+    console, found = Console(stderr=args.json), []
+    for name in args.model or FIVE:
+        p = predict(variant_of(name, args.shape), dtype_of(precision))
+        title = f"{p.variant} on {gpu.name}, {precision}: predicted, not measured"
+        table = Table(title=title)
+        table.add_column("part")
+        for column in ("launches", "MB moved", "GFLOP", "roofline us"):
+            table.add_column(column, justify="right")
+        rows = []
+        for part, launches in [*p.launches.items(), ("frame", sum(p.launches.values()))]:
+            calls = [c for c in p.calls if part in (c.part, "frame")]
+            moved = sum(c.moved for c in calls) / 1e6
+            work = sum(c.products + c.vectors for c in calls) / 1e9
+            time = sum(c.seconds(gpu) for c in calls) * 1e6
+            table.add_row(part, str(launches), f"{moved:.0f}", f"{work:.1f}", f"{time:.0f}")
+            rows.append(
+                {"part": part, "launches": launches, "MB": moved, "GFLOP": work, "us": time}
+            )
+        console.print(table)
+        memory = {"weights": p.weights, "state": p.state}
+        console.print(f"weights {p.weights / 2**20:.0f} MiB, state {p.state / 2**20:.0f} MiB")
+        found.append({"variant": p.variant, "gpu": gpu.name, "predicted": rows, **memory})
+    if args.json:
+        json.dump(found, sys.stdout, indent=1)
+        print()
+    return 0
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    from alocc_ros.bench import compare
+    from alocc_ros.errors import ParameterError
+    from alocc_ros.runtime.device import keep_freed_memory, resolve_device
+
+    if args.budget <= 0:
+        raise ParameterError(f"--budget {args.budget}: must be above 0")
+    keep_freed_memory()
+    variants = [variant_of(name, args.shape) for name in args.model or FIVE]
+    backends = None if args.backend == "auto" else [args.backend]
+    console = Console(stderr=args.json)
+
+    def progress(text: str) -> None:
+        console.print(text, style="dim")
+
+    device = resolve_device(args.device)
+    found = compare.compare(variants, device, args.compare, args.budget, backends, progress)
+    console.print(Markdown(compare.as_markdown(found)))
+    if args.json:
+        json.dump(compare.as_json(found), sys.stdout, indent=1)
+        print()
+    return 0
 
 
 def _node(args: argparse.Namespace) -> int:
@@ -137,10 +224,14 @@ def _one(variant: Any, args: argparse.Namespace) -> int:
 
         if args.method == "reference":
             frames, warmup = args.frames or 195, args.warmup or 5
-            rate = benchmark_as_reference(variant, device, args.backend, frames, warmup, progress)
+            rate = benchmark_as_reference(
+                variant, device, args.backend, args.precision, frames, warmup, progress
+            )
         else:
             frames = args.frames or (200 if device.type == "cuda" else 10)
-            report = benchmark(variant, device, args.backend, frames, args.warmup or 3, progress)
+            report = benchmark(
+                variant, device, args.backend, args.precision, frames, args.warmup or 3, progress
+            )
     if args.method == "reference":
         _print_rate(console, rate)
         found = _rate_as_json(rate)
@@ -156,6 +247,7 @@ def _one(variant: Any, args: argparse.Namespace) -> int:
 def _one_process_each(names: list[str], args: argparse.Namespace) -> int:
     """A process a model: peak memory and warm caches of one must not colour the next."""
     options = ["--device", args.device, "--backend", args.backend, "--method", args.method]
+    options += ["--precision", args.precision]
     for name in ("frames", "warmup", "threads"):
         if getattr(args, name) is not None:
             options += [f"--{name}", str(getattr(args, name))]
@@ -179,7 +271,9 @@ def _print(console: Any, report: Report) -> None:
     from rich.table import Table
 
     rate = report.product_flops / report.product.median / 1e9
-    table = Table(title=f"{report.variant} on {report.device}, {report.backend}")
+    table = Table(
+        title=f"{report.variant} on {report.device}, {report.backend}, {report.precision}"
+    )
     for column in ("part", "median ms", "p95 ms", "GFLOP", "GFLOP/s"):
         table.add_column(column, justify="left" if column == "part" else "right", no_wrap=True)
 
@@ -209,7 +303,8 @@ def _print(console: Any, report: Report) -> None:
 
 def _print_rate(console: Any, rate: ReferenceReport) -> None:
     console.print(
-        f"{rate.variant} on {rate.device}, {rate.backend}: [bold]{rate.fps:.2f}[/] frames/s as "
+        f"{rate.variant} on {rate.device}, {rate.backend}, {rate.precision}: "
+        f"[bold]{rate.fps:.2f}[/] frames/s as "
         f"the reference counts ({rate.fps_counted_once:.2f} with the last frame counted once; "
         f"median {rate.frame.median * 1e3:.1f} ms, p95 {rate.frame.p95 * 1e3:.1f} ms); "
         f"{len(rate.frame.times)} frames after {rate.warmup}, {rate.threads} threads, "
@@ -223,6 +318,7 @@ def _rate_as_json(rate: ReferenceReport) -> dict[str, Any]:
         "variant": rate.variant,
         "device": rate.device,
         "backend": rate.backend,
+        "precision": rate.precision,
         "threads": rate.threads,
         "fps_as_reference": rate.fps,
         "fps": rate.fps_counted_once,
@@ -246,6 +342,7 @@ def _as_json(report: Report) -> dict[str, Any]:
         "variant": report.variant,
         "device": report.device,
         "backend": report.backend,
+        "precision": report.precision,
         "threads": report.threads,
         "frame": sample(report.frame, sum(report.flops.values())),
         "parts": {p: sample(s, report.flops.get(p, 0.0)) for p, s in report.parts.items()},

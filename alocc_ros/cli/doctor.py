@@ -18,11 +18,11 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 import alocc_ros
+from alocc_ros.cli._accelerators import Finding, accelerators, backend, cache
 from alocc_ros.errors import AloccError
 
 # Modules that `alocc run` imports and what pip calls them; torch has a check of its own.
@@ -55,25 +55,6 @@ STANDARD_MESSAGES = (
 # No wheel has these; ros_standins/ holds ours.
 ROS_PYTHON = ("tf2_ros", "message_filters", "cv_bridge", "sensor_msgs_py")
 _RELEASES = {3: "Humble", 4: "Iron", 7: "Jazzy", 9: "Kilted"}  # by rclpy's major version
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of the table.
-
-    Attributes:
-        subject: what was looked at.
-        found: what is there, or what is wrong.
-        needed_by: who cannot do without: ``run`` (the node then neither), ``node``, or nobody.
-        ok: False if it is missing or broken.
-        remedy: what to do about it, a command where there is one.
-    """
-
-    subject: str
-    found: str
-    needed_by: str = ""
-    ok: bool = True
-    remedy: str = ""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -116,21 +97,27 @@ def run(args: argparse.Namespace) -> int:
 
 
 _WIDTH = 20
+_FIRST_STATUS = 10.0  # s, the least to wait for the first status of a node
 
 
 def _table(findings: list[Finding]) -> Iterator[str]:
+    # Statuses of nodes have longer names than what is examined here.
+    width = max([_WIDTH, *(len(f.subject) + 2 for f in findings)])
     for finding in findings:
         state = "ok" if finding.ok else "MISSING" if finding.needed_by else "-"
-        yield f"{finding.subject:<{_WIDTH}}{state:<9}{finding.found}"
+        yield f"{finding.subject:<{width}}{state:<9}{finding.found}"
         if finding.remedy:
-            yield f"{'':<{_WIDTH + 9}}> {finding.remedy}"
+            yield f"{'':<{width + 9}}> {finding.remedy}"
     yield ""
 
 
 def examine() -> Iterator[Finding]:
     """Looks at one thing after the other; nothing here raises."""
-    for check in (_python, _libraries, _files, _torch, _cuda, _kernels, _tensorrt):
+    for check in (_python, _libraries, _files, _torch, _cuda, _kernels):
         yield check()
+    yield from accelerators()
+    yield cache()
+    yield backend()
     yield _ros()
     yield _middleware()
     yield _standard_messages()
@@ -215,12 +202,6 @@ def _kernels() -> Finding:
     words = heard[0].splitlines()[0] if heard else "could not be built"
     remedy = "install a C compiler (Debian: apt-get install gcc)"
     return Finding("C kernels", words, ok=False, remedy=remedy)
-
-
-def _tensorrt() -> Finding:
-    if not _is_here("tensorrt"):
-        return Finding("TensorRT", "not installed; nothing needs it", ok=False)
-    return Finding("TensorRT", _version("tensorrt") or "version unknown")
 
 
 def _ros() -> Finding:
@@ -312,10 +293,12 @@ def _running(seconds: float) -> list[Finding]:
     """What nodes of this domain say about themselves."""
     from alocc_ros.ros.status_monitor import statuses
 
-    heard = statuses(seconds)
+    # Who listens for 3 s means "at once"; on a busy machine discovery alone may take longer.
+    heard = statuses(seconds, first_within=max(seconds, _FIRST_STATUS))
     domain = os.environ.get("ROS_DOMAIN_ID") or "0"
     if not heard:
-        found = f"none was heard in {seconds:g} s on domain {domain}"
+        waited = max(seconds, _FIRST_STATUS)
+        found = f"none was heard in {waited:g} s on domain {domain}"
         return [Finding("running node", found, ok=False, remedy="start it on the same domain")]
     # Levels are bytes: OK is the lowest.
     return [Finding(n, s.message, ok=s.level == type(s).OK) for n, s in heard.items()]

@@ -38,7 +38,7 @@ _TOTALS = ("mIoU", "IoU", "RayIoU", "mAVE_TP", "mAVE", "Occ score")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of ``alocc evaluate``."""
-    add_model_arguments(parser)
+    add_model_arguments(parser, backend="eager")
     parser.add_argument(
         "--data",
         type=Path,
@@ -186,7 +186,10 @@ def _pipeline(
     from alocc_ros.pipeline import Pipeline
 
     # Models of the LiDAR frame are told before each frame where that is.
-    return Pipeline(network, record, AS_IN_TRAINING), weights
+    pipeline = Pipeline(
+        network, record, AS_IN_TRAINING, backend=args.backend, precision=args.precision
+    )
+    return pipeline, weights
 
 
 def _device(name: str, world: World) -> str:
@@ -224,6 +227,8 @@ def _identity(
         "scored": scored,
         "reference exact": args.reference_exact,
         "deterministic": args.deterministic,
+        "backend": args.backend,
+        "precision": args.precision,
     }
 
 

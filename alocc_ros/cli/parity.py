@@ -7,13 +7,15 @@ import argparse
 import json
 import sys
 
+from alocc_ros.cli._models import add_backend_arguments
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument("--golden", required=True, metavar="DIR", help="folder of golden vectors")
     parser.add_argument("--variant", action="append", help="only this one; may be repeated")
     parser.add_argument("--device", default="cpu", help="auto, cpu, cuda, cuda:N (default: cpu)")
-    parser.add_argument("--backend", default="eager", help="eager or reference (default: eager)")
+    add_backend_arguments(parser, backend="eager")
     parser.add_argument("--json", action="store_true", help="machine-readable result")
 
 
@@ -25,11 +27,13 @@ def run(args: argparse.Namespace) -> int:
     from alocc_ros.bench import parity
     from alocc_ros.errors import ModelError
     from alocc_ros.runtime.device import keep_freed_memory, resolve_device
+    from alocc_ros.runtime.precision import check_precision
     from alocc_ros.runtime.runner import check_backend
 
     keep_freed_memory()
     backend = check_backend(args.backend)
     device = resolve_device(args.device)
+    precision = check_precision(args.precision, backend, device)
     golden = parity.open_golden(args.golden)
     names = args.variant
     if names is None:
@@ -41,16 +45,17 @@ def run(args: argparse.Namespace) -> int:
     for name in names:
         golden.entry(name)
     console = Console(stderr=args.json)
-    report: dict[str, object] = {"device": str(device), "backend": backend, "variants": {}}
+    what = {"device": str(device), "backend": backend, "precision": precision}
+    report: dict[str, object] = {**what, "variants": {}}
     all_passed = True
     for name in names:
         with console.status(f"{name}: running the recorded frames"):
-            results = list(parity.compare(golden, name, device, backend))
+            results = list(parity.compare(golden, name, device, backend, precision))
         passed = all(r.passed for r in results)
         all_passed &= passed
         report["variants"][name] = {"passed": passed, "results": parity.as_json(results)}
         frames = ", ".join(map(str, golden.manifest["frames"]))
-        table = Table(title=f"{name} on {device}, {backend}: worst of frames {frames}")
+        table = Table(title=f"{name} on {', '.join(what.values())}: worst of frames {frames}")
         for column in ("stage", "frame", "max abs", "relative", "agree", ""):
             justify = "left" if column == "stage" else "right"
             table.add_column(column, justify=justify, no_wrap=True)

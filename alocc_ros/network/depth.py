@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -81,7 +82,71 @@ class SqueezeExcite(nn.Module):
         return torch.sigmoid(self.conv_expand(hidden))
 
     def forward(self, x: Tensor, gate: Tensor) -> Tensor:  # [N, C, h, w], [N, C, 1, 1]
-        return x * gate
+        return x * gate.to(x.dtype)
+
+
+class CameraGates(nn.Module):
+    """What the cameras' geometry does to the feature, by two networks of three layers."""
+
+    def __init__(
+        self, norm: nn.BatchNorm1d, branches: Sequence[tuple[CameraMlp, SqueezeExcite]]
+    ) -> None:
+        super().__init__()
+        self._layers = (norm, tuple(branches))  # a tuple, so that modules keep their one name
+
+    def forward(self, camera: Tensor) -> Gates:  # [N, 27], see CameraGeometry.camera_vector
+        norm, branches = self._layers
+        camera = norm(camera)  # BatchNorm carries the scale of raw focal lengths and crops
+        return Gates(*(se.gate(mlp(camera)) for mlp, se in branches))
+
+    @torch.no_grad()
+    def prepared(self) -> PreparedGates:
+        """The same with constants folded."""
+        norm, branches = self._layers
+        scale = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
+        shift = norm.bias.double() - norm.running_mean.double() * scale
+        layers = []
+        for mlp, se in branches:
+            first, second = mlp.fc1, mlp.fc2
+            reduce, expand = (
+                (c.weight.flatten(1).double(), c.bias.double())
+                for c in (se.conv_reduce, se.conv_expand)
+            )
+            bias = first.bias.double() + first.weight.double() @ shift
+            layers.append(
+                (
+                    (first.weight.double() * scale, bias),
+                    # No activation stands between the last layer and the reduction.
+                    (
+                        reduce[0] @ second.weight.double(),
+                        reduce[0] @ second.bias.double() + reduce[1],
+                    ),
+                    expand,
+                )
+            )
+        return PreparedGates(
+            [
+                (torch.stack([w.T for w, _ in both]), torch.stack([b for _, b in both]))
+                for both in zip(*layers, strict=True)
+            ]
+        )
+
+
+class PreparedGates(nn.Module):
+    """The same, both networks at once: three batched products. Float32 whatever the network is."""
+
+    def __init__(self, layers: Sequence[tuple[Tensor, Tensor]]) -> None:
+        super().__init__()
+        for i, (matrix, bias) in enumerate(layers):
+            self.register_buffer(f"matrix{i}", matrix.float(), persistent=False)  # [2, C, C']
+            self.register_buffer(f"bias{i}", bias[:, None].float(), persistent=False)
+
+    def forward(self, camera: Tensor) -> Gates:
+        x = camera.expand(2, -1, -1)
+        x = torch.relu(torch.baddbmm(self.bias0, x, self.matrix0))
+        x = torch.relu(torch.baddbmm(self.bias1, x, self.matrix1))
+        x = torch.sigmoid(torch.baddbmm(self.bias2, x, self.matrix2))[..., None, None]
+        return Gates(x[0], x[1])
 
 
 class BasicBlock(nn.Module):
@@ -146,6 +211,9 @@ class DepthNet(nn.Module):
         self.reduce_conv = nn.Sequential(nn.Conv2d(mid, mid, 3, padding=1), nn.BatchNorm2d(mid))
         self.depth_mlp, self.context_mlp = CameraMlp(mid), CameraMlp(mid)
         self.depth_se, self.context_se = SqueezeExcite(mid), SqueezeExcite(mid)
+        self.gates: nn.Module = CameraGates(
+            self.bn, [(self.depth_mlp, self.depth_se), (self.context_mlp, self.context_se)]
+        )
         self.context_conv = nn.Conv2d(mid, variant.context_channels, 1)
         inputs, skip = mid, None
         if variant.stereo:
@@ -182,14 +250,6 @@ class DepthNet(nn.Module):
             BasicBlock(mid, mid),
             BasicBlock(mid, mid),
             nn.Conv2d(mid, variant.intra_length, 1),
-        )
-
-    def gates(self, camera: Tensor) -> Gates:  # [N, 27], see CameraGeometry.camera_vector
-        """The part that only the cameras' geometry decides."""
-        camera = self.bn(camera)  # BatchNorm carries the scale of raw focal lengths and crops
-        return Gates(
-            self.depth_se.gate(self.depth_mlp(camera)),
-            self.context_se.gate(self.context_mlp(camera)),
         )
 
     def forward(
@@ -231,5 +291,10 @@ class DepthNet(nn.Module):
         )
 
 
-def _gate_net(bins: int) -> nn.Sequential:  # [N, 2 * bins, h, w] -> [N, 1, h, w], before a sigmoid
+def gate_logit(net: nn.Sequential, x: Tensor) -> Tensor:  # [N, 2 * bins, h, w] -> [N, 1, h, w]
+    """What a sigmoid makes a gate of."""
+    return conv_bn(conv_bn(x, net[0], relu=True), net[2])
+
+
+def _gate_net(bins: int) -> nn.Sequential:  # for ``gate_logit``
     return nn.Sequential(nn.Conv2d(2 * bins, bins, 1), nn.ReLU(), nn.Conv2d(bins, 1, 1))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from alocc_ros.network.depth import DepthNet, DepthPrediction
+from alocc_ros.network.depth import DepthNet, DepthPrediction, gate_logit
 from alocc_ros.network.plan import PlanTensors
 from alocc_ros.network.state import State, check_part, stored
 from alocc_ros.network.variants import Variant
@@ -44,10 +44,11 @@ class FrustumWarp(nn.Module):
 
     def __init__(self, variant: Variant) -> None:
         super().__init__()
+        self.operator = warp_frustum
         self._depths = (float(variant.depth_range[0]), float(variant.depth_step))
 
     def forward(self, values: Tensor, homography: Tensor, offset: Tensor) -> Tensor:
-        return warp_frustum(values, homography, offset, *self._depths)
+        return self.operator(values, homography, offset, *self._depths)
 
 
 class GeometryFusion(nn.Module):
@@ -92,7 +93,7 @@ class GeometryFusion(nn.Module):
                 cameras = len(warped) // len(plan.has_history)
                 begun = plan.has_history.repeat_interleave(cameras, output_size=len(warped))
                 warped = warped.masked_fill(~begun.view(-1, 1, 1, 1), 0.0)
-            gate = torch.sigmoid(self._gates[0](torch.cat([warped, logits], 1)))
+            gate = torch.sigmoid(gate_logit(self._gates[0], torch.cat([warped, logits], 1)))
             # BUG-COMPAT: what is outside is told by the value, bin by bin: an exact 0 is outside.
             seen = warped != 0
             fused = torch.where(seen, gate * warped + (1 - gate) * logits, logits)
@@ -120,7 +121,7 @@ class GeometryMix(nn.Module):
         prediction: DepthPrediction,
     ) -> Tensor:
         remembered = torch.softmax(prediction.history, 1)
-        gate = torch.sigmoid(self._gates[0](torch.cat([remembered, geometry], 1)))
+        gate = torch.sigmoid(gate_logit(self._gates[0], torch.cat([remembered, geometry], 1)))
         if prediction.surface is not None:
             geometry = _surface(geometry, prediction.surface)
         return gate * remembered + (1 - gate) * geometry

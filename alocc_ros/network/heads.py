@@ -129,12 +129,11 @@ class FlowMap(nn.Module):
         return rows[:, :, :, FLOW_SLICES].mean(3).permute(0, 3, 1, 2)
 
 
-class FlowMatching(nn.Module):
-    """How alike each place now and the places around it before are."""
+class MatchingMaps(nn.Module):
+    """The maps to match: that of now and the past one moved to the present, at half the size."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.operator, self.taps = correlation, TAPS * TAPS
         self.warp = Warp()
 
     def forward(
@@ -142,12 +141,28 @@ class FlowMatching(nn.Module):
         bev: Tensor,  # [B, V, Y, X]
         previous: Tensor,  # [B, V, Y, X], of the reference frame
         motion: Tensor,  # [B, 3, 4]
-    ) -> Tensor:  # [B, TAPS * TAPS, Y/2, X/2]
+    ) -> Tensor:  # [2 * B, V, Y/2, X/2]
         warped = self.warp(previous[..., None], motion)[..., 0]
         half = [s // 2 for s in bev.shape[2:]]
         maps = torch.cat([bev, warped])
-        maps = F.interpolate(maps, size=half, mode="bilinear", align_corners=True)
-        return self.operator(*maps.chunk(2))
+        return F.interpolate(maps, size=half, mode="bilinear", align_corners=True)
+
+
+class FlowMatching(nn.Module):
+    """How alike each place now and the places around it before are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operator, self.taps = correlation, TAPS * TAPS
+        self.maps = MatchingMaps()
+
+    def forward(
+        self,
+        bev: Tensor,  # [B, V, Y, X]
+        previous: Tensor,  # [B, V, Y, X], of the reference frame
+        motion: Tensor,  # [B, 3, 4]
+    ) -> Tensor:  # [B, TAPS * TAPS, Y/2, X/2]
+        return self.operator(*self.maps(bev, previous, motion).chunk(2))
 
 
 class FlowCost(nn.Module):

@@ -109,7 +109,12 @@ class Output(NamedTuple):
 
 
 class Alocc(nn.Module):
-    """One network of the family."""
+    """One network of the family.
+
+    Attributes:
+        variant: which one.
+        dtype: of images, activations and state; ``runtime.pack_for_gpu`` makes it half precision.
+    """
 
     def __init__(self, variant: Variant, inter_index_max: int = RELEASED_INTER_INDEX_MAX) -> None:
         super().__init__()
@@ -118,7 +123,7 @@ class Alocc(nn.Module):
                 f"inter_index_max {inter_index_max}: {variant.name} has {variant.depth_bins} bins"
             )
         v, c = variant, variant.context_channels
-        self.variant = variant
+        self.variant, self.dtype = variant, torch.float32
         self.img_backbone = ResNet(v.backbone_width, v.backbone_blocks)
         self.img_neck = ImageNeck(16 * v.backbone_width, 32 * v.backbone_width, v.image_channels)
         if v.stereo:
@@ -217,6 +222,7 @@ class Alocc(nn.Module):
         """``forward`` up to what losses look at; arguments as there."""
         v, measured = self.variant, measured or Measured()
         out = out or State()
+        recalled = self.fusion.recall(state, plan, out, keyframe)
         depth, c2 = self.encode_images(images, plan, state, rig)
         known = None
         if measured.depth_bins is not None:
@@ -225,7 +231,7 @@ class Alocc(nn.Module):
         depth, geometry, known = self.geometry(depth, state, plan, out, keyframe, lidar, truth)
         volume = self.lift(depth, plan, None if rig is None else rig.nodes, known)
         volume = self.pre_process(self._planes(volume)).view(volume.shape)
-        volume, new = self.fusion(volume, state, plan, out, keyframe)
+        volume, new = self.fusion(volume, recalled, state, plan, out, keyframe)
         volume, scene = self.scene(volume, state, plan, out, keyframe)
         levels = self.img_bev_encoder_backbone(self._planes(volume))
         logits, voxels = self.classify(self.img_bev_encoder_neck(levels))
@@ -269,6 +275,11 @@ class Alocc(nn.Module):
         gates = self.depth_net.gates(plan.camera_vector) if rig is None else rig.gates
         return self.depth_net(feature, gates, cost), c2
 
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self.view_transformer.dx.device
+
     def calibrate(self, plan: PlanTensors, nodes: bool = True) -> RigConstants:
         """What stays as long as the rig does; ``nodes`` are of no use to the CPU's kernel."""
         return RigConstants(
@@ -277,9 +288,12 @@ class Alocc(nn.Module):
 
     def empty_state(self, samples: int = 1, cameras: int = 6) -> State:
         """Buffers for the state of so many streams, on this network's device, without values."""
-        like, (stereo, flow_bev) = next(self.parameters()), self.empty_features(samples, cameras)
+        stereo, flow_bev = self.empty_features(samples, cameras)
         parts = {
-            name: torch.empty(shape, dtype=like.dtype, device=like.device)
+            # Sums that grow for as long as the stream lasts are no affair of half precision.
+            name: torch.empty(
+                shape, dtype=torch.float32 if name == "scene" else self.dtype, device=self.device
+            )
             for name, shape in self.keyframe_shapes(samples, cameras).items()
         }
         return State(stereo=stereo, flow_bev=flow_bev, **parts)
@@ -293,9 +307,12 @@ class Alocc(nn.Module):
         self, samples: int = 1, cameras: int = 6
     ) -> tuple[Tensor | None, Tensor | None]:
         """Of those the part that each reference frame has: stereo feature and flow map."""
-        v, like = self.variant, next(self.parameters())
-        stereo = flow_bev = None
-        order = {"memory_format": torch.channels_last, "dtype": like.dtype, "device": like.device}
+        v, stereo, flow_bev = self.variant, None, None
+        order = {
+            "memory_format": torch.channels_last,
+            "dtype": self.dtype,
+            "device": self.device,
+        }
         if v.stereo:
             height, width = v.input_size
             size = (samples * cameras, 4 * v.backbone_width, height // 4, width // 4)

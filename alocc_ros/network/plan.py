@@ -229,8 +229,13 @@ def unpack(packed: Tensor, cameras: int, samples: int, slots: int) -> PlanTensor
 
 def empty_plan(cameras: int, samples: int, slots: int, device: str) -> PlanTensors:
     """A plan of the right shapes without numbers: for shapes, counting and export."""
-    size = sum(prod(shape) for shape in _shapes(cameras, samples, slots).values())
-    return unpack(torch.empty(size, dtype=torch.float64, device=device), cameras, samples, slots)
+    packed = torch.empty(packed_size(cameras, samples, slots), dtype=torch.float64, device=device)
+    return unpack(packed, cameras, samples, slots)
+
+
+def packed_size(cameras: int, samples: int, slots: int) -> int:
+    """Numbers of a packed plan."""
+    return sum(prod(shape) for shape in _shapes(cameras, samples, slots).values())
 
 
 def _shapes(cameras: int, samples: int, slots: int) -> dict[str, tuple[int, ...]]:

@@ -13,6 +13,7 @@ as they are.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 
 from alocc_ros.network.plan import PlanTensors
 from alocc_ros.network.state import State, check_part, stored
+from alocc_ros.network.temporal import Fusion
 from alocc_ros.network.variants import Variant
 from alocc_ros.ops.conv import FoldedConv, conv_bn
 from alocc_ros.ops.recurrent import (
@@ -115,10 +117,12 @@ class RecurrentLayers(NamedTuple):
         )
 
 
-class RecurrentFusion(nn.Module):
+class RecurrentFusion(Fusion):
     """Move one remembered volume to the present, by the vehicle's motion and by learned offsets;
     convolve, concatenate, convolve. History: [B, Y, X, Z, C].
     """
+
+    form = "RecurrentFusion"
 
     def __init__(self, variant: Variant, layers: RecurrentLayers) -> None:
         super().__init__()
@@ -137,6 +141,7 @@ class RecurrentFusion(nn.Module):
     def forward(
         self,
         volume: Tensor,  # [B, C, Y, X, Z]
+        recalled: Tensor | None,
         state: State | None,
         plan: PlanTensors,
         out: State,
@@ -175,12 +180,14 @@ class RecurrentFusion(nn.Module):
         return conv_bn(timed, *self._layers.history_keyframe_cat_conv, relu=True)
 
 
-class PreparedRecurrentFusion(nn.Module):
+class PreparedRecurrentFusion(Fusion):
     """The same as one operator: the time is only a bias, and nothing is stored that is not kept."""
+
+    form = "PreparedRecurrentFusion"
 
     def __init__(self, variant: Variant, layers: RecurrentLayers, embed: TimeEmbedding) -> None:
         super().__init__()
-        self._variant, self.operator, self.embed = variant, fuse_recurrent, embed
+        self._variant, self.operator = variant, fuse_recurrent
         c = variant.context_channels
         offset, time_conv, cat_conv = (
             _folded(x)
@@ -190,23 +197,34 @@ class PreparedRecurrentFusion(nn.Module):
                 layers.history_keyframe_cat_conv[0],
             )
         )
+        first, _, last = layers.time_emb_net
+        matrix = time_conv.weight.reshape(c, c).T
+        # The last layer of the embedding and the time convolution are one product.
+        time_last = (last.weight.double().T @ matrix.double()).float()
+        time_bias = (last.bias.double() @ matrix.double() + time_conv.bias.double()).float()
         axes = layers.his_stream_offset_net.axes
         for name, value in (
             ("offset_matrix", offset.weight.reshape(3, c).T * axes),
             ("offset_bias", offset.bias * axes),
-            ("time_matrix", time_conv.weight.reshape(c, c).T),
-            ("time_bias", time_conv.bias),
+            ("time_matrix", matrix),
             ("cat_matrix", cat_conv.weight.reshape(c, 2 * c).T),
             ("cat_bias", cat_conv.bias),
         ):
             self.register_buffer(name, value.detach().contiguous(), persistent=False)
+        self.time = PreparedTime(embed.rates, first, time_last, time_bias)
 
     def shapes(self, samples: int) -> dict[str, tuple[int, ...]]:
         """Of the state of so many streams."""
         return _volume_shapes(self._variant, samples)
 
     def forward(
-        self, volume: Tensor, state: State | None, plan: PlanTensors, out: State, keyframe: bool
+        self,
+        volume: Tensor,
+        recalled: Tensor | None,
+        state: State | None,
+        plan: PlanTensors,
+        out: State,
+        keyframe: bool,
     ) -> tuple[Tensor, State]:
         """See ``RecurrentFusion``."""
         rows = volume.movedim(1, -1).contiguous()
@@ -217,7 +235,7 @@ class PreparedRecurrentFusion(nn.Module):
         fused, moved = out.history if keyframe else None, out.motion if keyframe else None
         fused = torch.empty_like(rows) if fused is None else fused
         moved = rows.new_empty((*rows.shape[:-1], 3)) if moved is None else moved
-        bias = self.embed(plan.ages) @ self.time_matrix + self.time_bias
+        bias = self.time(plan.ages)
         self.operator(
             rows, history, previous, plan.motion, self.offset_matrix, self.offset_bias,
             self.time_matrix, bias, self.cat_matrix, self.cat_bias, fused, moved,
@@ -242,6 +260,30 @@ class TimeEmbedding(nn.Module):
     def forward(self, times: Tensor) -> Tensor:  # [B, 2] seconds -> [B, 2, C]
         angles = times[..., None] * self.rates
         return self._net[0](torch.stack([angles.sin(), angles.cos()], -1).flatten(2))
+
+
+class PreparedTime(nn.Module):
+    """What the time convolution adds: the embedding and that convolution's product with it as two
+    layers. Float32 whatever the network is.
+    """
+
+    def __init__(self, rates: Tensor, first: nn.Linear, matrix: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        phases = torch.tensor([0.0, math.pi / 2], device=rates.device)
+        for name, value in (
+            ("rates", rates.repeat_interleave(2)),
+            ("phases", phases.repeat(len(rates))),  # a cosine is a sine a quarter later
+            ("matrix1", first.weight.T),
+            ("bias1", first.bias),
+            ("matrix2", matrix),
+            ("bias2", bias),
+        ):
+            self.register_buffer(name, value.detach().contiguous(), persistent=False)
+
+    def forward(self, times: Tensor) -> Tensor:  # [B, 2] seconds -> [B, 2, C]
+        waves = torch.sin(torch.addcmul(self.phases, times[..., None], self.rates)).flatten(0, 1)
+        hidden = torch.relu(torch.addmm(self.bias1, waves, self.matrix1))
+        return torch.addmm(self.bias2, hidden, self.matrix2).view(*times.shape, -1)
 
 
 class NoScene(nn.Module):
@@ -304,13 +346,14 @@ class SceneFusion(nn.Module):
         """The answer, and the new state."""
         rows, c = volume.movedim(1, -1), volume.shape[1]
         if state is None:
-            sums = volume.new_zeros(len(volume), c, c + 1)
+            sums = volume.new_zeros(len(volume), c, c + 1, dtype=torch.float32)
         else:
             sums = state.scene
             check_part(sums, (len(volume), c, c + 1), self._variant.name, "sums of gradients")
-            sums = _if_begun(plan.has_history, sums, torch.zeros_like(sums))
+            if plan.has_history is not None:
+                sums = _if_begun(plan.has_history, sums, torch.zeros_like(sums))
         full = plan.ages[:, 0] > self._full
-        keep = 1 - self._fading * full.to(volume.dtype)
+        keep = 1 - self._fading * full.to(sums.dtype)
         step = self.update(rows, sums, keep)
         answer = step.rows.movedim(-1, 1)
         if not keyframe:

@@ -5,10 +5,15 @@ Each operator has a general form in torch calls. It runs on every device (the me
 a gradient because its parts have one, and is what torch.compile, torch.export and the ONNX exporter
 see. On a CPU a C kernel takes its place where nobody asks for a gradient, the data are float32
 and a C compiler was found. Nothing else decides: no switch, no context, no question in the network.
+
+Beside it most operators have a fused form, an operator of its own that nothing looks into: Triton
+kernels on a GPU, in half precision too. A runner puts it in the place of the other
+(``fused_form``); what it costs can be told without a GPU (``launches_of``).
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -19,6 +24,12 @@ from alocc_ros.ops import native
 
 _library = torch.library.Library("alocc", "DEF")
 _general: dict[Callable[..., Any], Callable[..., Any]] = {}
+_fused: dict[Callable[..., Any], Callable[..., Any]] = {}
+_rounded: dict[Callable[..., Any], Callable[..., Any]] = {}
+_emulations: dict[Callable[..., Any], Callable[..., Any]] = {}
+_launches: dict[Callable[..., Any], Callable[..., int]] = {}
+
+_HALF = (torch.float16, torch.bfloat16)
 
 
 def operator(
@@ -70,19 +81,121 @@ def general_form(overload: Callable[..., Any]) -> Callable[..., Any]:
     return _general[overload]
 
 
-def kernel(signature: str, cpu: Callable[..., Any], fake: Callable[..., Any]) -> Callable[..., Any]:
-    """Register a CPU kernel that has no general form (its weights are packed for it alone).
+def fused(
+    overload: Callable[..., Any],
+    cuda: str,
+    launches: int | Callable[..., int] = 1,
+    wide: tuple[int, ...] = (),
+) -> Callable[..., Any]:
+    """Register the fused form of an operator: the same arguments, opaque, for inference.
+
+    Data may be half precision; geometry stays float64, weights and biases are what the runner made
+    of them. On a CPU the general form computes in float32 and rounds its results as storage in the
+    data's type would: what half precision does to a network can be tried there.
+
+    Args:
+        overload: the operator (``operator``).
+        cuda: ``"module:function"`` for tensors on a GPU, imported when it is called first. Results
+            have the general form's shapes and strides and, where those are floating point, the
+            data's type.
+        launches: kernels that one call starts, or a function of the arguments that tells.
+        wide: numbers of the results that stay float32, whatever the data's type: sums that grow.
+    """
+    general, schema = _general[overload], overload._schema
+    name = f"{schema.name.partition('::')[2]}_fused"
+    written = [a.alias_info is not None and a.alias_info.is_write for a in schema.arguments]
+    module, _, attribute = cuda.partition(":")
+
+    def on_gpu(*args: Any) -> Any:
+        return getattr(importlib.import_module(module), attribute)(*args)
+
+    def emulated(*args: Any) -> Any:
+        kind = args[0].dtype
+        full = [_widened(a) for a in args]
+        results = general(*full)
+        for given, used, write in zip(args, full, written, strict=True):
+            if write and given is not None and used is not given:
+                given.copy_(used)
+        if kind not in _HALF:
+            return results
+        if isinstance(results, tuple):
+            return tuple(r if i in wide else _narrowed(r, kind) for i, r in enumerate(results))
+        return results if wide else _narrowed(results, kind)
+
+    _library.define(
+        str(schema).removeprefix("alocc::").replace(schema.name.partition("::")[2], name, 1),
+        tags=(torch.Tag.pt2_compliant_tag,),
+    )
+    _library.impl(name, on_gpu, "CUDA")
+    _library.impl(name, emulated, "CPU")
+    torch.library.register_fake(f"alocc::{name}", emulated, lib=_library)
+    form = getattr(torch.ops.alocc, name).default
+    _fused[overload], _rounded[overload], _emulations[form] = form, emulated, emulated
+    _launches[form] = launches if callable(launches) else lambda *_: launches
+    return form
+
+
+def fused_form(overload: Callable[..., Any]) -> Callable[..., Any]:
+    """The fused form of an operator, or the operator itself where it has none."""
+    return _fused.get(overload, overload)
+
+
+def rounded_form(overload: Callable[..., Any]) -> Callable[..., Any]:
+    """The general form for data in half precision: computed in float32, results rounded; made of
+    torch's own operators, for all devices, compilers and exporters. The operator itself where it
+    has no fused form either.
+    """
+    return _rounded.get(overload, overload)
+
+
+def emulation_of(form: Callable[..., Any]) -> Callable[..., Any] | None:
+    """What a fused form is to compute, on any device (``rounded_form``); None: not a fused form."""
+    return _emulations.get(form)
+
+
+def launches_of(overload: Callable[..., Any], args: tuple[Any, ...]) -> int | None:
+    """Kernels that a call of a fused form starts on a GPU; None: not a fused form."""
+    return _launches[overload](*args) if overload in _launches else None
+
+
+def _widened(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.float() if value.dtype in _HALF else value
+    return [_widened(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def _narrowed(value: Any, kind: torch.dtype) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(kind) if value.dtype == torch.float32 else value
+    return tuple(_narrowed(v, kind) for v in value) if isinstance(value, list | tuple) else value
+
+
+def kernel(
+    signature: str,
+    cpu: Callable[..., Any],
+    fake: Callable[..., Any],
+    cuda: Callable[..., Any] | None = None,
+    launches: Callable[..., int] | None = None,
+) -> Callable[..., Any]:
+    """Register a kernel that has no general form (its weights are packed for it alone).
 
     Args:
         signature: torch schema.
         cpu: the kernel.
         fake: makes an empty result of the right shape and strides.
+        cuda: the same for a GPU.
+        launches: kernels that one call starts there, from its arguments.
     """
     name = signature.partition("(")[0]
     _library.define(signature, tags=(torch.Tag.pt2_compliant_tag,))
     _library.impl(name, cpu, "CPU")
+    if cuda is not None:
+        _library.impl(name, cuda, "CUDA")
     torch.library.register_fake(f"alocc::{name}", fake, lib=_library)
-    return getattr(torch.ops.alocc, name).default
+    form = getattr(torch.ops.alocc, name).default
+    if launches is not None:
+        _launches[form] = launches
+    return form
 
 
 def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:

@@ -53,10 +53,16 @@ class NodeParameters:
     )
     device: str = _parameter("auto", "where the network runs: auto, cpu, cuda or cuda:N")
     backend: str = _parameter(
-        "eager",
-        "how the network is run: eager, or reference (every operator in its slow obvious form; "
-        "twin is its former name)",
-        choices=("eager", "reference", "twin"),
+        "auto",
+        "how the network is run: graph (our kernels, a frame as one CUDA graph), tensorrt, "
+        "compiled (torch.compile), eager, reference (every operator in its slow obvious form; twin "
+        "is its former name); auto: graph on a GPU, else eager",
+        choices=("auto", "eager", "reference", "compiled", "graph", "tensorrt", "twin"),
+    )
+    precision: str = _parameter(
+        "auto",
+        "fp32, tf32, fp16, bf16 or int8; auto: fp16 with graph and tensorrt, else fp32",
+        choices=("auto", "fp32", "tf32", "fp16", "bf16", "int8"),
     )
     decode: str = _parameter(
         "exact",

@@ -3,27 +3,36 @@
 
 ``prepare`` returns another network that computes the same. It belongs to no device: it can be
 moved, exported and compiled. ``pack_for_cpu`` then puts the weights into the order that this
-processor's kernels want. Neither changes the network that it was given, and what needs no change
-is shared.
+processor's kernels want; ``cast`` changes the precision, and ``pack_for_gpu`` also puts the kernels
+of a GPU in. None changes the network that it was given, and what needs no change is shared.
 """
 
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils._pytree import tree_map
 
-from alocc_ros.network.depth import SqueezeExcite
+from alocc_ros.network.depth import DepthNet, PreparedGates
 from alocc_ros.network.encoder import BEVNeck, VoxelNeck
 from alocc_ros.network.heads import PreparedClassifier, PreparedFlowHead
 from alocc_ros.network.model import Alocc
 from alocc_ros.network.plan import empty_plan
-from alocc_ros.network.recurrent import PreparedRecurrentFusion, RecurrentLayers, SceneFusion
-from alocc_ros.network.temporal import ProjectedHistoryFusion
+from alocc_ros.network.recurrent import (
+    PreparedRecurrentFusion,
+    PreparedTime,
+    RecurrentLayers,
+    SceneFusion,
+)
+from alocc_ros.network.temporal import AheadHistoryFusion, ProjectedHistoryFusion
 from alocc_ros.ops import native
 from alocc_ros.ops.conv import FoldedConv, cpu
+from alocc_ros.ops.conv.gpu import GpuConv
+from alocc_ros.ops.library import fused_form, rounded_form
 from alocc_ros.ops.upsample import SplitConv
 
 
@@ -34,6 +43,7 @@ def prepare(network: Alocc) -> Alocc:
     are upsampled.
     """
     ready, v = shallow_copy(network).eval(), network.variant
+    _prepare_gates(ready.depth_net)
     _fold(ready)
     if v.recurrent:
         layers = RecurrentLayers(*(getattr(ready, name) for name in RecurrentLayers._fields))
@@ -59,12 +69,21 @@ def prepare(network: Alocc) -> Alocc:
     return ready.requires_grad_(False)
 
 
+# What a processor with bfloat16 computes in it; the last, pointwise layers of the depth network,
+# whose results are probabilities, stay float32, and so does all that is not convolution.
+_BF16_PARTS = (
+    *("img_backbone", "img_neck", "depth_net", "pre_process"),
+    *("img_bev_encoder_backbone", "img_bev_encoder_neck"),
+)
+
+
 @torch.no_grad()
-def pack_for_cpu(prepared: Alocc, cameras: int = 6) -> Alocc:
+def pack_for_cpu(prepared: Alocc, dtype: torch.dtype = torch.float32, cameras: int = 6) -> Alocc:
     """The same with every convolution in the form that is fastest on this processor.
 
     Which one that is depends on the input of each convolution; so the shapes are found by running
-    the network once without numbers.
+    the network once without numbers. With ``torch.bfloat16`` the convolutions that see images and
+    volumes compute in it; the network takes, remembers and returns float32.
     """
     packed = shallow_copy(prepared)
     if not packed.variant.volumetric and native.library() is not None:
@@ -72,12 +91,94 @@ def pack_for_cpu(prepared: Alocc, cameras: int = 6) -> Alocc:
     shapes = input_shapes(packed, cameras)
     replaced: dict[FoldedConv, FoldedConv] = {}
     for parent, name, conv, path in _convolutions(packed):
-        if isinstance(parent, SqueezeExcite):
-            continue  # one pixel a camera is nothing to pack for
         if conv not in replaced and path in shapes:
-            replaced[conv] = cpu.pack(conv, shapes[path])
+            part, *within = path.split(".")
+            head = part == "depth_net" and conv.weight.shape[2:].numel() == 1 and len(within) < 3
+            kind = dtype if part in _BF16_PARTS and not head else torch.float32
+            replaced[conv] = cpu.pack(conv, shapes[path], kind)
+            if kind != torch.float32 and part == "img_bev_encoder_neck":
+                # Between its convolutions stand operators of this package.
+                replaced[conv].register_forward_hook(_to_float32)
         setattr(parent, name, replaced.get(conv, conv))
+    if dtype != torch.float32:
+        for part in _BF16_PARTS:
+            packed.get_submodule(part).register_forward_hook(_to_float32)
     return packed
+
+
+def _to_float32(_: nn.Module, inputs: object, output: Any) -> Any:
+    return tree_map(
+        lambda x: x.float() if isinstance(x, Tensor) and x.is_floating_point() else x, output
+    )
+
+
+@torch.no_grad()
+def cast(prepared: Alocc, dtype: torch.dtype) -> Alocc:
+    """The same in another precision, still of torch's own operators.
+
+    Convolutions and matrices, activations and what is remembered are of that type; geometry stays
+    float64, biases behind products float32, and so do the cameras' gates, whose input is raw focal
+    lengths. Operators of this package compute in float32 and round.
+    """
+    ready = shallow_copy(prepared)
+    if dtype == ready.dtype:
+        return ready
+    ready.dtype = dtype
+    for module in ready.modules():
+        if isinstance(module, (PreparedGates, PreparedTime)):
+            continue
+        if (operator := getattr(module, "operator", None)) is not None:
+            module.operator = rounded_form(operator)
+        every = isinstance(module, FoldedConv)
+        for name, value in module.named_buffers(recurse=False):
+            if value.dtype == torch.float32 and (every or value.dim() > 1):
+                setattr(module, name, value.to(dtype))
+    return ready
+
+
+@torch.no_grad()
+def pack_for_gpu(prepared: Alocc, dtype: torch.dtype = torch.float16) -> Alocc:
+    """The same as ``cast``, with kernels made for it: the fused form of every operator, epilogues
+    in the convolutions, the biases of skips where the sums are made.
+    """
+    packed = shallow_copy(prepared)
+    if not packed.variant.volumetric:
+        _split_neck(packed)
+    if isinstance(packed.fusion, ProjectedHistoryFusion):
+        packed.fusion = AheadHistoryFusion(packed.fusion)
+    skips = _merge_biases_of_skips(packed)
+    operators = {
+        name: fused_form(module.operator)
+        for name, module in packed.named_modules()
+        if getattr(module, "operator", None) is not None
+    }
+    unbiased = {path for *_, conv, path in _convolutions(packed) if conv in skips}
+    packed = cast(packed, dtype)
+    for name, operator in operators.items():
+        packed.get_submodule(name).operator = operator
+    replaced: dict[FoldedConv, GpuConv] = {}
+    for parent, name, conv, path in _convolutions(packed):
+        if conv not in replaced:
+            replaced[conv] = GpuConv(conv, bias=path not in unbiased)
+        setattr(parent, name, replaced[conv])
+    return packed
+
+
+def _merge_biases_of_skips(network: Alocc) -> set[FoldedConv]:
+    """What the convolution of a skip adds, the convolution that it is added to adds as well."""
+    skips: set[FoldedConv] = set()
+    for module in network.modules():
+        skip = getattr(module, "downsample", None)
+        if skip is None:
+            continue
+        name = "conv3" if hasattr(module, "conv3") else "conv2"
+        last, holder = getattr(module, name), module
+        if not isinstance(last, FoldedConv):  # of voxels: with a norm beside it
+            holder, last, name = last, last.conv, "conv"
+        skip = next(m for m in skip.modules() if isinstance(m, FoldedConv))
+        setattr(holder, name, last.like(last.weight, last.bias + skip.bias))
+        skips.add(skip)
+    return skips
 
 
 def shallow_copy(network: Alocc) -> Alocc:
@@ -111,6 +212,14 @@ def input_shapes(prepared: Alocc, cameras: int) -> dict[str, torch.Size]:
     images = torch.empty(cameras, 3, *v.input_size, device="meta")
     network(images, empty_plan(cameras, 1, v.history, "meta"))
     return shapes
+
+
+def _prepare_gates(net: DepthNet) -> None:
+    net.gates = net.gates.prepared()
+    # Its form has their weights; nothing calls these any more.
+    for layer in (net.depth_se, net.context_se):
+        del layer.conv_reduce, layer.conv_expand
+    del net.bn, net.depth_mlp, net.context_mlp
 
 
 def _fold(network: Alocc) -> None:

@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-from typing import Protocol
+import importlib.util
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -13,13 +12,21 @@ from torch import Tensor
 from alocc_ros.errors import DeviceError
 from alocc_ros.network.model import Alocc, Measured, Output, RigConstants
 from alocc_ros.network.plan import FramePlan, PlanTensors
-from alocc_ros.runtime.prepare import pack_for_cpu, prepare
+from alocc_ros.runtime.graph import GraphRunner
+from alocc_ros.runtime.precision import check_precision, dtype_of, inference
+from alocc_ros.runtime.prepare import cast, pack_for_cpu, pack_for_gpu, prepare
 from alocc_ros.runtime.reference import with_reference_operators
 from alocc_ros.runtime.state import StreamState
 
+# "auto": graph where there is a GPU and Triton, else eager.
 # "eager": prepared weights and the fastest operators of the device, one call after the other.
 # "reference": the network as trained, every operator in its obvious form.
-BACKENDS = ("eager", "reference")
+# "compiled": torch.compile of the whole network, without kernels of ours.
+# "graph": our kernels and cuDNN's, a frame as one CUDA graph.
+# "tensorrt": the same with TensorRT engines in the place of the convolutions.
+# "emulated": what the graph runs, its buffers and its precision, called on a CPU: slow, to see what
+# half precision does.
+BACKENDS = ("auto", "eager", "reference", "compiled", "graph", "tensorrt", "emulated")
 _FORMER_NAMES = {"twin": "reference"}
 
 
@@ -29,10 +36,15 @@ class Runner(Protocol):
     Attributes:
         device: where it runs; images are to lie there.
         core: the network that runs.
+        backend, precision: what it is.
+        reason: why it is not what was asked for, one line; "" if it is.
     """
 
     device: torch.device
     core: Alocc
+    backend: str
+    precision: str
+    reason: str
 
     def new_state(self, samples: int = 1, cameras: int = 6) -> StreamState:
         """Buffers of a stream (or of several that step together)."""
@@ -52,9 +64,11 @@ class Runner(Protocol):
 class EagerRunner:
     """Calls the network; the definition of what every other runner does."""
 
-    def __init__(self, core: Alocc) -> None:
-        self.core = core
-        self.device = next(core.parameters()).device
+    def __init__(
+        self, core: Alocc, backend: str = "eager", precision: str = "fp32", reason: str = ""
+    ) -> None:
+        self.core, self.device = core, core.device
+        self.backend, self.precision, self.reason = backend, precision, reason
 
     def new_state(self, samples: int = 1, cameras: int = 6) -> StreamState:
         """See ``Runner``."""
@@ -69,9 +83,9 @@ class EagerRunner:
     ) -> Output:
         """See ``Runner``."""
         tensors = plan.tensors(self.device)
-        with inference():
+        with inference(self.precision):
             output, _ = self.core(
-                images,
+                images.to(self.core.dtype),
                 tensors,
                 state.reading(plan),
                 state.writing(plan),
@@ -89,19 +103,85 @@ class EagerRunner:
         return state.rig[1]
 
 
-def make_runner(network: Alocc, backend: str = "eager") -> Runner:
+class CompiledRunner(EagerRunner):
+    """The same through torch.compile, as one graph for each kind of frame."""
+
+    def __init__(self, core: Alocc, precision: str = "fp32") -> None:
+        super().__init__(core, "compiled", precision)
+        self._state_of = core  # states are the network's, compiled or not
+        self.core = torch.compile(core, fullgraph=True, dynamic=False)
+
+    def new_state(self, samples: int = 1, cameras: int = 6) -> StreamState:
+        """See ``Runner``."""
+        return StreamState(self._state_of, samples, cameras)
+
+
+class Choice(NamedTuple):
+    """What a backend and a precision mean on a device.
+
+    Attributes:
+        backend, precision: never ``auto``.
+        reason: why it is not the fastest way; "" if it is, or was asked for.
+    """
+
+    backend: str
+    precision: str
+    reason: str
+
+
+def choose(backend: str, precision: str, device: torch.device) -> Choice:
+    """``auto`` takes what there is; what was asked for by its name is an error where it cannot be.
+
+    Raises:
+        DeviceError: no such backend or precision, or not here.
+    """
+    backend, reason = check_backend(backend), ""
+    if backend == "auto":
+        reason = why_no_graph(device)
+        backend = "eager" if reason else "graph"
+        reason = reason if device.type == "cuda" else ""
+    elif backend in ("graph", "tensorrt") and (problem := why_no_graph(device)):
+        raise DeviceError(f"backend {backend}: {problem}; use auto or eager")
+    return Choice(backend, check_precision(precision, backend, device), reason)
+
+
+def make_runner(network: Alocc, backend: str = "auto", precision: str = "auto") -> Runner:
     """The runner of that name for a network, on the device where its weights lie.
 
     Raises:
-        DeviceError: there is no such backend.
+        DeviceError: see ``choose``; an engine cannot be built.
     """
-    backend = check_backend(backend)
+    device = network.device
+    backend, precision, reason = choose(backend, precision, device)
     if backend == "reference":
-        return EagerRunner(with_reference_operators(network))
-    core = prepare(network)
-    if next(core.parameters()).device.type == "cpu":
-        core = pack_for_cpu(core)
-    return EagerRunner(core)
+        return EagerRunner(with_reference_operators(network), backend)
+    core, dtype = prepare(network), dtype_of(precision)
+    if backend in ("graph", "emulated"):
+        return GraphRunner(pack_for_gpu(core, dtype), cast(core, dtype), precision, backend)
+    if backend == "tensorrt":
+        from alocc_ros.runtime.engines import tensorrt_core  # what few need, and is slow to import
+
+        packed = tensorrt_core(core, precision, device)
+        return GraphRunner(packed, cast(core, dtype), precision, backend)
+    if precision == "int8":
+        from alocc_ros.runtime.int8 import int8_core  # likewise
+
+        return EagerRunner(int8_core(core), backend, precision)
+    if device.type == "cpu" and backend == "eager":
+        return EagerRunner(pack_for_cpu(core, dtype), backend, precision)
+    core = cast(core, dtype)
+    if backend == "compiled":
+        return CompiledRunner(core, precision)
+    return EagerRunner(core, backend, precision, reason)
+
+
+def why_no_graph(device: torch.device) -> str:
+    """Why our kernels cannot run on a device; "" if they can."""
+    if device.type != "cuda":
+        return "it needs a CUDA device"
+    if importlib.util.find_spec("triton") is None:
+        return "it needs Triton (pip install triton)"
+    return ""
 
 
 def check_backend(backend: str) -> str:
@@ -114,15 +194,3 @@ def check_backend(backend: str) -> str:
     if backend not in BACKENDS:
         raise DeviceError(f"unknown backend {backend!r}; there are {', '.join(BACKENDS)}")
     return backend
-
-
-@contextlib.contextmanager
-def inference() -> Iterator[None]:
-    """No gradients, and float32 that is float32 (no TF32)."""
-    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before

@@ -31,6 +31,7 @@ class StreamState:
         ages: [B, T] float32 seconds, of the remembered slots; of recurrent variants [B, 1], how
             long the sequence has been going on. On the host.
         rig: what follows from the rig alone, of the last frame; see ``Alocc.calibrate``.
+        begun: whether a key frame has been seen since the last reset.
     """
 
     def __init__(self, network: Alocc, samples: int = 1, cameras: int = 6) -> None:
@@ -44,6 +45,7 @@ class StreamState:
     def reset(self) -> None:
         """Forget; the buffers stay. The next frame's plan must be a first one."""
         self.ages = torch.zeros(self._samples, self._network.variant.history)
+        self.begun = False
 
     def reading(self, plan: FramePlan) -> State | None:
         """What the frame looks at; None if it begins a sequence.
@@ -53,9 +55,8 @@ class StreamState:
         """
         if plan.first:
             return None
-        v = self._network.variant
         features = self._features.get(plan.reference, (None, None))
-        if (v.history and not self._front) or (v.stereo and features[0] is None):
+        if not self.begun or (self._network.variant.stereo and features[0] is None):
             raise TemporalMemoryError(
                 f"slot {plan.reference} of the state holds nothing; the first frame of a stream "
                 "must be planned as such"
@@ -67,10 +68,9 @@ class StreamState:
         if plan.slot == plan.reference and not plan.first:
             raise TemporalMemoryError(f"slot {plan.slot} is to be read and written by one frame")
         if not self._back:
-            empty = self._network.empty_state(self._samples, self._cameras)
-            self._back = _keyframe_parts(empty)
+            self._back = self._new_parts()
         if plan.slot not in self._features:
-            self._features[plan.slot] = self._network.empty_features(self._samples, self._cameras)
+            self._features[plan.slot] = self._new_features()
         stereo, flow_bev = self._features[plan.slot]
         return State(stereo=stereo, flow_bev=flow_bev, **(self._back if plan.keyframe else {}))
 
@@ -79,7 +79,7 @@ class StreamState:
         if not plan.keyframe:
             return
         self._front, self._back = self._back, self._front
-        self.ages = plan.ages
+        self.ages, self.begun = plan.ages, True
 
     @property
     def remembered(self) -> dict[str, Tensor]:
@@ -94,7 +94,7 @@ class StreamState:
     def to(self, network: Alocc) -> StreamState:
         """The same for the same network on another device."""
         moved = StreamState(network, self._samples, self._cameras)
-        device = next(network.parameters()).device
+        device = network.device
         moved._fill({n: t.to(device, copy=True) for n, t in self._tensors().items()})
         return moved
 
@@ -103,7 +103,7 @@ class StreamState:
         scratch = Path(f"{path}.partial")
         scratch.unlink(missing_ok=True)  # a link would be followed
         tensors = {n: t.contiguous() for n, t in self._tensors().items()}
-        form = type(self._network.fusion).__name__
+        form = self._network.fusion.form
         save_file(tensors, scratch, metadata={_KIND: form})
         os.replace(scratch, path)
 
@@ -121,9 +121,9 @@ class StreamState:
             raise TemporalMemoryError(f"{path} is not a saved state: {error}") from error
         if form is None or "ages" not in tensors:
             raise TemporalMemoryError(f"{path} is not a saved state (tensors: {sorted(tensors)})")
-        if form != (own := type(self._network.fusion).__name__):
+        if form != (own := self._network.fusion.form):
             raise TemporalMemoryError(f"{path} was made by {form}, {own} is running")
-        device = next(self._network.parameters()).device
+        device = self._network.device
         ages = tensors["ages"]
         if ages.shape != self.ages.shape:
             raise TemporalMemoryError(
@@ -142,12 +142,23 @@ class StreamState:
                 raise TemporalMemoryError(
                     f"{where}: {name} is {list(tensor.shape)}, this network remembers {shape}"
                 )
+            tensors[name] = tensor = tensor.to(like.dtype)
             if slot:
                 pair = features.setdefault(int(slot), [None, None])
                 pair[kind == "flow_bev"] = tensor.contiguous(memory_format=torch.channels_last)
-        self.ages = tensors["ages"].cpu()
-        self._front = {n: t for n, t in tensors.items() if n in KEYFRAME_PARTS}
+        self.ages, self.begun = tensors["ages"].cpu(), len(tensors) > 1
+        self._replace_parts({n: t for n, t in tensors.items() if n in KEYFRAME_PARTS})
         self._features = {slot: (pair[0], pair[1]) for slot, pair in features.items()}
+
+    def _replace_parts(self, tensors: dict[str, Tensor]) -> None:
+        self._front = tensors
+
+    def _new_parts(self) -> dict[str, Tensor]:
+        return _keyframe_parts(self._network.empty_state(self._samples, self._cameras))
+
+    def _new_features(self) -> tuple[Tensor | None, Tensor | None]:
+        stereo, flow_bev = self._network.empty_features(self._samples, self._cameras)
+        return stereo, flow_bev
 
     def _tensors(self) -> dict[str, Tensor]:
         named: dict[str, Tensor | None] = {"ages": self.ages, **self._front}

@@ -29,7 +29,7 @@ def evaluator(
     task.scoring.check_model(record)
 
     def evaluated(network: Alocc) -> dict[str, float]:
-        pipeline = Pipeline(network, record, AS_IN_TRAINING)
+        pipeline = Pipeline(network, record, AS_IN_TRAINING, backend="eager")
         report = evaluate(task, network_predictor(pipeline), world=world)
         totals = [result.as_dict() for result in report.results.values()]
         return {

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from host_watch import HostWatch
 from small_networks import Stream, network_of, small
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from alocc_ros.bench.launches import count_calls
 from alocc_ros.bench.scene import example_frame
@@ -18,12 +17,8 @@ from alocc_ros.network.plan import empty_plan
 from alocc_ros.network.state import State
 from alocc_ros.network.variants import VARIANTS
 from alocc_ros.ops import native
-from alocc_ros.runtime.export import export_onnx, segments
 from alocc_ros.runtime.prepare import prepare
 from alocc_ros.runtime.runner import inference
-
-# Round-off of two inference engines, relative to the largest magnitude.
-ONNX_TOLERANCE = 1e-5
 
 
 def example(core: Alocc) -> tuple:
@@ -64,31 +59,6 @@ def test_a_small_core_compiles_as_a_whole():
     assert (output.logits - expected.logits).abs().max() <= 2e-5 * expected.logits.abs().max()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", VARIANTS)
-def test_dense_segments_are_the_same_in_onnx(name, tmp_path):
-    ort = pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnxscript")
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    found = segments(prepare(network_of(small(name))))
-    assert {"image", "depth", "encode"} <= {s.name for s in found}
-    for segment in found:
-        path = tmp_path / f"{segment.name}.onnx"
-        export_onnx(segment, path)
-        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        inputs = dict(zip(segment.inputs, segment.example(), strict=True))
-        taken = {i.name for i in session.get_inputs()}
-        results = session.run(None, {k: v.numpy() for k, v in inputs.items() if k in taken})
-        with torch.no_grad():
-            expected = segment.module(*inputs.values())
-        expected = (expected,) if isinstance(expected, torch.Tensor) else expected
-        assert len(expected) == len(segment.outputs) == len(results)
-        for ours, theirs in zip(expected, results, strict=True):
-            error = (ours - torch.from_numpy(theirs)).abs().max()
-            assert error <= ONNX_TOLERANCE * ours.abs().max(), segment.name
-
-
 @pytest.mark.parametrize("name", VARIANTS)
 @pytest.mark.parametrize("prepared", [True, False])
 def test_every_tensor_is_on_the_device_it_should_be_on(name, prepared):
@@ -120,33 +90,6 @@ def test_a_frame_costs_no_more_calls_than(name):
     calls = count_calls(VARIANTS[name])
     assert 100 < sum(calls.values()) <= MOST_CALLS[name]
     assert calls["img_backbone"] > 50 and calls["history"] > 5
-
-
-class HostWatch(TorchDispatchMode):
-    """What no captured graph may do: read a number, find indices, copy between devices or from
-    lists of numbers.
-    """
-
-    FORBIDDEN = frozenset(
-        (
-            *("_local_scalar_dense", "nonzero", "lift_fresh", "lift", "masked_select", "item"),
-            *("is_nonzero", "equal", "linalg_inv_ex", "scalar_tensor"),
-        )
-    )
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[str] = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = func.overloadpacket.__name__
-        boolean = name in ("index", "index_put") and any(
-            isinstance(t, torch.Tensor) and t.dtype == torch.bool for t in tree_leaves(args[1])
-        )
-        device = (kwargs or {}).get("device")
-        if name in self.FORBIDDEN or boolean or (name == "_to_copy" and device is not None):
-            self.found.append(name)
-        return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize("name", VARIANTS)

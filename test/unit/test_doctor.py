@@ -111,3 +111,28 @@ def test_with_the_wheels_all_of_ros_is_here():
     found = rows(run_doctor().stdout)
     for subject in ("ROS 2", "middleware", "standard messages", "tf2_msgs", *doctor.ROS_PYTHON):
         assert found[subject][0] == "ok", found[subject]
+
+
+def test_accelerators_are_really_imported_and_what_breaks_ends_nothing(tmp_path):
+    (tmp_path / "triton.py").write_text("import os\nos.abort()")
+    (tmp_path / "tensorrt.py").write_text("raise OSError('libnvinfer.so.10:\\n no such file')")
+    (tmp_path / "tensorrt_rtx_bindings.py").write_text("__version__ = '1.2.3'")
+    (tmp_path / "onnxruntime.py").write_text("__version__ = '1.99'")
+    done = run_doctor(PYTHONPATH=str(tmp_path), XDG_CACHE_HOME=str(tmp_path))
+    found = rows(done.stdout)
+    assert found["Triton"] == ("-", "cannot be used: the process that imported it ended")
+    state, words = found["TensorRT"]
+    assert state == "-" and "libnvinfer.so.10: no such file" in words
+    state, words = found["TensorRT-RTX"]
+    assert state == "-" and "1.2.3 is here, 1.4 or newer is needed" in words
+    assert found["onnxruntime"] == ("ok", "1.99")
+    assert found["cache"] == ("ok", f"{tmp_path}/alocc_ros/built: 0 engines and graphs, 0.0 MB")
+    assert re.match("auto runs (eager on cpu|graph on )", found["backend"][1])
+
+
+def test_long_names_of_nodes_do_not_run_into_the_next_column():
+    name = "/perception/front/alocc_node: camera cam_front_left"
+    findings = [doctor.Finding("torch", "2.9"), doctor.Finding(name, "active")]
+    lines = [line for line in doctor._table(findings) if line]
+    assert f"{name}  ok" in lines[1]
+    assert lines[0].index(" ok") == lines[1].index(" ok")

@@ -217,7 +217,7 @@ def test_of_surroundocc_the_history_moves_as_the_base_does():
 def test_lidar_stands_in_the_memory_but_the_gates_do_not_see_it():
     network = network_of(small(NAME))
     v, gates = network.variant, []
-    network.depth_net.gate_net.register_forward_hook(lambda *args: gates.append(args[2]))
+    network.depth_net.gate_net[2].register_forward_hook(lambda *args: gates.append(args[2]))
     depth = torch.zeros(6, *v.input_size)
     depth[1, 30:60, 40:100] = 8.0
     bins = lidar_bins(depth, v)

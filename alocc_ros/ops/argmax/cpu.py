@@ -31,3 +31,9 @@ def occupancy_argmax(logits: Tensor, first: int) -> Tensor:
 
     native.parallel(some_rows, len(rows), grain=_ROWS)
     return out.view(logits.shape[:-1])
+
+
+def classify(voxels: Tensor, classes: Tensor, skip: int) -> tuple[Tensor, Tensor]:
+    """See ``classify_reference``."""
+    logits = voxels @ classes
+    return logits, occupancy_argmax(logits[..., skip:], skip)

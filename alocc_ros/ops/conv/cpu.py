@@ -29,8 +29,10 @@ _mkldnn = torch.ops.mkldnn
 _HAS_FUSED = torch.backends.mkldnn.is_available() and hasattr(_mkldnn, "_convolution_pointwise")
 
 
-def pack(conv: FoldedConv, shape: torch.Size) -> FoldedConv:
+def pack(conv: FoldedConv, shape: torch.Size, dtype: torch.dtype = torch.float32) -> FoldedConv:
     """The form of a folded convolution that is fastest here on inputs of this shape."""
+    if dtype == torch.bfloat16:
+        return OneDnnConv(conv.to(dtype), shape) if _HAS_FUSED else conv
     if winograd_suits(conv, shape):
         return WinogradConv(conv)
     return OneDnnConv(conv, shape) if _HAS_FUSED and conv.weight.dtype == torch.float32 else conv
@@ -70,15 +72,15 @@ class OneDnnConv(_PackedConv):
         where = (list(conv.padding), list(conv.stride), list(conv.dilation), 1)
         weight = _mkldnn._reorder_convolution_weight(conv.weight, *where, list(shape))
         super().__init__(conv, weight)
-        self._where = where
+        self._where, self._dtype = where, conv.weight.dtype
 
     def forward(self, x: Tensor, relu: bool = False, residual: Tensor | None = None) -> Tensor:
-        x = x.contiguous(memory_format=channels_last(x))
+        x = x.to(self._dtype).contiguous(memory_format=channels_last(x))
         if residual is None:
             return _mkldnn._convolution_pointwise(
                 x, self.packed, self.bias, *self._where, "relu" if relu else "none", [], ""
             )
-        residual = residual.contiguous(memory_format=channels_last(x))
+        residual = residual.to(self._dtype).contiguous(memory_format=channels_last(x))
         return _mkldnn._convolution_pointwise.binary(
             x, residual, self.packed, self.bias, *self._where,
             "add", None, "relu" if relu else None, [], "",
@@ -92,9 +94,9 @@ class WinogradConv(_PackedConv):
         super().__init__(conv, _winograd_pack(conv.weight))
 
     def forward(self, x: Tensor, relu: bool = False, residual: Tensor | None = None) -> Tensor:
-        x = x.contiguous(memory_format=channels_last(x))
+        x = x.float().contiguous(memory_format=channels_last(x))
         if residual is not None:
-            residual = residual.contiguous(memory_format=channels_last(x))
+            residual = residual.float().contiguous(memory_format=channels_last(x))
         return winograd_conv(x, self.packed, self.bias, residual, relu)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from alocc_ros.ops.correlation import cpu
 from alocc_ros.ops.correlation.reference import TAPS, correlation_reference
-from alocc_ros.ops.library import operator
+from alocc_ros.ops.library import fused, operator
 
 __all__ = ["TAPS", "correlation", "correlation_reference"]
 
@@ -17,3 +17,4 @@ correlation = operator(
     correlation_reference,
     cpu.correlation,
 )
+fused(correlation, "alocc_ros.ops.correlation.triton:correlation", launches=1)

@@ -17,7 +17,7 @@ from alocc_ros.ops.cost_volume.reference import (
     cost_volume_reference,
     validity_channel,
 )
-from alocc_ros.ops.library import operator
+from alocc_ros.ops.library import fused, operator
 
 __all__ = ["cost_volume", "cost_volume_reference", "validity_channel"]
 
@@ -60,3 +60,12 @@ cost_volume = operator(
     _general,
     cpu.cost_volume,
 )
+
+
+def _launches(current: Tensor, previous: Tensor, *_: Any) -> int:
+    """One, and a copy of each feature that has its channels not innermost."""
+    order = torch.channels_last
+    return 1 + sum(not f.is_contiguous(memory_format=order) for f in (current, previous))
+
+
+fused(cost_volume, "alocc_ros.ops.cost_volume.triton:cost_volume", _launches)

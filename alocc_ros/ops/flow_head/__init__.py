@@ -22,7 +22,7 @@ from alocc_ros.ops.flow_head.reference import (
     bin_values,
     decode_flow_reference,
 )
-from alocc_ros.ops.library import operator
+from alocc_ros.ops.library import fused, operator
 
 __all__ = [
     "FLOW_BINS",
@@ -124,3 +124,5 @@ sparse_flow = operator(
     cpu.sparse_flow,
     compiled=False,
 )
+fused(dense_flow, "alocc_ros.ops.flow_head.triton:dense_flow", launches=1)
+fused(sparse_flow, "alocc_ros.ops.flow_head.triton:sparse_flow", launches=3)

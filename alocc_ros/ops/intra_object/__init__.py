@@ -10,7 +10,7 @@ from torch import Tensor
 
 from alocc_ros.ops.intra_object import cpu
 from alocc_ros.ops.intra_object.reference import intra_object_reference
-from alocc_ros.ops.library import operator
+from alocc_ros.ops.library import fused, operator
 
 __all__ = ["intra_object", "intra_object_reference"]
 
@@ -27,3 +27,4 @@ def _general(depth: Tensor, fill: Tensor) -> Tensor:
 intra_object = operator(
     "intra_object(Tensor depth, Tensor fill) -> Tensor", _general, cpu.intra_object, compiled=False
 )
+fused(intra_object, "alocc_ros.ops.intra_object.triton:intra_object", launches=1)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alocc_ros.ops.library import operator
+from alocc_ros.ops.library import fused, operator
 from alocc_ros.ops.lift import cpu
 from alocc_ros.ops.lift.geometry import Lattice, bin_points, lattice_nodes, pixel_rays
 from alocc_ros.ops.lift.reference import LiftArguments, lift_reference
@@ -92,3 +92,11 @@ lift = operator(
     _general,
     cpu.lift,
 )
+
+
+def _launches(*arguments: Any) -> int:
+    """Places, sums, and for half precision a conversion."""
+    return 2 if LiftArguments(*arguments).context.dtype == torch.float32 else 3
+
+
+fused(lift, "alocc_ros.ops.lift.triton:lift", _launches)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from alocc_ros.ops.library import operator
+from alocc_ros.ops.library import fused, operator
 from alocc_ros.ops.recurrent import cpu
 from alocc_ros.ops.recurrent.reference import (
     MOTION_LIMIT,
@@ -21,7 +21,7 @@ from alocc_ros.ops.recurrent.reference import (
     sample_rows,
     scene_step_reference,
     unit_grid,
-    warp_frustum,
+    warp_frustum_reference,
 )
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "scene_step_reference",
     "unit_grid",
     "warp_frustum",
+    "warp_frustum_reference",
 ]
 
 
@@ -63,3 +64,15 @@ scene_step = operator(
     _scene_step,
     cpu.scene_step,
 )
+# values [N, D, h, w], homography [N, 3, 3], offset [N, 3] float64, metres of bin 0 and from bin to
+# bin -> [N, D, h, w]; see warp_frustum_reference.
+warp_frustum = operator(
+    "warp_frustum(Tensor values, Tensor homography, Tensor offset, float first, float step) "
+    "-> Tensor",
+    warp_frustum_reference,
+    warp_frustum_reference,
+    compiled=False,
+)
+fused(fuse_recurrent, "alocc_ros.ops.recurrent.triton:fuse_recurrent", launches=1)
+fused(scene_step, "alocc_ros.ops.recurrent.triton:scene_step", launches=3, wide=(1, 2))
+fused(warp_frustum, "alocc_ros.ops.recurrent.triton:warp_frustum", launches=1)

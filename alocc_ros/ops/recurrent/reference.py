@@ -20,7 +20,7 @@ MOTION_STEP = 0.1
 # Of the scene layer's norm; not 1e-5 as elsewhere.
 NORM_EPSILON = 1e-6
 # Nearer than this to the previous camera's plane, or behind it, nothing is visible, metres.
-_NEAREST = 1e-3
+NEAREST = 1e-3
 
 
 class MotionStep(NamedTuple):
@@ -251,7 +251,7 @@ def frustum_grid(
     ray = h[:, :, 0] * x + h[:, :, 1] * y[:, None] + h[:, :, 2]  # [N, 3, h, w]
     place = depth * ray[:, :, None] + offset[:, :, None, None, None]  # [N, 3, D, h, w]
     z = place[:, 2]
-    behind = z < _NEAREST
+    behind = z < NEAREST
     safe = z.masked_fill(behind, 1.0)
     parts = (place[:, 0] / safe, place[:, 1] / safe, (z - first) / step)
     sizes = (width, height, bins)
@@ -259,7 +259,7 @@ def frustum_grid(
     return torch.stack(grid, -1).masked_fill(behind[..., None], -2.0)
 
 
-def warp_frustum(
+def warp_frustum_reference(
     values: Tensor,  # [N, D, h, w]
     homography: Tensor,  # [N, 3, 3] float64
     offset: Tensor,  # [N, 3] float64

@@ -9,13 +9,13 @@ where they have 4 to 512 times fewer cells.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from alocc_ros.ops.conv import FoldedConv, conv_bn
-from alocc_ros.ops.library import operator
+from alocc_ros.ops.library import fused, operator
 from alocc_ros.ops.upsample import cpu
 from alocc_ros.ops.upsample.reference import (
     concatenate_levels,
@@ -37,18 +37,26 @@ def _add(total: Tensor, levels: Sequence[Tensor]) -> None:
     total.copy_(upsample_add_reference(total, levels))
 
 
-def _taps(total: Tensor, level: Tensor) -> None:
-    total.copy_(upsample_taps_reference(total, level))
+def _taps(total: Tensor, levels: Sequence[Tensor]) -> None:
+    total.copy_(upsample_taps_reference(total, levels))
 
 
 # total [B, Y, X, Z, C] becomes relu(total + upsampled levels); see upsample_add_reference.
 upsample_add_ = operator(
     "upsample_add_(Tensor(a!) total, Tensor[] levels) -> ()", _add, cpu.upsample_add_
 )
-# total [B, Y, X, C] becomes total + shifted upsampled taps; see upsample_taps_reference.
+# total [B, Y, X, C] becomes relu(total + shifted upsampled taps); see upsample_taps_reference.
 upsample_taps_ = operator(
-    "upsample_taps_(Tensor(a!) total, Tensor level) -> ()", _taps, cpu.upsample_taps_
+    "upsample_taps_(Tensor(a!) total, Tensor[] levels) -> ()", _taps, cpu.upsample_taps_
 )
+
+
+def _launches(total: Tensor, levels: Sequence[Tensor]) -> int:
+    return max(1, math.ceil(len(levels) / 3))  # three levels at a time
+
+
+fused(upsample_add_, "alocc_ros.ops.upsample.triton:upsample_add_", launches=_launches)
+fused(upsample_taps_, "alocc_ros.ops.upsample.triton:upsample_taps_", launches=_launches)
 
 
 def merge_levels(
@@ -73,8 +81,8 @@ class SplitConv(nn.Module):
         super().__init__()
         fine, *coarse = folded.weight.split(list(widths), dim=1)
         self.fine = folded.like(fine, folded.bias)
-        self._pointwise = fine.shape[2:].numel() == 1
-        self.operator = upsample_add_ if self._pointwise else upsample_taps_
+        pointwise = fine.shape[2:].numel() == 1
+        self.operator = upsample_add_ if pointwise else upsample_taps_
         for i, w in enumerate(coarse):  # [C_l, taps * C]
             matrix = w.flatten(2).permute(1, 2, 0).flatten(1).contiguous()
             self.register_buffer(f"coarse{i}", matrix, persistent=False)
@@ -84,10 +92,5 @@ class SplitConv(nn.Module):
         lows = [
             level.movedim(1, -1) @ getattr(self, f"coarse{i}") for i, level in enumerate(levels[1:])
         ]
-        if self._pointwise:
-            self.operator(total, lows)
-        else:
-            for low in lows:
-                self.operator(total, low)
-            torch.relu_(total)
+        self.operator(total, lows)
         return total.movedim(-1, 1)

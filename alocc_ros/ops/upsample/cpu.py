@@ -33,17 +33,26 @@ def upsample_add_(total: Tensor, levels: Sequence[Tensor]) -> None:
         )
 
 
-def upsample_taps_(total: Tensor, level: Tensor) -> None:
+def upsample_taps_(total: Tensor, levels: Sequence[Tensor]) -> None:
     """See ``upsample_taps_reference``; ``total`` becomes the result."""
-    level = level.contiguous()
-    h, w = level.shape[1:3]
     library = native.library()
-    for volume, low in zip(total, level, strict=True):
-        native.parallel(
-            lambda begin, end, volume=volume, low=low: library.upsample_taps(
-                native.pointer(volume),
-                native.pointer(low),
-                *map(native.i64, (h, w, *volume.shape, begin, end)),
-            ),
-            volume.shape[0],
-        )
+    for i, level in enumerate(levels):
+        level = level.contiguous()
+        h, w = level.shape[1:3]
+        last = i == len(levels) - 1
+        for volume, low in zip(total, level, strict=True):
+            native.parallel(
+                lambda begin, end, volume=volume, low=low, h=h, w=w, last=last: (
+                    library.upsample_taps(
+                        native.pointer(volume),
+                        native.pointer(low),
+                        *map(native.i64, (h, w, *volume.shape)),
+                        native.i32(last),
+                        native.i64(begin),
+                        native.i64(end),
+                    )
+                ),
+                volume.shape[0],
+            )
+    if not levels:
+        torch.relu_(total)

@@ -35,18 +35,19 @@ def upsample_add_reference(
 
 def upsample_taps_reference(
     total: Tensor,  # [B, Y, X, C]
-    level: Tensor,  # [B, Y_l, X_l, 9 * C], tap k = 3 ky + kx of a 3x3 convolution in its channels
+    levels: Sequence[Tensor],  # each [B, Y_l, X_l, 9 * C], tap k = 3 ky + kx in its channels
 ) -> Tensor:  # [B, Y, X, C]
-    """total + sum over taps k of bilinear(level's tap k) at p + k, zero outside.
+    """relu(total + sum over levels and taps k of bilinear(level's tap k) at p + k, zero outside).
 
     conv3x3(up(x)) at p = sum over taps k of up(W_k x) at p + k: nine small products.
     """
-    batch, y_size, x_size, channels = total.shape
-    up = F.interpolate(
-        level.permute(0, 3, 1, 2), (y_size, x_size), mode="bilinear", align_corners=True
-    )
-    taps = F.pad(up, (1, 1, 1, 1)).unflatten(1, (9, channels))
-    for k in range(9):
-        ky, kx = divmod(k, 3)
-        total = total + taps[:, k, :, ky : ky + y_size, kx : kx + x_size].permute(0, 2, 3, 1)
-    return total
+    y_size, x_size, channels = total.shape[1:]
+    for level in levels:
+        up = F.interpolate(
+            level.permute(0, 3, 1, 2), (y_size, x_size), mode="bilinear", align_corners=True
+        )
+        taps = F.pad(up, (1, 1, 1, 1)).unflatten(1, (9, channels))
+        for k in range(9):
+            ky, kx = divmod(k, 3)
+            total = total + taps[:, k, :, ky : ky + y_size, kx : kx + x_size].permute(0, 2, 3, 1)
+    return torch.relu(total)

@@ -48,8 +48,8 @@ void upsample_add(float *out, const float *const *levels, const i64 *sizes, i64 
 /* One level of conv3x3(concatenated upsampled levels), see cpu.py: low [h, w, 9, C] holds,
  * for each of the nine kernel taps (ky, kx), the low-resolution map already multiplied by that
  * tap's weights. out [Y, X, C] += sum over taps of bilinear(low[tap]) at (y + ky - 1, x + kx - 1), zero
- * outside the image. Rows are y. */
-void upsample_taps(float *out, const float *low, i64 h, i64 w, i64 Y, i64 X, i64 channels,
+ * outside the image; with relu (the last level) then relu(out). Rows are y. */
+void upsample_taps(float *out, const float *low, i64 h, i64 w, i64 Y, i64 X, i64 channels, int relu,
                    i64 begin, i64 end) {
   for (i64 y = begin; y < end; y++)
     for (i64 x = 0; x < X; x++) {
@@ -73,5 +73,7 @@ void upsample_taps(float *out, const float *low, i64 h, i64 w, i64 Y, i64 X, i64
             cell[c] += w00 * p00[c] + w01 * p01[c] + w10 * p10[c] + w11 * p11[c];
         }
       }
+      if (relu)
+        for (i64 c = 0; c < channels; c++) cell[c] = rectify(cell[c]);
     }
 }

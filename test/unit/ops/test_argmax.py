@@ -5,9 +5,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from operators import random
+from operators import assert_close, random
 
-from alocc_ros.ops.argmax import occupancy_argmax, occupancy_argmax_reference
+from alocc_ros.ops.argmax import (
+    classify,
+    classify_reference,
+    occupancy_argmax,
+    occupancy_argmax_reference,
+)
+from alocc_ros.ops.argmax.reference import evenly_spaced
 
 
 @given(seed=st.integers(0, 1000), classes=st.integers(1, 19), first=st.integers(0, 1))
@@ -37,3 +43,29 @@ def test_a_batch_is_each_sample_alone(kernels):
     logits = 5 * random(2, 4, 5, 3, 7)
     alone = torch.cat([occupancy_argmax(one[None], 0) for one in logits])
     assert torch.equal(occupancy_argmax(logits, 0), alone)
+
+
+def test_logits_and_labels_at_once_are_those_of_two_steps(form):
+    voxels, classes = random(2, 5, 4, 3, 6), random(7, 6, seed=1).T
+    logits, labels = form(classify)(voxels, classes, 1)
+    expected = classify_reference(voxels, classes, 1)
+    assert_close(logits, expected[0])
+    assert labels.dtype == torch.uint8 and torch.equal(labels, expected[1])
+    assert labels.min() == 1  # the class before it is no label
+    assert torch.equal(labels, occupancy_argmax_reference((voxels @ classes)[..., 1:], 1))
+
+
+@pytest.mark.parametrize(
+    ("rows", "even"),
+    [
+        (torch.empty(2, 3, 4, 5), True),
+        (torch.empty(2, 3, 4, 5)[..., 1:], True),
+        (torch.empty(5), True),
+        (torch.empty(3, 2, 5).transpose(0, 1), False),
+        (torch.empty(3, 1, 5).transpose(0, 1), True),
+        (torch.empty(2, 5, 4).movedim(1, -1), False),
+        (torch.empty(2, 4, 3, 5)[:, 1:], False),
+    ],
+)
+def test_rows_that_a_gpu_reads_without_a_copy(rows, even):
+    assert evenly_spaced(rows) == even

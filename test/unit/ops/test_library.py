@@ -21,10 +21,12 @@ from alocc_ros.ops import (  # noqa: F401  # noqa: F401
     lift,
     native,
     recurrent,
+    resize,
     upsample,
 )
 from alocc_ros.ops.conv import FoldedConv
 from alocc_ros.ops.conv.cpu import WinogradConv
+from alocc_ros.ops.conv.gpu import conv_epilogue  # noqa: F401
 
 F64 = torch.float64
 
@@ -41,10 +43,18 @@ def _winograd_arguments() -> tuple[Any, ...]:
     )
 
 
+def _resize_arguments() -> tuple[Any, ...]:
+    images = (255 * uniform(2, 5, 6, 3)).to(torch.uint8)
+    across, down = resize.bicubic_filters(6, 7, 0, 7), resize.bicubic_filters(5, 5, 0, 5)
+    filters = (across.starts, across.weights, down.starts, down.weights)
+    return (images, *filters, random(3), random(3, seed=1), True, torch.zeros(2, 3, 5, 7))
+
+
 # Small inputs of every operator, two samples or cameras each. Weights of the flow head: 8 channels.
 HEAD = (random(8, 16), random(16), random(16, 176), random(176))
 CASES: dict[str, tuple[Any, ...]] = {
     "occupancy_argmax": (random(2, 3, 5), 1),
+    "classify": (random(2, 3, 6), random(6, 5, seed=1), 1),
     "correlation": (random(2, 3, 7, 8), random(2, 3, 7, 8, seed=1)),
     "cost_volume": (
         *(random(2, 4, 5, 6), random(2, 4, 5, 6, seed=1)),
@@ -55,6 +65,19 @@ CASES: dict[str, tuple[Any, ...]] = {
         *(random(2, 4, 5, 3, 2), random(2, 4, 5, 3, 4, seed=1), random(2, 6, seed=2)),
         *(torch.eye(4, dtype=F64)[None, :3].repeat(2, 1, 1), random(6, 2), random(2)),
         torch.zeros(2, 4, 5, 3, 4),
+    ),
+    "remembered_sum": (
+        *(random(2, 4, 5, 3, 4, seed=1), random(2, 6, seed=2)),
+        *(torch.eye(4, dtype=F64)[None, :3].repeat(2, 1, 1), random(6, 2)),
+        torch.zeros(2, 4, 5, 3, 4),
+    ),
+    "add_present": (
+        *(random(2, 4, 5, 3, 2), random(2, 4, 5, 3, 2, seed=1), random(2, 6, seed=2)),
+        *(random(6, 2), random(2), torch.zeros(2, 4, 5, 3, 4)),
+    ),
+    "conv_epilogue": (
+        *(random(2, 4, 5, 6).contiguous(memory_format=torch.channels_last), random(3, 4, 3, 3)),
+        *(random(3), random(2, 3, 3, 3, seed=1), [2, 2], [1, 1], [1, 1], True),
     ),
     "fuse_recurrent": (
         *(random(2, 4, 5, 3, 8), random(2, 4, 5, 3, 8, seed=1), random(2, 4, 5, 3, 3, seed=2)),
@@ -67,7 +90,7 @@ CASES: dict[str, tuple[Any, ...]] = {
         [*(random(8, 8, seed=i) for i in range(2, 6)), *(random(8, seed=i) for i in range(6, 9))],
     ),
     "upsample_add_": (random(2, 4, 5, 3, 2), [random(2, 2, 2, 2, 2), random(2, 1, 1, 1, 2)]),
-    "upsample_taps_": (random(2, 4, 5, 2), random(2, 2, 3, 18)),
+    "upsample_taps_": (random(2, 4, 5, 2), [random(2, 2, 3, 18)]),
     "lift": (
         *(uniform(2, 4, 3, 5), random(2, 6, 3, 5), 0.05 * random(2, 3, 3).double()),
         *(random(2, 3).double(), torch.linspace(0, 20, 5, dtype=F64)),
@@ -81,10 +104,18 @@ CASES: dict[str, tuple[Any, ...]] = {
         # Weights as large as a network's: round-off of two orders must not decide a softmax.
         *(0.02 * random(32 * 27, 8), 0.1 * random(8), *(0.1 * t for t in HEAD), 15),
     ),
+    "warp_frustum": (
+        *(random(2, 6, 4, 5), torch.eye(3, dtype=F64).repeat(2, 1, 1)),
+        *(0.1 * random(2, 3, seed=1).double(), 1.0, 0.5),
+    ),
+    "resize_images_": _resize_arguments(),
     "winograd_conv": _winograd_arguments(),
 }
-WITH_GENERAL_FORM = [n for n in CASES if n != "winograd_conv"]
-MUTATING = ("fuse_history", "fuse_recurrent", "upsample_add_", "upsample_taps_")
+WITH_GENERAL_FORM = [n for n in CASES if n not in ("winograd_conv", "conv_epilogue")]
+MUTATING = (
+    *("fuse_history", "remembered_sum", "add_present", "fuse_recurrent"),
+    *("upsample_add_", "upsample_taps_", "resize_images_"),
+)
 DIFFERENTIABLE = [n for n in WITH_GENERAL_FORM if n not in MUTATING and n != "occupancy_argmax"]
 
 
@@ -113,9 +144,11 @@ def wanting_gradient(tensor: Tensor) -> Tensor:
 def results(name: str, made: Any, given: tuple[Any, ...]) -> list[Tensor]:
     """What an operator returned, or what it wrote to."""
     if made is None:
-        return list(given[-2:]) if name == "fuse_recurrent" else [given[0]]
+        last = {"fuse_recurrent": 2, "resize_images_": 1}
+        return list(given[-last[name] :]) if name in last else [given[0]]
     made = list(made) if isinstance(made, tuple) else [made]
-    return made + [given[-1]] if name == "fuse_history" else made
+    remembering = ("fuse_history", "remembered_sum", "add_present")
+    return made + [given[-1]] if name in remembering else made
 
 
 def test_every_operator_of_the_namespace_has_a_case():
@@ -124,7 +157,8 @@ def test_every_operator_of_the_namespace_has_a_case():
         for s in torch._C._jit_get_all_schemas()
         if s.name.startswith("alocc::")
     }
-    assert registered == set(CASES)
+    fused = {name for name in registered if name.endswith("_fused")}
+    assert registered - fused == set(CASES)
 
 
 # Symbolic shapes of many slices and scatters: about ten seconds each on a busy machine.
@@ -193,7 +227,8 @@ def test_other_ways_in(monkeypatch, name, how):
         torch.testing.assert_close(own.to(reference.dtype), reference, rtol=1e-4, atol=1e-4)
 
 
-# An operation of torch that the general form does, and the CPU form does without.
+# An operation of torch that the general form does, and the CPU form does without. Others have one
+# form on a CPU.
 TELLTALES = {
     "correlation": "aten::im2col",
     "cost_volume": "aten::grid_sampler",
@@ -204,13 +239,14 @@ TELLTALES = {
     "lift": "aten::index_add",
     "dense_flow": "aten::cat",
     "sparse_flow": "aten::scatter",
+    "classify": "aten::argmax",
     "occupancy_argmax": "aten::argmax",
     "upsample_add_": "aten::upsample_trilinear3d",
     "upsample_taps_": "aten::upsample_bilinear2d",
 }
 
 
-@pytest.mark.parametrize("name", WITH_GENERAL_FORM)
+@pytest.mark.parametrize("name", TELLTALES)
 def test_the_kernel_runs_where_nobody_wants_a_gradient_and_only_there(compiled, name):
     def used(*given: Any) -> bool:
         with profile(activities=[ProfilerActivity.CPU]) as watched:

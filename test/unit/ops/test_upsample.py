@@ -46,12 +46,13 @@ def test_added_levels_equal_the_reference(kernels, size, low, channels):
 
 
 @pytest.mark.parametrize("size", [(8, 7), (1, 5), (5, 1)])
-@pytest.mark.parametrize("low", [(1, 1), (4, 3), (8, 7), (2, 9)])
+@pytest.mark.parametrize("low", [[], [(1, 1)], [(4, 3), (2, 9)], [(8, 7)]])
 @pytest.mark.parametrize("channels", [1, 5, 16])
 def test_taps_equal_the_reference(kernels, size, low, channels):
-    total, level = random(2, *size, channels), random(2, *low, 9 * channels, seed=1)
-    expected = upsample_taps_reference(total, level)
-    upsample_taps_(total, level)
+    total = random(2, *size, channels)
+    levels = [random(2, *s, 9 * channels, seed=i + 1) for i, s in enumerate(low)]
+    expected = upsample_taps_reference(total, levels)
+    upsample_taps_(total, levels)
     assert_close(total, expected)
 
 
@@ -67,10 +68,10 @@ def test_a_batch_is_each_sample_alone(kernels):
     flat, taps = random(2, 6, 5, 8, seed=2), random(2, 3, 2, 72, seed=3)
     alone = [t.clone() for t in total], [t.clone() for t in flat]
     upsample_add_(total, [low])
-    upsample_taps_(flat, taps)
+    upsample_taps_(flat, [taps])
     for i in range(2):
         upsample_add_(alone[0][i][None], [low[i : i + 1]])
-        upsample_taps_(alone[1][i][None], taps[i : i + 1])
+        upsample_taps_(alone[1][i][None], [taps[i : i + 1]])
     assert_close(total, torch.stack(alone[0]), tolerance=1e-6)
     assert_close(flat, torch.stack(alone[1]), tolerance=1e-6)
 
@@ -86,7 +87,7 @@ def test_nan_is_shown_instead_of_hidden(kernels):
     assert not (total.isnan() & ~expected).any()
     flat, taps = random(1, 8, 8, 3), random(1, 4, 4, 27, seed=1)
     flat[0, 0, 0, 0] = taps[0, 2, 2, 1] = torch.nan
-    upsample_taps_(flat, taps)
+    upsample_taps_(flat, [taps])
     assert flat[0, 0, 0, 0].isnan() and flat[..., 1].isnan().any()
     assert not flat[..., 2].isnan().any()
 
@@ -97,7 +98,7 @@ def test_threads_change_nothing(compiled):
         total, flat = random(2, 9, 8, 4, 8), random(2, 9, 8, 8, seed=2)
         with threads(count):
             upsample_add_(total, [random(2, 4, 4, 2, 8, seed=1)])
-            upsample_taps_(flat, random(2, 4, 4, 72, seed=3))
+            upsample_taps_(flat, [random(2, 4, 4, 72, seed=3)])
         volumes.append((total, flat))
     for total, flat in volumes[1:]:
         assert torch.equal(total, volumes[0][0]) and torch.equal(flat, volumes[0][1])

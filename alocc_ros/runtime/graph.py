@@ -1,0 +1,247 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""A frame as one CUDA graph.
+
+A graph reads and writes the addresses that it was captured with. So a stream has buffers that stay
+where they are: the images, the packed plan, the features of the reference frame on the way in and
+those of this frame on the way out. Of what key frames renew there are two copies, one read and one
+written, so there is one graph for each kind of frame and each of the two. All are captured before
+the first frame (kernels are compiled and convolutions tuned while that is done), share one pool of
+memory, and are replayed on the current stream.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from alocc_ros.network.model import Alocc, Measured, Output
+from alocc_ros.network.plan import FramePlan, PlanTensors, packed_size, unpack
+from alocc_ros.network.state import State
+from alocc_ros.network.temporal import Fusion
+from alocc_ros.runtime.precision import inference
+from alocc_ros.runtime.prepare import shallow_copy
+from alocc_ros.runtime.state import StreamState
+
+log = logging.getLogger(__name__)
+
+# Runs before a capture: the first compiles, the second finds the fastest convolutions, the third
+# has seen all memory that a frame wants.
+_WARM_UP = 3
+
+
+class Entry(NamedTuple):
+    """A kind of frame that has a graph of its own.
+
+    Attributes:
+        first: the frame begins a sequence.
+        keyframe: it renews the state.
+        flipped: which of the two copies of the state is read.
+    """
+
+    first: bool
+    keyframe: bool
+    flipped: bool
+
+
+@dataclass(frozen=True)
+class Captured:
+    """A graph, and where it leaves its answer."""
+
+    replay: Callable[[], None]
+    output: Output
+
+
+class GraphState(StreamState):
+    """State of one stream with buffers at fixed addresses, and the graphs that know these.
+
+    Attributes:
+        images: [B * N, 3, H, W], channels last.
+        packed: [K] float64 plan on the device.
+        staged: [K] the same on the host, page-locked where that means something.
+        near, far: features of the reference frame, and of this frame.
+        captured: graphs by kind of frame.
+    """
+
+    def __init__(self, network: Alocc, samples: int = 1, cameras: int = 6) -> None:
+        super().__init__(network, samples, cameras)
+        v, device = network.variant, network.device
+        self.images = torch.zeros(
+            (samples * cameras, 3, *v.input_size), dtype=network.dtype, device=device
+        ).contiguous(memory_format=torch.channels_last)
+        size = packed_size(cameras, samples, v.history)
+        self.packed = torch.zeros(size, dtype=torch.float64, device=device)
+        self.staged = torch.zeros(size, dtype=torch.float64, pin_memory=device.type == "cuda")
+        self.near, self.far = (_features(*self._new_features()) for _ in range(2))
+        self._copies = self._new_parts(), self._new_parts()
+        for part in (*self._copies[0].values(), *self._copies[1].values()):
+            part.zero_()
+        self._front, self._back = self._copies
+        self._copied = torch.cuda.Event() if device.type == "cuda" else None
+        self.captured: dict[Entry, Captured] = {}
+
+    def entry(self, plan: FramePlan) -> Entry:
+        """What kind of frame a plan is of, now."""
+        return Entry(plan.first, plan.keyframe, self._front is self._copies[1])
+
+    def arguments(self, entry: Entry) -> tuple[State | None, State]:
+        """What a graph of that kind reads and writes."""
+        front, back = self._copies[::-1] if entry.flipped else self._copies
+        reading = None if entry.first else self.near._replace(**front)
+        return reading, self.far._replace(**(back if entry.keyframe else {}))
+
+    def load_inputs(self, images: Tensor, plan: FramePlan) -> None:
+        """Images, plan and reference features to where the graphs look.
+
+        Raises:
+            TemporalMemoryError: there is nothing where the plan looks.
+        """
+        reading = self.reading(plan)
+        self.images.copy_(images, non_blocking=True)
+        if self._copied is not None:  # the copy before may still be reading the host's buffer
+            self._copied.synchronize()
+        self.staged.copy_(plan.packed)
+        self.packed.copy_(self.staged, non_blocking=True)
+        if self._copied is not None:
+            self._copied.record()
+        if reading is not None:
+            _copy_features(reading, self.near)
+
+    def store_outputs(self, plan: FramePlan) -> None:
+        """Features of this frame to their slot."""
+        _copy_features(self.far, self.writing(plan))
+
+    def _replace_parts(self, tensors: dict[str, Tensor]) -> None:
+        for name, tensor in tensors.items():  # where the graphs know them
+            self._front[name].copy_(tensor)
+
+
+class _OnSecondStream(Fusion):
+    """What needs no image runs beside the image network, on a stream of its own."""
+
+    def __init__(self, fusion: Fusion, device: torch.device) -> None:
+        super().__init__()
+        self._fusion, self._stream = fusion, torch.cuda.Stream(device)
+        self.shapes, self.form = fusion.shapes, fusion.form
+
+    def recall(
+        self, state: State | None, plan: PlanTensors, out: State, keyframe: bool
+    ) -> Tensor | None:
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            return self._fusion.recall(state, plan, out, keyframe)
+
+    def forward(self, volume: Tensor, recalled: Tensor | None, *rest: Any) -> Any:
+        torch.cuda.current_stream().wait_stream(self._stream)
+        return self._fusion(volume, recalled, *rest)
+
+
+def _features(stereo: Tensor | None, flow_bev: Tensor | None) -> State:
+    return State(stereo=stereo, flow_bev=flow_bev)
+
+
+def _copy_features(source: State, to: State) -> None:
+    for theirs, ours in ((source.stereo, to.stereo), (source.flow_bev, to.flow_bev)):
+        if theirs is not None:
+            ours.copy_(theirs)
+
+
+class GraphRunner:
+    """Replays graphs of a network that was packed for a GPU.
+
+    Without a GPU the same buffers are used and the network is called: that shows that nothing of
+    the host stands in the way of a capture.
+
+    Attributes:
+        core, device, backend, precision: see ``Runner``.
+        reason: why frames are not replayed any more but called; "" while they are.
+    """
+
+    def __init__(
+        self, core: Alocc, plain: Alocc, precision: str = "fp16", backend: str = "graph"
+    ) -> None:
+        """Takes the packed network, and the same without kernels of ours to fall back to."""
+        self.core, self._plain, self.device = core, plain, core.device
+        self.backend, self.precision, self.reason = backend, precision, ""
+        self._pool = None
+        if self.device.type == "cuda":
+            self._pool = torch.cuda.graph_pool_handle()
+            self.core = shallow_copy(core)
+            self.core.fusion = _OnSecondStream(core.fusion, self.device)
+
+    def new_state(self, samples: int = 1, cameras: int = 6) -> GraphState:
+        """See ``Runner``. On a GPU all graphs are captured."""
+        state = GraphState(self.core, samples, cameras)
+        if self._pool is None or self.reason:
+            return state
+        kinds = [(True, True), (False, True), (False, False)]
+        for entry in (Entry(*kind, flipped) for kind in kinds for flipped in (False, True)):
+            if self.reason:
+                break
+            self._capture(state, entry)
+        return state
+
+    def step(
+        self,
+        images: Tensor,
+        plan: FramePlan,
+        state: GraphState,
+        measured: Measured | None = None,
+    ) -> Output:
+        """See ``Runner``. The answer stays as it is until the stream's next frame.
+
+        Frames with LiDAR depth are called, not replayed.
+        """
+        state.load_inputs(images, plan)
+        entry = state.entry(plan)
+        captured = None
+        if self._pool is not None and measured is None and not self.reason:
+            captured = state.captured.get(entry) or self._capture(state, entry)
+        if captured is None:
+            with inference(self.precision):
+                output = self._call(state, entry, measured)
+        else:
+            captured.replay()
+            output = captured.output
+        state.store_outputs(plan)
+        state.advance(plan)
+        return output
+
+    def _call(self, state: GraphState, entry: Entry, measured: Measured | None = None) -> Output:
+        v, samples = self.core.variant, len(state.ages)
+        tensors = unpack(state.packed, len(state.images) // samples, samples, v.history)
+        reading, writing = state.arguments(entry)
+        core = self._plain if self.reason else self.core
+        return core(state.images, tensors, reading, writing, entry.keyframe, None, measured)[0]
+
+    def _capture(self, state: GraphState, entry: Entry) -> Captured | None:
+        """The graph of a kind of frame; None, and a reason, if there is none to be had."""
+        tuning = torch.backends.cudnn.benchmark
+        torch.backends.cudnn.benchmark = True
+        try:
+            with inference(self.precision), torch.cuda.device(self.device):
+                side = torch.cuda.Stream()
+                side.wait_stream(torch.cuda.current_stream())
+                with torch.cuda.stream(side):
+                    for _ in range(_WARM_UP):
+                        self._call(state, entry)
+                torch.cuda.current_stream().wait_stream(side)
+                graph = torch.cuda.CUDAGraph()
+                with torch.cuda.graph(graph, pool=self._pool):
+                    output = self._call(state, entry)
+        except Exception as error:  # of CUDA, cuDNN, Triton, a compiler: there is no common kind
+            self._give_up(error)
+            return None
+        finally:
+            torch.backends.cudnn.benchmark = tuning
+        state.captured[entry] = Captured(graph.replay, output)
+        return state.captured[entry]
+
+    def _give_up(self, error: Exception) -> None:
+        words = " ".join(str(error).split())[:300]
+        self.reason = f"no CUDA graph: {type(error).__name__}: {words}"
+        log.warning("%s; frames run one call after the other (slower)", self.reason)

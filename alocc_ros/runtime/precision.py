@@ -1,0 +1,81 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""Precisions by name, and which of them a backend can do on a device."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from alocc_ros.errors import DeviceError
+
+# "auto": fp16 where kernels of a GPU run (graph, tensorrt), fp32 elsewhere.
+# "int8": the image network on a CPU (runtime/int8.py); the rest is float32.
+# "tf32": float32 whose products are rounded to TensorFloat-32, on GPUs that have it.
+PRECISIONS = ("auto", "fp32", "tf32", "fp16", "bf16", "int8")
+_DTYPES = {
+    "fp32": torch.float32,
+    "tf32": torch.float32,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+    "int8": torch.float32,
+}
+_FAST = ("graph", "tensorrt", "emulated")
+
+
+def check_precision(precision: str, backend: str, device: torch.device) -> str:
+    """The precision that the name means for a backend on a device.
+
+    Raises:
+        DeviceError: there is no such precision, or not here.
+    """
+    if precision not in PRECISIONS:
+        raise DeviceError(f"unknown precision {precision!r}; there are {', '.join(PRECISIONS)}")
+    if precision == "auto":
+        return "fp16" if backend in _FAST else "fp32"
+    if precision == "fp32":
+        return precision
+    if backend == "reference":
+        raise DeviceError(f"the reference backend runs in fp32, not in {precision}")
+    if device.type == "cpu" and backend in ("eager", "compiled"):
+        if precision in ("tf32", "fp16"):
+            raise DeviceError(f"precision {precision} needs a GPU; a CPU does fp32, bf16 and int8")
+        if precision == "bf16" and not _has_bf16():
+            raise DeviceError(
+                "precision bf16: this processor has no instructions for it (AVX512_BF16, AMX or "
+                "Arm's BF16), so it would be slower than fp32; use fp32"
+            )
+    if precision == "int8" and (device.type, backend) != ("cpu", "eager"):
+        raise DeviceError(f"precision int8 is for the eager backend on a CPU, not {backend}")
+    return precision
+
+
+def dtype_of(precision: str) -> torch.dtype:
+    """The type of activations."""
+    return _DTYPES[precision]
+
+
+@contextlib.contextmanager
+def inference(precision: str = "fp32") -> Iterator[None]:
+    """No gradients, and float32 that is float32 unless TF32 was asked for."""
+    backends = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = [b.allow_tf32 for b in backends]
+    for b in backends:
+        b.allow_tf32 = precision == "tf32"
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for b, value in zip(backends, before, strict=True):
+            b.allow_tf32 = value
+
+
+def _has_bf16() -> bool:
+    """Whether this processor multiplies bfloat16."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text().split()
+    except OSError:
+        return False
+    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)

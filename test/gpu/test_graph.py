@@ -1,0 +1,181 @@
+# Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
+"""The graph runner without a GPU: its buffers, its precision, and that nothing of the host would
+stand in the way of a capture.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from host_watch import HostWatch
+from small_networks import Stream, network_of, small
+
+from alocc_ros.bench.predict import count_launches
+from alocc_ros.bench.scene import example_frame
+from alocc_ros.errors import DeviceError, TemporalMemoryError
+from alocc_ros.network.variants import VARIANTS
+from alocc_ros.runtime.graph import Entry, GraphRunner
+from alocc_ros.runtime.prepare import cast, pack_for_gpu, prepare
+from alocc_ros.runtime.runner import EagerRunner, make_runner
+
+# One of each way to fuse in time, and with and without flow.
+KINDS = ("alocc_2d_mini", "alocc_flow_2d", "alocc_flow_3d", "alocc_3d_gf")
+# Half precision rounds to 2^-11 of a value, sixty layers add up to some times that.
+HALF = 5e-3
+
+
+def stream_of(runner, variant) -> Stream:
+    stream = Stream.__new__(Stream)
+    stream.variant, stream.runner, stream.state, stream._slot = variant, runner, None, None
+    stream.state = runner.new_state()
+    return stream
+
+
+def addresses(state) -> dict[str, int]:
+    tensors = {"images": state.images, "packed": state.packed, "staged": state.staged}
+    for where, held in (("near", state.near), ("far", state.far)):
+        tensors |= {f"{where}.{n}": t for n, t in held._asdict().items() if t is not None}
+    for i, parts in enumerate(state._copies):
+        tensors |= {f"{i}.{n}": t for n, t in parts.items()}
+    return {name: t.data_ptr() for name, t in tensors.items()}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_buffers_stay_where_they_are_and_answers_are_those_of_plain_calls(name):
+    network = network_of(small(name))
+    runner = make_runner(network, "emulated", "fp16")
+    ours = stream_of(runner, network.variant)
+    # The same packed network, called with new tensors each time.
+    plain = stream_of(EagerRunner(runner.core, precision="fp16"), network.variant)
+    before, read = addresses(ours.state), set()
+    for t in range(20 if name == "alocc_2d_mini" else 6):
+        keyframe = t % 3 != 2
+        frame = example_frame(network.variant, seed=t)
+        answer, expected = (s.step(frame, keyframe=keyframe) for s in (ours, plain))
+        assert torch.equal(answer.labels, expected.labels)
+        assert torch.equal(answer.logits, expected.logits)
+        if answer.flow is not None:
+            assert torch.equal(answer.flow, expected.flow)
+        assert addresses(ours.state) == before
+        read.add(ours.state._front is ours.state._copies[1])
+    assert read == {True, False}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_nothing_of_the_host_stands_in_the_way_of_a_capture(name):
+    variant = small(name)
+    core = pack_for_gpu(prepare(network_of(variant)), torch.float16)
+    runner = GraphRunner(core, core)
+    state = runner.new_state()
+    for kind in ((True, True), (False, True), (False, False)):
+        for flipped in (False, True):
+            with torch.no_grad(), HostWatch() as watch:
+                runner._call(state, Entry(*kind, flipped))
+            assert watch.found == []
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_captured_frame_is_few_launches(name):
+    launches = count_launches(VARIANTS[name])
+    assert launches["img_backbone"] == 54 if VARIANTS[name].backbone_width == 64 else True
+    assert 60 < sum(launches.values()) <= 150
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_half_precision_is_near_the_network_as_trained(name):
+    network = network_of(small(name))
+    half, single = (Stream(network, b) for b in ("emulated", "reference"))
+    for t in range(3):
+        answer, expected = (s.step(seed=t) for s in (half, single))
+        assert answer.logits.dtype == torch.float16
+        scale = expected.logits.abs().max()
+        assert (answer.logits - expected.logits).abs().max() <= HALF * scale
+        assert (answer.labels == expected.labels).float().mean() >= 0.99  # random weights: ties
+        if answer.flow is not None:
+            # Random weights see so many moving voxels that not every one gets a velocity.
+            both = (answer.flow != 0) & (expected.flow != 0)
+            assert both.float().mean() >= 0.1
+            assert (answer.flow - expected.flow)[both].abs().max() <= 0.02
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_the_network_to_fall_back_to_has_the_same_state(dtype):
+    prepared = prepare(network_of(small("alocc_3d_gf")))
+    fast, plain = pack_for_gpu(prepared, dtype), cast(prepared, dtype)
+    for ours, theirs in zip(fast.empty_state(), plain.empty_state(), strict=True):
+        assert (ours is None) == (theirs is None)
+        assert ours is None or (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype)
+
+
+def test_a_capture_that_fails_is_told_and_the_stream_goes_on(monkeypatch):
+    network = network_of(small("alocc_2d"))
+    runner = make_runner(network, "emulated", "fp32")
+    stream, other = stream_of(runner, network.variant), Stream(network)
+    stream.step(seed=0)
+    other.step(seed=0)
+    runner._give_up(RuntimeError("out of\n memory"))
+    assert runner.reason == "no CUDA graph: RuntimeError: out of memory"
+    answer, expected = stream.step(seed=1), other.step(seed=1)
+    assert (answer.labels == expected.labels).float().mean() >= 0.999
+
+
+def test_state_is_saved_and_loaded_into_the_buffers_that_graphs_know(tmp_path):
+    network = network_of(small("alocc_flow_2d"))
+    runner = make_runner(network, "emulated")
+    stream = stream_of(runner, network.variant)
+    for t in range(3):
+        stream.step(seed=t)
+    stream.state.save(tmp_path / "state.safetensors")
+    expected = stream.step(seed=3)
+    labels = expected.labels.clone()
+    resumed = stream_of(runner, network.variant)
+    before = addresses(resumed.state)
+    resumed.state.load(tmp_path / "state.safetensors")
+    resumed._slot = 0
+    assert torch.equal(resumed.step(seed=3).labels, labels)
+    assert addresses(resumed.state) == before
+
+
+def test_a_frame_that_looks_back_needs_a_past():
+    network = network_of(small("alocc_2d_mini"))
+    runner = make_runner(network, "emulated")
+    state = runner.new_state()
+    frame = example_frame(network.variant)
+    with pytest.raises(TemporalMemoryError, match="first frame"):
+        runner.step(frame.images, frame.plan(state.ages, True, 1), state)
+
+
+@pytest.mark.parametrize("backend", ["graph", "tensorrt"])
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_backend_that_cannot_be_is_one_line(backend):
+    with pytest.raises(DeviceError, match=f"backend {backend}: it needs a CUDA device; use auto"):
+        make_runner(network_of(small("alocc_2d_mini")), backend)
+
+
+@pytest.mark.parametrize(
+    ("backend", "precision", "words"),
+    [
+        ("eager", "fp16", "needs a GPU; a CPU does fp32, bf16 and int8"),
+        ("reference", "bf16", "runs in fp32"),
+        ("eager", "fp8", "unknown precision 'fp8'; there are auto, fp32"),
+    ],
+)
+def test_a_precision_that_cannot_be_is_one_line(backend, precision, words):
+    with pytest.raises(DeviceError, match=words):
+        make_runner(network_of(small("alocc_2d_mini")), backend, precision)
+
+
+def test_auto_runs_everywhere():
+    runner = make_runner(network_of(small("alocc_2d_mini")), "auto")
+    if not torch.cuda.is_available():
+        assert (runner.backend, runner.precision, runner.reason) == ("eager", "fp32", "")
+
+
+@pytest.mark.slow
+def test_compiled_frames_are_eager_ones():
+    network = network_of(replace(small("alocc_2d_mini"), history=0, encoder_blocks=(1, 1, 1)))
+    compiled, eager = Stream(network, "compiled"), Stream(network)
+    answer, expected = compiled.step(), eager.step()
+    assert (answer.logits - expected.logits).abs().max() <= 1e-3
