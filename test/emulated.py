@@ -62,7 +62,7 @@ def both(
     assert len(launches) == launches_of(fused_form(overload), arguments)
     for kernel, emulated in zip(*results, strict=True):
         assert kernel.dtype == emulated.dtype and kernel.shape == emulated.shape
-        assert kernel.stride() == emulated.stride()
+        assert kernel.stride() == emulated.stride() or kernel.numel() == 0
     return tuple(r[0] if len(r) == 1 else tuple(r) for r in results)
 
 

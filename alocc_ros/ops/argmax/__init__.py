@@ -14,14 +14,15 @@ __all__ = [
     "occupancy_argmax_reference",
 ]
 
-# logits [..., classes], number of the first class -> [...] uint8; see occupancy_argmax_reference.
+# logits [B, Y, X, ..., classes], first class that can be an answer -> [B, Y, X, ...] uint8, X
+# before Y in memory; see occupancy_argmax_reference.
 occupancy_argmax = operator(
     "occupancy_argmax(Tensor logits, int first) -> Tensor",
     occupancy_argmax_reference,
     cpu.occupancy_argmax,
 )
-# voxels [..., V], classes [V, Q], number of the first class -> logits [..., Q], labels [...] uint8;
-# see classify_reference.
+# voxels [B, Y, X, ..., V], classes [V, Q], first class that can be an answer -> logits [..., Q] and
+# labels, as above; see classify_reference.
 classify = operator(
     "classify(Tensor voxels, Tensor classes, int first) -> (Tensor, Tensor)",
     classify_reference,

@@ -16,19 +16,36 @@ _BLOCK = 4096
 
 def occupancy_argmax(logits: Tensor, first: int) -> Tensor:
     """See ``occupancy_argmax_reference``."""
-    rows = logits.contiguous()
-    labels = rows.new_empty(rows.shape[:-1], dtype=torch.uint8)
-    run(_argmax_launches(rows, labels, first))
+    labels = _room(logits)
+    run(_argmax_launches(logits, labels, first))
     return labels
 
 
 def classify(voxels: Tensor, classes: Tensor, first: int) -> tuple[Tensor, Tensor]:
     """See ``classify_reference``. Labels are those of scores that are not rounded yet."""
-    rows = voxels.contiguous()
+    rows, labels = voxels.contiguous(), _room(voxels)
     logits = rows.new_empty(*rows.shape[:-1], classes.shape[1])
-    labels = rows.new_empty(rows.shape[:-1], dtype=torch.uint8)
     run(_classify_launches(rows, classes, logits, labels, first))
     return logits, labels
+
+
+def _room(cells: Tensor) -> Tensor:
+    """For labels of [B, Y, X, ..., C], X before Y in memory."""
+    shape = list(cells.shape[:-1])
+    if len(shape) < 3:
+        return cells.new_empty(shape, dtype=torch.uint8)
+    shape[1:3] = shape[2], shape[1]
+    return cells.new_empty(shape, dtype=torch.uint8).transpose(1, 2)
+
+
+def _axes(tensor: Tensor, values: bool) -> Tensor:
+    """With the four axes B, Y, X, Z, and one of values behind them."""
+    count = tensor.dim() - values
+    if count > 4:
+        raise ValueError(f"labels of volumes [B, Y, X, Z], not {list(tensor.shape)}")
+    for _ in range(4 - count):
+        tensor = tensor.unsqueeze(count)
+    return tensor
 
 
 def signatures(data: torch.dtype = torch.float16) -> dict[str, Launch]:
@@ -38,7 +55,7 @@ def signatures(data: torch.dtype = torch.float16) -> dict[str, Launch]:
         return torch.empty(shape, dtype=dtype, device="meta")
 
     cells = (1, 200, 200, 16)
-    labels, logits = empty(*cells, dtype=torch.uint8), empty(*cells, 18)
+    labels, logits = _room(empty(*cells, 1)), empty(*cells, 18)
     classify = (empty(*cells, 48), empty(48, 18), logits, labels, 0)
     return {
         "argmax": _argmax_launches(logits, labels, 0)[0],
@@ -48,21 +65,26 @@ def signatures(data: torch.dtype = torch.float16) -> dict[str, Launch]:
 
 def _argmax_launches(logits: Tensor, labels: Tensor, first: int) -> list[Launch]:
     classes, count = logits.shape[-1], labels.numel()
+    logits, labels = _axes(logits, True), _axes(labels, False)
     wide = power_of_2(classes)
     rows = max(1, _BLOCK // wide)
-    constants = {"Q": classes, "ROWS": rows, "QB": wide, "FIRST": first}
-    return [Launch(argmax_kernel, (blocks(count, rows),), (logits, labels, count), constants)]
+    constants = dict(zip("YXZ", labels.shape[1:], strict=True))
+    constants |= {"Q": classes, "ROWS": rows, "QB": wide, "FIRST": first}
+    arguments = (logits, labels, count, *logits.stride(), *labels.stride())
+    return [Launch(argmax_kernel, (blocks(count, rows),), arguments, constants)]
 
 
 def _classify_launches(
     voxels: Tensor, classes: Tensor, logits: Tensor, labels: Tensor, first: int
 ) -> list[Launch]:
     (width, queries), count = classes.shape, labels.numel()
+    labels = _axes(labels, False)
     wide = power_of_2(queries, 16)
     rows = max(16, _BLOCK // wide)
-    constants = {"V": width, "Q": queries, "FIRST": first}
+    constants = dict(zip("YXZ", labels.shape[1:], strict=True))
+    constants |= {"V": width, "Q": queries, "FIRST": first}
     constants |= {"ROWS": rows, "VB": power_of_2(width, 16), "QB": wide}
-    arguments = (voxels, classes, logits, labels, count, *classes.stride())
+    arguments = (voxels, classes, logits, labels, count, *classes.stride(), *labels.stride())
     return [Launch(classify_kernel, (blocks(count, rows),), arguments, constants)]
 
 
@@ -71,31 +93,51 @@ def _labels(scores, q, Q: tl.constexpr, FIRST: tl.constexpr):
     """First class with the highest sigmoid; NaN is higher than any number, as torch has it."""
     share = 1 / (1 + tl.exp(-scores))
     share = tl.where(scores != scores, 2.0, share)
-    share = tl.where((q < Q)[None, :], share, -1.0)
+    share = tl.where(((q >= FIRST) & (q < Q))[None, :], share, -1.0)
     best = tl.max(share, 1)
     number = tl.where(share == best[:, None], q[None, :], Q)
-    return (tl.min(number, 1) + FIRST).to(tl.uint8)
+    return tl.min(number, 1).to(tl.uint8)
+
+
+@triton.jit
+def _place(
+    row, along_b, along_y, along_x, along_z, Y: tl.constexpr, X: tl.constexpr, Z: tl.constexpr
+):
+    """Where cells lie that are counted in order of (b, y, x, z)."""
+    column = row // Z
+    b = (column // (Y * X)).to(tl.int64)
+    y, x = column // X % Y, column % X
+    return b * along_b + y * along_y + x * along_x + row % Z * along_z
 
 
 @triton.jit
 def argmax_kernel(
-    logits, labels, count,
+    logits, labels, count, logits_b, logits_y, logits_x, logits_z, logits_q,
+    labels_b, labels_y, labels_x, labels_z,
+    Y: tl.constexpr, X: tl.constexpr, Z: tl.constexpr,
     Q: tl.constexpr,  # classes
     ROWS: tl.constexpr,
     QB: tl.constexpr,  # power of two, at least Q
     FIRST: tl.constexpr,
 ):  # fmt: skip
-    """Logits [count, Q], labels [count]; grid (blocks of rows,)."""
+    """Logits [B, Y, X, Z, Q], labels [B, Y, X, Z]; grid (blocks of rows,)."""
     row, q = tl.program_id(0) * ROWS + tl.arange(0, ROWS), tl.arange(0, QB)
     live = row < count
-    place = row.to(tl.int64)[:, None] * Q + q[None, :]
-    scores = tl.load(logits + place, mask=live[:, None] & (q < Q)[None, :], other=0.0)
-    tl.store(labels + row, _labels(scores.to(tl.float32), q, Q, FIRST), mask=live)
+    place = _place(row, logits_b, logits_y, logits_x, logits_z, Y, X, Z)
+    scores = tl.load(
+        logits + place[:, None] + (q * logits_q)[None, :],
+        mask=live[:, None] & (q < Q)[None, :],
+        other=0.0,
+    )
+    to = labels + _place(row, labels_b, labels_y, labels_x, labels_z, Y, X, Z)
+    tl.store(to, _labels(scores.to(tl.float32), q, Q, FIRST), mask=live)
 
 
 @triton.jit
 def classify_kernel(
     voxels, classes, logits, labels, count, classes_v, classes_q,
+    labels_b, labels_y, labels_x, labels_z,
+    Y: tl.constexpr, X: tl.constexpr, Z: tl.constexpr,
     V: tl.constexpr,  # channels
     Q: tl.constexpr,  # classes
     FIRST: tl.constexpr,
@@ -103,7 +145,7 @@ def classify_kernel(
     VB: tl.constexpr,  # powers of two, at least V and Q
     QB: tl.constexpr,
 ):  # fmt: skip
-    """Voxels [count, V], logits [count, Q], labels [count]; grid (blocks of rows,)."""
+    """Voxels [count, V], logits [count, Q], labels [B, Y, X, Z]; grid (blocks of rows,)."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     v, q = tl.arange(0, VB), tl.arange(0, QB)
     live, wide = row < count, row.to(tl.int64)[:, None]
@@ -116,4 +158,5 @@ def classify_kernel(
     scores = tl.dot(now, matrix, input_precision="ieee")
     there = live[:, None] & (q < Q)[None, :]
     tl.store(logits + wide * Q + q, scores.to(logits.dtype.element_ty), mask=there)
-    tl.store(labels + row, _labels(scores, q, Q, FIRST), mask=live)
+    to = labels + _place(row, labels_b, labels_y, labels_x, labels_z, Y, X, Z)
+    tl.store(to, _labels(scores, q, Q, FIRST), mask=live)

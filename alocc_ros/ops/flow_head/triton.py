@@ -34,6 +34,7 @@ _LISTED_VOXELS = {2: 64, 4: 16}
 def dense_flow(
     deep: Tensor,
     shared: Tensor,
+    bias: Tensor | None,
     matrix1: Tensor,
     offset1: Tensor,
     matrix2: Tensor,
@@ -42,7 +43,7 @@ def dense_flow(
     """See ``dense_flow`` in ``flow_head``."""
     flow = deep.new_empty(*deep.shape[:4], 2)
     layers = (matrix1, offset1, matrix2, offset2)
-    run(_dense_launches(deep.contiguous(), shared.contiguous(), *layers, flow))
+    run(_dense_launches(deep.contiguous(), shared.contiguous(), bias, *layers, flow))
     return flow
 
 
@@ -74,7 +75,9 @@ def signatures(data: torch.dtype = torch.float16) -> dict[str, Launch]:
     cells = (1, 200, 200, 16)
     size, flow = (*cells, 48), empty(*cells, 2)
     listed = {
-        "dense_flow": _dense_launches(empty(*size), empty(1, 200, 200, 144), *layers(48), flow)
+        "dense_flow": _dense_launches(
+            *(empty(*size), empty(1, 200, 200, 144), empty(48)), *layers(48), flow
+        )
     }
     voxels = empty(*cells, 16).permute(0, 4, 1, 2, 3)
     where, bias = empty(*cells, dtype=torch.bool), empty(16, dtype=torch.float32)
@@ -104,6 +107,7 @@ def _layer_constants(voxel_channels: int, hidden: int) -> dict[str, Any]:
 def _dense_launches(
     deep: Tensor,
     shared: Tensor,
+    bias: Tensor | None,
     matrix1: Tensor,
     offset1: Tensor,
     matrix2: Tensor,
@@ -113,8 +117,18 @@ def _dense_launches(
     z_size, width = deep.shape[3:]
     count = deep[..., 0].numel()
     constants = _layer_constants(width, len(offset1))
-    constants |= {"Z": z_size, "P": _VOXELS[deep.element_size()]}
-    arguments = (deep, shared, matrix1, offset1, matrix2, offset2, flow, count)
+    constants |= {"Z": z_size, "P": _VOXELS[deep.element_size()], "BIAS": bias is not None}
+    arguments = (
+        deep,
+        shared,
+        shared if bias is None else bias,
+        matrix1,
+        offset1,
+        matrix2,
+        offset2,
+        flow,
+        count,
+    )
     arguments += (*matrix1.stride(), *matrix2.stride())
     return [Launch(dense_kernel, (blocks(count, constants["P"]),), arguments, constants, stages=2)]
 
@@ -191,7 +205,7 @@ def _velocities(
     V: tl.constexpr, VB: tl.constexpr, HIDDEN: tl.constexpr, STEP: tl.constexpr,
     BINS: tl.constexpr, START: tl.constexpr, WIDTH: tl.constexpr, P: tl.constexpr,
 ):  # fmt: skip
-    """Features [P, VB] behind their ReLU -> velocities along Y and along X, [P] each."""
+    """Features [P, VB] behind their ReLU -> both components, [P] each."""
     tl.static_assert(BINS > 64 and BINS <= 96)
     v = tl.arange(0, VB)
     low0, high0 = tl.zeros((P, 64), tl.float32), tl.zeros((P, 32), tl.float32)
@@ -210,13 +224,13 @@ def _velocities(
         high0 += _bins(hidden, matrix2, h, matrix2_k, matrix2_n, 64, 32, BINS, HIDDEN)
         low1 += _bins(hidden, matrix2, h, matrix2_k, matrix2_n, BINS, 64, 2 * BINS, HIDDEN)
         high1 += _bins(hidden, matrix2, h, matrix2_k, matrix2_n, BINS + 64, 32, 2 * BINS, HIDDEN)
-    along_y = _expected(low0, high0, offset2, 0, BINS, START, WIDTH)
-    return along_y, _expected(low1, high1, offset2, BINS, BINS, START, WIDTH)
+    first = _expected(low0, high0, offset2, 0, BINS, START, WIDTH)
+    return first, _expected(low1, high1, offset2, BINS, BINS, START, WIDTH)
 
 
 @triton.jit
 def dense_kernel(
-    deep, shared, matrix1, offset1, matrix2, offset2, flow, count,
+    deep, shared, bias, matrix1, offset1, matrix2, offset2, flow, count,
     matrix1_k, matrix1_n, matrix2_k, matrix2_n,
     V: tl.constexpr,  # voxel channels
     VB: tl.constexpr,  # power of two, at least V
@@ -227,6 +241,7 @@ def dense_kernel(
     WIDTH: tl.constexpr,  # m/s from bin to bin
     P: tl.constexpr,  # voxels of a program
     Z: tl.constexpr,
+    BIAS: tl.constexpr,
 ):  # fmt: skip
     """Deep [count, V] with z innermost, shared [count / Z, 3 * V]; grid (blocks of voxels,)."""
     voxel, v = tl.program_id(0) * P + tl.arange(0, P), tl.arange(0, VB)
@@ -237,13 +252,15 @@ def dense_kernel(
     value = tl.load(deep + wide[:, None] * V + v, mask=there, other=0.0).to(tl.float32)
     column = (wide // Z * (3 * V) + part * V)[:, None] + v
     value += tl.load(shared + column, mask=there, other=0.0).to(tl.float32)
+    if BIAS:
+        value += tl.load(bias + v, mask=v < V, other=0.0).to(tl.float32)[None, :]
     features = relu(value).to(deep.dtype.element_ty)
-    along_y, along_x = _velocities(
+    first, second = _velocities(
         features, matrix1, offset1, matrix2, offset2, matrix1_k, matrix1_n, matrix2_k, matrix2_n,
         V, VB, HIDDEN, STEP, BINS, START, WIDTH, P,
     )  # fmt: skip
-    tl.store(flow + wide * 2, along_y.to(flow.dtype.element_ty), mask=live)
-    tl.store(flow + wide * 2 + 1, along_x.to(flow.dtype.element_ty), mask=live)
+    tl.store(flow + wide * 2, first.to(flow.dtype.element_ty), mask=live)
+    tl.store(flow + wide * 2 + 1, second.to(flow.dtype.element_ty), mask=live)
 
 
 @triton.jit
@@ -360,11 +377,11 @@ def sparse_kernel(
                 rows, voxels_c, weight, inside, n, n, weight_k, weight_n, dtype, W * 27, V, V
             )  # fmt: skip
         features += tl.load(post_bias + n, mask=n < V, other=0.0).to(tl.float32)[None, :]
-        along_y, along_x = _velocities(
+        first, second = _velocities(
             relu(features).to(dtype), matrix1, offset1, matrix2, offset2,
             matrix1_k, matrix1_n, matrix2_k, matrix2_n,
             V, VB, HIDDEN, STEP, BINS, START, WIDTH, P,
         )  # fmt: skip
         here = flow + (sample * (Y * X * Z) + (cell % (Y * X)) * Z + z) * 2
-        tl.store(here, along_y.to(flow.dtype.element_ty), mask=live)
-        tl.store(here + 1, along_x.to(flow.dtype.element_ty), mask=live)
+        tl.store(here, first.to(flow.dtype.element_ty), mask=live)
+        tl.store(here + 1, second.to(flow.dtype.element_ty), mask=live)

@@ -16,7 +16,7 @@ from alocc_ros.ops.argmax import triton as kernels
 
 
 @pytest.mark.parametrize("kind", TYPES)
-@pytest.mark.parametrize("classes", [1, 17, 18])
+@pytest.mark.parametrize("classes", [2, 17, 18])
 @pytest.mark.parametrize("first", [0, 1])
 def test_labels(monkeypatch, kind, classes, first):
     logits = stored(20 * random(2, 7, 30, classes), kind)
@@ -31,8 +31,8 @@ def test_saturated_logits_tie_and_the_first_nan_is_highest(monkeypatch):
     assert ours.tolist() == emulated.tolist() == [1, 1, 0, 0]
 
 
-def test_classes_first_in_memory(monkeypatch):
-    logits = random(18, 3, 4, 5).movedim(0, -1)
+def test_classes_first_in_memory_and_four_axes(monkeypatch):
+    logits = random(18, 3, 4, 5, 6).movedim(0, -1)
     ours, emulated = both(occupancy_argmax, kernels, (logits, 1), monkeypatch)
     assert torch.equal(ours, emulated)
 

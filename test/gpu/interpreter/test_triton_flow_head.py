@@ -37,13 +37,14 @@ def sparse_arguments(where: Tensor, capacity: int, width: int = 8) -> tuple[Any,
 @pytest.mark.parametrize("width", [8, 48])
 def test_everywhere(monkeypatch, kind, width):
     deep, shared = random(*CELLS, width), random(*CELLS[:3], 3 * width, seed=1)
-    given = stored((deep, shared, *layers(width)), kind)
+    bias = random(width, seed=8).to(kind) if width == 48 else None
+    given = stored((deep, shared, bias, *layers(width)), kind)
     # Relative to some m/s; weights of half precision move the mean of 88 bins.
     assert_near(*both(dense_flow, kernels, tuple(given), monkeypatch), kind, factor=4)
 
 
 def test_two_heights_are_bottom_and_top(monkeypatch):
-    given = (random(1, 3, 3, 2, 16), random(1, 3, 3, 48, seed=1), *layers(16))
+    given = (random(1, 3, 3, 2, 16), random(1, 3, 3, 48, seed=1), None, *layers(16))
     assert_near(*both(dense_flow, kernels, given, monkeypatch), torch.float32)
 
 

@@ -10,11 +10,18 @@ from emulated import TYPES, assert_near, both, stored
 from operators import REORDERED, RESAMPLED, random
 from torch import Tensor
 
-from alocc_ros.ops.recurrent import fuse_recurrent, scene_step, warp_frustum
+from alocc_ros.ops.recurrent import (
+    fuse_recurrent,
+    gated_mix,
+    scene_step,
+    time_bias,
+    warp_frustum,
+)
 
 if os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("Triton's interpreter: set TRITON_INTERPRET=1", allow_module_level=True)
 from alocc_ros.ops.recurrent import triton as kernels
+from alocc_ros.ops.recurrent import triton_mixing
 
 CELLS = (2, 6, 5, 4)
 F64 = torch.float64
@@ -122,3 +129,32 @@ def test_nothing_is_seen_by_way_of_nan(monkeypatch):
     ours, emulated = both(warp_frustum, kernels, (values, matrix, offset, *depths), monkeypatch)
     assert ours[1].isnan().any() and (ours[0] == 0).all()
     assert_near(ours, emulated, torch.float32, factor=PLACES)
+
+
+def mix_arguments(bins: int, kind: torch.dtype, known: bool = False) -> tuple[Any, ...]:
+    then, now, other = (random(2, bins, 3, 7, seed=i) for i in range(3))
+    then[0, :, 1], now[1, 2, 0, 0] = 0, torch.nan
+    maps = stored((then, _last(now), other if known else None), kind)
+    matrix = stored(0.3 * random(bins, 2 * bins, seed=3), kind).T  # as a convolution's weights
+    return (*maps, matrix, random(bins, seed=4), random(bins, seed=5), random(1, seed=6))
+
+
+@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("bins", [12, 40])
+@pytest.mark.parametrize("shares", [False, True], ids=["logits", "shares"])
+def test_a_gated_mix(monkeypatch, kind, bins, shares):
+    for known in (False, True):
+        given = (*mix_arguments(bins, kind, known), shares)
+        ours, emulated = both(gated_mix, triton_mixing, given, monkeypatch)
+        # NaN of the present makes the gate one, and so a whole pixel.
+        assert ours[1, :, 0, 0].isnan().all() and not ours[0].isnan().any()
+        if not shares:
+            assert torch.equal(ours[0, :, 1], given[1 + known][0, :, 1])  # nothing remembered
+        assert_near(ours, emulated, kind)
+
+
+def test_what_time_adds(monkeypatch):
+    times, rates = 40 * random(2, 2).abs(), 10.0 ** -random(6, seed=1).abs()
+    given = (times, rates, random(6, seed=2), random(6, 10, seed=3), random(10, seed=4))
+    given += (random(10, 5, seed=5), random(5, seed=6))
+    assert_near(*both(time_bias, triton_mixing, given, monkeypatch), torch.float32)

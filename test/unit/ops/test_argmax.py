@@ -15,7 +15,7 @@ from alocc_ros.ops.argmax import (
 )
 
 
-@given(seed=st.integers(0, 1000), classes=st.integers(1, 19), first=st.integers(0, 1))
+@given(seed=st.integers(0, 1000), classes=st.integers(2, 19), first=st.integers(0, 1))
 @settings(deadline=None, max_examples=30)
 def test_labels_equal_the_reference(seed, classes, first):
     logits = 20 * random(300, classes, seed=seed)
@@ -35,7 +35,21 @@ def test_labels_have_the_shape_of_the_volume_whatever_the_order_in_memory(form, 
 def test_saturated_logits_tie_and_the_lowest_class_wins(form):
     logits = torch.tensor([[1.0, 17.5, 20.0], [0.0, 1.0, 2.0]])
     assert form(occupancy_argmax)(logits, 0).tolist() == [1, 2]
-    assert form(occupancy_argmax)(logits, 1).tolist() == [2, 3]
+    assert form(occupancy_argmax)(logits, 1).tolist() == [1, 2]
+
+
+def test_what_comes_before_the_first_class_is_no_answer(form):
+    logits = torch.tensor([[9.0, 0.0, 1.0], [9.0, 1.0, 0.0]])
+    assert form(occupancy_argmax)(logits, 1).tolist() == [2, 1]
+    voxels = torch.eye(2)
+    assert form(classify)(voxels, logits, 1)[1].tolist() == [2, 1]
+
+
+def test_labels_lie_in_memory_as_users_want_them(form):
+    voxels, classes = random(2, 5, 4, 3, 6), random(7, 6, seed=1).T
+    logits, labels = form(classify)(voxels, classes, 0)
+    for made in (labels, form(occupancy_argmax)(logits, 0)):
+        assert made.transpose(1, 2).is_contiguous()
 
 
 def test_a_batch_is_each_sample_alone(kernels):
