@@ -97,9 +97,8 @@ class CameraGates(nn.Module):
 
     def forward(self, camera: Tensor) -> Gates:  # [N, 27], see CameraGeometry.camera_vector
         norm, branches = self._layers
-        camera = norm(
-            camera.to(norm.weight.dtype)
-        )  # BatchNorm carries the scale of raw focal lengths and crops
+        # BatchNorm carries the scale of raw focal lengths and crops.
+        camera = norm(camera.to(norm.weight.dtype))
         return Gates(*(se.gate(mlp(camera)) for mlp, se in branches))
 
     @torch.no_grad()

@@ -157,29 +157,29 @@ def gates_kernel(
     k, c = tl.arange(0, KB), tl.arange(0, CB)
     out = tl.program_id(0) * OUT + tl.arange(0, OUT)
     told = tl.load(camera + n * K + k, mask=k < K, other=0.0).to(tl.float32)
-    matrix = tl.load(
+    weight0 = tl.load(
         matrix0 + g * (K * C) + k[:, None] * C + c[None, :],
         mask=(k < K)[:, None] & (c < C)[None, :],
         other=0.0,
     )
-    hidden = tl.sum(told[:, None] * matrix, 0)
+    hidden = tl.sum(told[:, None] * weight0, 0)
     hidden = relu(hidden + tl.load(bias0 + g * C + c, mask=c < C, other=0.0))
     gate = tl.load(bias2 + g * C + out, mask=out < C, other=0.0)
     for start in range(0, C, STEP):
         some = start + tl.arange(0, STEP)
-        matrix = tl.load(
+        weight1 = tl.load(
             matrix1 + g * (C * C) + c[:, None] * C + some[None, :],
             mask=(c < C)[:, None] & (some < C)[None, :],
             other=0.0,
         )
-        second = tl.sum(hidden[:, None] * matrix, 0)
+        second = tl.sum(hidden[:, None] * weight1, 0)
         second = relu(second + tl.load(bias1 + g * C + some, mask=some < C, other=0.0))
-        matrix = tl.load(
+        weight2 = tl.load(
             matrix2 + g * (C * C) + some[:, None] * C + out[None, :],
             mask=(some < C)[:, None] & (out < C)[None, :],
             other=0.0,
         )
-        gate += tl.sum(second[:, None] * matrix, 0)
+        gate += tl.sum(second[:, None] * weight2, 0)
     tl.store(gates + (g * tl.num_programs(1) + n) * C + out, sigmoid(gate), mask=out < C)
 
 

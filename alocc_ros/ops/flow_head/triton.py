@@ -80,7 +80,8 @@ def signatures(data: torch.dtype = torch.float16) -> dict[str, Launch]:
         )
     }
     voxels = empty(*cells, 16).permute(0, 4, 1, 2, 3)
-    where, bias = empty(*cells, dtype=torch.bool), empty(16, dtype=torch.float32)
+    where = empty(*cells, dtype=torch.bool).transpose(1, 2)  # X before Y in memory, as labels lie
+    bias = empty(16, dtype=torch.float32)
     cost = empty(1, 24, 200, 200).contiguous(memory_format=torch.channels_last)
     a = SparseFlowArguments(
         cost, voxels, where, empty(40 * 27, 16), bias, *layers(16), capacity=80_000
@@ -137,7 +138,7 @@ def _sparse_launches(
     a: SparseFlowArguments, flow: Tensor, overflow: Tensor, counts: Tensor, listed: Tensor
 ) -> list[Launch]:
     batch, y_size, x_size, z_size = a.where.shape
-    where = a.where.contiguous().view(torch.uint8)
+    where = a.where.view(torch.uint8)
     sizes = {"Y": y_size, "X": x_size, "Z": z_size}
     grid = (counts.shape[1], batch)
     common = {"CELLS": _CELLS, **sizes}
@@ -150,11 +151,11 @@ def _sparse_launches(
     arguments += (*a.cost.stride(), *a.voxels.stride(), *a.post_weight.stride())
     arguments += (*a.matrix1.stride(), *a.matrix2.stride())
     return [
-        Launch(count_kernel, grid, (where, counts), common),
+        Launch(count_kernel, grid, (where, counts, *where.stride()), common),
         Launch(
             place_kernel,
             grid,
-            (where, counts, listed, flow, overflow),
+            (where, counts, listed, flow, overflow, *where.stride()),
             {**common, **size, "BLOCKS": counts.shape[1], "BB": power_of_2(counts.shape[1])},
         ),
         Launch(
@@ -264,29 +265,31 @@ def dense_kernel(
 
 
 @triton.jit
-def _wanted(where, cell, Y: tl.constexpr, X: tl.constexpr, Z: tl.constexpr):
-    """Whether cells, counted in order of (z, y, x), are asked for; and their place in memory."""
-    z, column = cell // (Y * X), cell % (Y * X)
-    place = column * Z + z
-    return tl.load(where + place, mask=cell < Y * X * Z, other=0).to(tl.int32), place
+def _wanted(
+    where, cell, along_y, along_x, along_z, Y: tl.constexpr, X: tl.constexpr, Z: tl.constexpr
+):
+    """Whether cells, counted in order of (z, y, x), are asked for."""
+    z, y, x = cell // (Y * X), cell // X % Y, cell % X
+    place = where + y * along_y + x * along_x + z * along_z
+    return tl.load(place, mask=cell < Y * X * Z, other=0).to(tl.int32)
 
 
 @triton.jit
 def count_kernel(
-    where, counts,
+    where, counts, where_n, where_y, where_x, where_z,
     CELLS: tl.constexpr,  # of a program
     Y: tl.constexpr, X: tl.constexpr, Z: tl.constexpr,
 ):  # fmt: skip
     """Where [B, Y, X, Z], counts [B, blocks]; grid (blocks of cells, B)."""
     block, sample = tl.program_id(0), tl.program_id(1).to(tl.int64)
     cell = block * CELLS + tl.arange(0, CELLS)
-    wanted, _ = _wanted(where + sample * (Y * X * Z), cell, Y, X, Z)
+    wanted = _wanted(where + sample * where_n, cell, where_y, where_x, where_z, Y, X, Z)
     tl.store(counts + sample * tl.num_programs(0) + block, tl.sum(wanted, 0))
 
 
 @triton.jit
 def place_kernel(
-    where, counts, listed, flow, overflow,
+    where, counts, listed, flow, overflow, where_n, where_y, where_x, where_z,
     CELLS: tl.constexpr,
     Y: tl.constexpr, X: tl.constexpr, Z: tl.constexpr,
     CAPACITY: tl.constexpr,
@@ -296,7 +299,8 @@ def place_kernel(
     """Listed [B, 1 + CAPACITY]: how many, then the cells; flow [B, Y, X, Z, 2] becomes zero."""
     block, sample = tl.program_id(0), tl.program_id(1).to(tl.int64)
     cell = block * CELLS + tl.arange(0, CELLS)
-    wanted, place = _wanted(where + sample * (Y * X * Z), cell, Y, X, Z)
+    wanted = _wanted(where + sample * where_n, cell, where_y, where_x, where_z, Y, X, Z)
+    place = cell % (Y * X) * Z + cell // (Y * X)
     number = tl.arange(0, BB)
     count = tl.load(counts + sample * BLOCKS + number, mask=number < BLOCKS, other=0)
     before = tl.sum(tl.where(number < block, count, 0), 0)
