@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from alocc_ros import records
 from alocc_ros.errors import ModelError
 from alocc_ros.network.lifting import lidar_bins
 from alocc_ros.network.model import Alocc, Measured, Output
 from alocc_ros.planning import plan_frame
 from alocc_ros.records import ModelRecord
+from alocc_ros.runtime.loading import load_network
 from alocc_ros.runtime.runner import make_runner
 from alocc_ros.stream.keyframes import MANUAL, KeyframePolicy, KeyframeSettings
 from alocc_ros.stream.preprocessing import Preprocessor
@@ -60,6 +62,25 @@ class Pipeline:
         self.preprocessor = self.preprocessor or Preprocessor.for_model(record, variant.input_size)
         self.runner = make_runner(self.network, self.backend, self.precision)
         self.state = self.runner.new_state()
+
+    @classmethod
+    def load(cls, model: str, device: str = "auto", variant: str | None = None) -> Pipeline:
+        """The pipeline of a model.
+
+        Args:
+            model: a name of ``alocc models list``, or a file of weights.
+            device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+            variant: the network that a file of unknown origin is for.
+
+        Raises:
+            ModelError, CheckpointError: there is no such model, its weights are not here, or they
+                do not fit.
+            DeviceError: no such device.
+        """
+        record, weights = records.resolve(model, variant)
+        if weights is None:
+            raise ModelError(f"the weights of {record.name} are not here: alocc models fetch")
+        return cls(load_network(record, weights, device, seed=0)[0], record)
 
     def step(self, frame: FrameSet, lidar_depth: np.ndarray | None = None) -> Occupancy:
         """Occupancy and flow at ``frame.stamp``.

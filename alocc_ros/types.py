@@ -61,6 +61,8 @@ class Calibration:
         base_T_camera: [4, 4] float64, camera optical frame into the vehicle's base frame.
         distortion: coefficients in OpenCV order; empty or zeros: the image is rectified.
         distortion_model: ``plumb_bob``, ``rational_polynomial``, ``equidistant`` or ``""``.
+        crop: which part of the image the network gets: ``auto`` (as the camera looks, see
+            ``stream/crop_placement.py``), ``lowest`` (rows), or left, top and width in pixels.
     """
 
     camera: str
@@ -70,6 +72,7 @@ class Calibration:
     base_T_camera: np.ndarray
     distortion: tuple[float, ...] = ()
     distortion_model: str = ""
+    crop: str | tuple[int, int, int] = "auto"
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from alocc_ros.bags.cameras import RecordedCameras
-from alocc_ros.bags.order import WINDOW, StampOrder, in_order
+from alocc_ros.bags.order import WINDOW, StampClock, StampOrder, in_order
 from alocc_ros.bags.poses import NO_POSE, RecordedPoses
 from alocc_ros.bags.reader import CAMERA_INFO_TYPE, IMAGE_TYPES, POSE_TYPES, TF_TYPE, Bag, Record
 from alocc_ros.bags.reader import topic_name as named
@@ -26,7 +26,13 @@ from alocc_ros.stream.assembler import FrameAssembler
 from alocc_ros.stream.collector import FrameCollector
 from alocc_ros.stream.collector_config import CollectorConfig
 from alocc_ros.stream.decoding import check_size, image_size
-from alocc_ros.stream.preset import DEFAULT_PRESET, Preset, load_preset, preset_names
+from alocc_ros.stream.preset import (
+    DEFAULT_PRESET,
+    Preset,
+    load_preset,
+    other_transforms,
+    preset_names,
+)
 from alocc_ros.stream.rig import load_rig
 from alocc_ros.stream.skips import BAD_CAMERA_INFO, BAD_STAMP, NO_SUCH_MESSAGE, Skips
 from alocc_ros.types import CameraImage, CameraSet, FrameSet
@@ -124,12 +130,11 @@ class FrameSource:
         self.skips.counts = self._skipped_at_first.copy()
         order = StampOrder()
         apart = max(self._lags) - min(self._lags) > _IN_STEP
-        clock, before = 0, None
+        clock = StampClock()
         try:
             for image in in_order(order, self._topics, self._images, apart=apart):
-                clock += max(image.stamp - before, 0) if before is not None else 0
-                before = image.stamp
-                yield from filter(None, map(self._assembled, collector.add(image, clock)))
+                now = clock.at(image.stamp)
+                yield from filter(None, map(self._assembled, collector.add(image, now)))
             yield from filter(None, map(self._assembled, collector.flush()))
         finally:  # also if the iteration is abandoned
             for statistics in collector.statistics.cameras.values():
@@ -201,8 +206,9 @@ class FrameSource:
             + (
                 f"; preset {' or '.join(fitting)} fits"
                 if fitting
-                else "; for these copy config/presets/custom_example.yaml, write them in, and give "
-                "it with --config"
+                else f"; for these `alocc rig example {self._bag.path} -o my_rig.yaml` writes a "
+                "preset (config/presets/custom_example.yaml explains every entry) to give with "
+                "--config"
                 if there
                 else ""
             )
@@ -330,18 +336,8 @@ class FrameSource:
 
     def _other_transforms(self) -> str:
         """Topics of transforms that the preset does not name, and how to name them."""
-        known = {named(t) for t in (*self._preset.tf_topics, *self._preset.tf_static_topics)}
-        there = {t for t, kind in self._bag.types.items() if kind == TF_TYPE}
-        if not (others := sorted(there - known)):
-            return ""
-        static = [t for t in others if t.endswith("static")]
-        moving = [t for t in others if t not in static]
-        entries = {"tf_topics": moving, "tf_static_topics": static}
-        said = ", ".join(f"{k}: [{', '.join(v)}]" for k, v in entries.items() if v)
-        return (
-            f"; preset {self._preset.name} reads {', '.join(sorted(known))}, and there are "
-            f"transforms on {', '.join(others)} as well: {said} in a preset of your own"
-        )
+        there = [t for t, kind in self._bag.types.items() if kind == TF_TYPE]
+        return other_transforms(self._preset, there, named)
 
     def _info_stamp(self, record: Record, message: Any) -> int:
         """From when on a CameraInfo holds; drivers that never change it may leave it at zero."""
@@ -368,9 +364,14 @@ def _how_to_decode(kinds: Iterable[str]) -> str:
 
 
 def preset_of(bag: Bag) -> Preset:
-    """The shipped preset whose topics are in the bag; the default one if several or none are."""
+    """The shipped preset whose topics are in the bag; the default one if several or none are.
+
+    Of several the one with the most cameras.
+    """
     fitting = _presets_for({t for t, kind in bag.types.items() if kind in IMAGE_TYPES})
-    return load_preset(fitting[0] if len(fitting) == 1 else DEFAULT_PRESET)
+    presets = sorted((load_preset(n) for n in fitting), key=lambda p: -len(p.used_cameras))
+    most = [p for p in presets if len(p.used_cameras) == len(presets[0].used_cameras)]
+    return most[0] if len(most) == 1 else load_preset(DEFAULT_PRESET)
 
 
 def _presets_for(image_topics: set[str]) -> list[str]:

@@ -57,6 +57,34 @@ class StampOrder:
         yield from _emptied(waiting)
 
 
+class StampClock:
+    """The time that the collector is told where images come as fast as they are read.
+
+    It goes on as the stamps do. A stamp that goes far back is believed when the next one goes with
+    it, as in a bag that loops: one wrong stamp would make everything that waits seem late.
+    """
+
+    def __init__(self) -> None:
+        self._now = 0
+        self._before: int | None = None
+        self._suspect: int | None = None
+
+    def at(self, stamp: int) -> int:
+        """ns since the first image, at the image with this stamp (ns)."""
+        before, suspect, self._suspect = self._before, self._suspect, None
+        if before is None:
+            self._before = stamp
+            return self._now
+        if suspect is not None and abs(stamp - suspect) < abs(stamp - before):
+            before = suspect
+        elif stamp < before - _JUMP:
+            self._suspect = stamp
+            return self._now
+        self._now += max(stamp - before, 0)
+        self._before = stamp
+        return self._now
+
+
 def in_order(
     order: StampOrder,
     topics: Mapping[str, str],

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alocc_ros import records
-from alocc_ros.errors import CheckpointError, ModelError, ParameterError
+from alocc_ros.errors import ModelError, ParameterError
 
 if TYPE_CHECKING:
     from alocc_ros.network.model import Alocc
@@ -72,7 +72,7 @@ def add_backend_arguments(parser: argparse.ArgumentParser, backend: str = "auto"
     )  # fmt: skip
     parser.add_argument(
         "--precision", default="auto",
-        help="fp32, tf32, fp16 or bf16 (default: fp16 on graph and tensorrt, else fp32)",
+        help="fp32, tf32, fp16, bf16 or int8 (default: fp16 on graph and tensorrt, else fp32)",
     )  # fmt: skip
 
 
@@ -97,32 +97,7 @@ def find_model(args: argparse.Namespace) -> tuple[records.ModelRecord, Path | No
 def load_network(
     record: records.ModelRecord, weights_file: Path | None, device: str, seed: int
 ) -> tuple[Alocc, str]:
-    """The network on its device, and where its weights come from in a few words.
+    """See ``runtime.loading.load_network``, which needs torch."""
+    from alocc_ros.runtime.loading import load_network as load
 
-    Raises:
-        CheckpointError: the file cannot be read safely, or does not fit.
-        ModelError: it is not the file that the record is about.
-        DeviceError: no such device.
-    """
-    weights = f"RANDOM WEIGHTS (seed {seed})"
-    if weights_file is not None:
-        weights = f"sha256:{records.verified_sha256(weights_file, record)}"
-
-    import torch
-
-    from alocc_ros.network.checkpoint import load_weights, read_state_dict
-    from alocc_ros.network.model import Alocc
-    from alocc_ros.network.variants import find_variant
-    from alocc_ros.runtime.device import keep_freed_memory, resolve_device
-
-    place = resolve_device(device)
-    keep_freed_memory()
-    torch.manual_seed(seed)
-    network = Alocc(find_variant(record.variant))
-    if weights_file is not None:
-        try:
-            load_weights(network, read_state_dict(weights_file))
-        except CheckpointError as error:
-            named = str(error).startswith((str(weights_file), weights_file.name))
-            raise CheckpointError(str(error) if named else f"{weights_file}: {error}") from error
-    return network.eval().to(place), weights
+    return load(record, weights_file, device, seed)

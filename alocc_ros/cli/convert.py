@@ -1,11 +1,12 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
-"""``alocc convert``: scenes of nuScenes as ROS 2 bags."""
+"""``alocc convert``: scenes of nuScenes, or pictures and poses, as ROS 2 bags."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
+from alocc_ros.cli._motion import add_motion_arguments, of_pictures
 from alocc_ros.cli._progress import bars
 from alocc_ros.datasets.formats import FORMATS
 from alocc_ros.errors import OutputError, ParameterError
@@ -13,11 +14,15 @@ from alocc_ros.errors import OutputError, ParameterError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of ``alocc convert``."""
-    parser.add_argument("format", choices=["nuscenes"], help="how the data set is laid out")
-    parser.add_argument("root", type=Path, help="folder that holds v1.0-..., samples, sweeps")
+    parser.add_argument("format", choices=["nuscenes", "images"], help="what is there")
     parser.add_argument(
-        "--scene", required=True, metavar="NAME[,NAME...]", help="e.g. scene-0061, or `all`"
+        "root", type=Path, help="folder that holds v1.0-..., samples, sweeps; or the images"
     )
+    parser.add_argument("--scene", metavar="NAME[,NAME...]", help="e.g. scene-0061, or `all`")
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="of images: the rig file (`alocc rig example`)"
+    )
+    add_motion_arguments(parser)
     parser.add_argument(
         "-o",
         "--output",
@@ -39,6 +44,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
+    if args.format == "images":
+        return _images(args)
+    if args.scene is None:
+        raise ParameterError("nuscenes: say with --scene which ones, or `all`")
     names = None if args.scene == "all" else [n.strip() for n in args.scene.split(",") if n.strip()]
     if names == []:
         raise ParameterError("--scene: name at least one scene")
@@ -74,4 +83,30 @@ def run(args: argparse.Namespace) -> int:
                 f"{path}: {made.seconds:.1f} s, {made.images} images, {made.sweeps} sweeps{grids} "
                 f"({path.stat().st_size / 1e6:.1f} MB)"
             )
+    return 0
+
+
+def _images(args: argparse.Namespace) -> int:
+    from alocc_ros.bags.pictures import write_bag
+    from alocc_ros.bags.reader import Bag
+    from alocc_ros.bags.rig_example import preset_text
+    from alocc_ros.files import whole_file
+
+    if args.output.suffix != ".mcap" or args.output.is_dir():
+        raise OutputError(f"-o {args.output}: the recording's name must end in .mcap")
+    preset = args.output.with_suffix(".yaml")
+    if args.config and preset.resolve() == args.config.resolve():
+        raise OutputError(f"-o {args.output}: its preset would overwrite {args.config}")
+    args.bag = args.root
+    pictures = of_pictures(args)
+    if pictures is None:
+        raise ParameterError(f"{args.root} holds no pictures, films or folders of pictures")
+    write_bag(pictures, args.output)
+    with Bag(args.output) as bag:
+        text = preset_text(bag)
+        images = sum(bag.counts[t.image] for t in pictures.preset.used_cameras.values())
+    with whole_file(preset) as scratch:
+        scratch.write_text(text, encoding="utf-8")
+    size = args.output.stat().st_size / 1e6
+    print(f"{args.output}: {images} images ({size:.1f} MB); {preset} has its topics")
     return 0

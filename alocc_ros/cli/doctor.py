@@ -97,14 +97,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 _WIDTH = 20
+_FIRST_STATUS = 10.0  # s, the least to wait for the first status of a node
 
 
 def _table(findings: list[Finding]) -> Iterator[str]:
+    # Statuses of nodes have longer names than what is examined here.
+    width = max([_WIDTH, *(len(f.subject) + 2 for f in findings)])
     for finding in findings:
         state = "ok" if finding.ok else "MISSING" if finding.needed_by else "-"
-        yield f"{finding.subject:<{_WIDTH}}{state:<9}{finding.found}"
+        yield f"{finding.subject:<{width}}{state:<9}{finding.found}"
         if finding.remedy:
-            yield f"{'':<{_WIDTH + 9}}> {finding.remedy}"
+            yield f"{'':<{width + 9}}> {finding.remedy}"
     yield ""
 
 
@@ -290,10 +293,12 @@ def _running(seconds: float) -> list[Finding]:
     """What nodes of this domain say about themselves."""
     from alocc_ros.ros.status_monitor import statuses
 
-    heard = statuses(seconds)
+    # Who listens for 3 s means "at once"; on a busy machine discovery alone may take longer.
+    heard = statuses(seconds, first_within=max(seconds, _FIRST_STATUS))
     domain = os.environ.get("ROS_DOMAIN_ID") or "0"
     if not heard:
-        found = f"none was heard in {seconds:g} s on domain {domain}"
+        waited = max(seconds, _FIRST_STATUS)
+        found = f"none was heard in {waited:g} s on domain {domain}"
         return [Finding("running node", found, ok=False, remedy="start it on the same domain")]
     # Levels are bytes: OK is the lowest.
     return [Finding(n, s.message, ok=s.level == type(s).OK) for n, s in heard.items()]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from alocc_ros.cli._models import add_model_arguments, find_model, load_network
+from alocc_ros.cli._motion import add_motion_arguments, of_pictures
 from alocc_ros.cli._values import whole_number_from
 from alocc_ros.errors import OutputError, ParameterError, PresetError
 from alocc_ros.stream.preset import load_preset, preset_names
@@ -30,7 +31,9 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of ``alocc run``."""
-    parser.add_argument("bag", type=Path, help="ROS 2 bag: folder, .mcap or .db3")
+    parser.add_argument(
+        "bag", type=Path, help="ROS 2 bag: folder, .mcap or .db3; or a folder of pictures or films"
+    )
     parser.add_argument(
         "-o", "--output", type=Path, required=True, help="recording to write, .mcap"
     )
@@ -42,7 +45,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"topics and frames: {', '.join(preset_names())} (default: the one that fits)",
     )
     where.add_argument(
-        "--config", type=Path, metavar="FILE", help="topics and frames from a YAML file"
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="topics and frames from a YAML file; of pictures the rig file (`alocc rig example`)",
     )
     parser.add_argument("--calibration", type=Path, help="rig YAML, or folder of camera_info YAMLs")
     parser.add_argument("--grid-frame", help="TF frame of the grid (models of the LiDAR frame)")
@@ -59,16 +65,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="make an error of each message that cannot be used, which else is left out",
     )
+    add_motion_arguments(parser)
     parser.add_argument("--restart", action="store_true", help="do not resume an earlier run")
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
-    chosen = args.config or args.preset
-    preset = load_preset(chosen) if chosen else None
     if args.config and args.config.suffix not in {".yaml", ".yml"}:
         raise PresetError(f"--config {args.config}: expected a file that ends in .yaml")
     _check_output(args.output, args.bag)
+    pictures = of_pictures(args)
+    chosen = args.config or args.preset
+    preset = load_preset(chosen) if chosen and not pictures else None
 
     from alocc_ros.bags.frames import FrameSource, preset_of
     from alocc_ros.bags.job import process
@@ -81,8 +89,8 @@ def run(args: argparse.Namespace) -> int:
             f"{record.name} sees in the {record.frame} frame: "
             "say with --grid-frame what TF calls that"
         )
-    with Bag(args.bag) as bag:
-        preset = preset or preset_of(bag)
+    with pictures or Bag(args.bag) as bag:
+        preset = pictures.preset if pictures else preset or preset_of(bag)
         with _waiting("reading poses and cameras"):
             early: list[str] = []  # not before it is known whether the bag is refused
             skips = Skips(early.append, strict=args.strict)
@@ -92,6 +100,7 @@ def run(args: argparse.Namespace) -> int:
         skips.say = _warn
         with _waiting(f"loading {record.name}"):
             pipeline, weights = _pipeline(args, record, weights_file)
+        pipeline.preprocessor.say = _warn
         job = _job(args, source, record, weights, bag.identity(), preset)
         total = min(source.expected, args.max_frames or source.expected)
         with _progress(total) as on_stage, _stop_on_interrupt() as stopping:
@@ -99,6 +108,10 @@ def run(args: argparse.Namespace) -> int:
         _print_summary(preset.name, job, source, pipeline, statistics)
         for warning in filter(None, (bag.warning, *source.warnings)):
             _warn(warning)
+        if pictures and pictures.is_one_set:
+            _warn(
+                "one picture a camera: the network remembers nothing, and sees less than in a drive"
+            )
         if record.lidar_depth:
             _warn(
                 f"{record.name} was trained with LiDAR depth, and `alocc run` gives it none: it "

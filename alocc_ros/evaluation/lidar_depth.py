@@ -7,7 +7,7 @@ import numpy as np
 
 from alocc_ros.datasets.samples import Sample, lidar_points
 from alocc_ros.geometry import inverse, project
-from alocc_ros.stream.image_geometry import Crop
+from alocc_ros.stream.crop_placement import place_crop
 from alocc_ros.types import CAMERAS
 
 
@@ -32,7 +32,7 @@ def lidar_depth(
         pixels, depth = project(points, camera_T_lidar, calibration.intrinsics)
         near, far = depth_range
         seen = (depth >= near) & (depth < far)
-        crop = Crop.fit(calibration.width, calibration.height, input_size)
+        crop = place_crop(calibration, input_size)
         pixels = pixels[seen] @ crop.post_rotation()[:2, :2].T + crop.post_translation()[:2]
         column, row = np.round(pixels).astype(np.int64).T
         inside = (column >= 0) & (column < input_size[1]) & (row >= 0) & (row < input_size[0])

@@ -203,7 +203,8 @@ class Alocc(nn.Module):
         prediction, state = self.predict(images, plan, state, out, keyframe, rig, measured)
         logits, labels = prediction.logits, prediction.labels  # [B, Y, X, Z]
         if labels is None:
-            labels = self.operator(logits, self.variant.skip_classes)
+            skip = self.variant.skip_classes
+            labels = self.operator(logits[..., skip:], skip)
         flow = overflow = None
         if self.variant.flow:
             flow, overflow = self.flow_head(prediction.flow_cost, prediction.voxels, labels)
@@ -224,6 +225,7 @@ class Alocc(nn.Module):
         """``forward`` up to what losses look at; arguments as there."""
         v, measured = self.variant, measured or Measured()
         out = out or State()
+        recalled = self.fusion.recall(state, plan, out, keyframe)
         depth, c2 = self.encode_images(images, plan, state, rig)
         known = None
         if measured.depth_bins is not None:
@@ -232,7 +234,7 @@ class Alocc(nn.Module):
         depth, geometry, known = self.geometry(depth, state, plan, out, keyframe, lidar, truth)
         volume = self.lift(depth, plan, None if rig is None else rig.nodes, known)
         volume = self.pre_process(self._planes(volume)).view(volume.shape)
-        volume, new = self.fusion(volume, state, plan, out, keyframe)
+        volume, new = self.fusion(volume, recalled, state, plan, out, keyframe)
         volume, scene = self.scene(volume, state, plan, out, keyframe)
         levels = self.img_bev_encoder_backbone(self._planes(volume))
         classified = self.classify(self.img_bev_encoder_neck(levels))

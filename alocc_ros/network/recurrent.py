@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from alocc_ros.network.plan import PlanTensors
 from alocc_ros.network.state import State, check_part, stored
+from alocc_ros.network.temporal import Fusion
 from alocc_ros.network.variants import Variant
 from alocc_ros.ops.conv import FoldedConv, conv_bn
 from alocc_ros.ops.recurrent import (
@@ -39,15 +40,19 @@ from alocc_ros.ops.recurrent import (
 
 
 class OffsetNet(nn.Module):
-    """Predicts how far away each voxel's content was a key frame before."""
+    """Predicts how far away each voxel's content was a key frame before; of a bird's-eye slab,
+    which has no place along z but its own, in the plane only.
+    """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, volumetric: bool = True) -> None:
         super().__init__()
         self.history_stream_offset_net = nn.Conv3d(channels, 3, 1)
+        axes = torch.tensor([1.0, 1.0, float(volumetric)])
+        self.register_buffer("axes", axes, persistent=False)
 
     def forward(self, volume: Tensor) -> Tensor:  # [B, C, Y, X, Z] -> [B, Y, X, Z, 3] voxels
         offset = conv_bn(volume, self.history_stream_offset_net)
-        return offset.clamp(-MOTION_LIMIT, MOTION_LIMIT).movedim(1, -1)
+        return offset.clamp(-MOTION_LIMIT, MOTION_LIMIT).movedim(1, -1) * self.axes
 
 
 class SceneLayer(nn.Module):
@@ -105,7 +110,7 @@ class RecurrentLayers(NamedTuple):
         """New ones."""
         c = variant.context_channels
         return cls(
-            OffsetNet(c),
+            OffsetNet(c, variant.volumetric),
             nn.Sequential(nn.Linear(c, 2 * c), nn.ReLU(), nn.Linear(2 * c, c)),
             nn.Sequential(nn.Conv3d(c, c, 1), nn.BatchNorm3d(c)),
             nn.Sequential(nn.Conv3d(2 * c, c, 1), nn.BatchNorm3d(c)),
@@ -113,10 +118,12 @@ class RecurrentLayers(NamedTuple):
         )
 
 
-class RecurrentFusion(nn.Module):
+class RecurrentFusion(Fusion):
     """Move one remembered volume to the present, by the vehicle's motion and by learned offsets;
     convolve, concatenate, convolve. History: [B, Y, X, Z, C].
     """
+
+    form = "RecurrentFusion"
 
     def __init__(self, variant: Variant, layers: RecurrentLayers) -> None:
         super().__init__()
@@ -135,6 +142,7 @@ class RecurrentFusion(nn.Module):
     def forward(
         self,
         volume: Tensor,  # [B, C, Y, X, Z]
+        recalled: Tensor | None,
         state: State | None,
         plan: PlanTensors,
         out: State,
@@ -173,8 +181,10 @@ class RecurrentFusion(nn.Module):
         return conv_bn(timed, *self._layers.history_keyframe_cat_conv, relu=True)
 
 
-class PreparedRecurrentFusion(nn.Module):
+class PreparedRecurrentFusion(Fusion):
     """The same as one operator: the time is only a bias, and nothing is stored that is not kept."""
+
+    form = "PreparedRecurrentFusion"
 
     def __init__(self, variant: Variant, layers: RecurrentLayers, embed: TimeEmbedding) -> None:
         super().__init__()
@@ -193,9 +203,10 @@ class PreparedRecurrentFusion(nn.Module):
         # The last layer of the embedding and the time convolution are one product.
         time_last = (last.weight.double().T @ matrix.double()).float()
         time_bias = (last.bias.double() @ matrix.double() + time_conv.bias.double()).float()
+        axes = layers.his_stream_offset_net.axes
         for name, value in (
-            ("offset_matrix", offset.weight.reshape(3, c).T),
-            ("offset_bias", offset.bias),
+            ("offset_matrix", offset.weight.reshape(3, c).T * axes),
+            ("offset_bias", offset.bias * axes),
             ("time_matrix", matrix),
             ("cat_matrix", cat_conv.weight.reshape(c, 2 * c).T),
             ("cat_bias", cat_conv.bias),
@@ -208,7 +219,13 @@ class PreparedRecurrentFusion(nn.Module):
         return _volume_shapes(self._variant, samples)
 
     def forward(
-        self, volume: Tensor, state: State | None, plan: PlanTensors, out: State, keyframe: bool
+        self,
+        volume: Tensor,
+        recalled: Tensor | None,
+        state: State | None,
+        plan: PlanTensors,
+        out: State,
+        keyframe: bool,
     ) -> tuple[Tensor, State]:
         """See ``RecurrentFusion``."""
         rows = volume.movedim(1, -1).contiguous()

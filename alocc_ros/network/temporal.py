@@ -18,21 +18,47 @@ from alocc_ros.network.plan import PlanTensors
 from alocc_ros.network.state import State
 from alocc_ros.network.variants import Variant
 from alocc_ros.ops.conv import FoldedConv, conv_bn
-from alocc_ros.ops.history import fuse_history, warp
+from alocc_ros.ops.history import add_present, fuse_history, remembered_sum, warp
 
 Fused = tuple[Tensor, State]  # volume [B, C, Y, X, Z]; the parts of the new state that are fusion's
 Shapes = dict[str, tuple[int, ...]]  # by name of the state's part
 
 
-class NoFusion(nn.Module):
+class Fusion(nn.Module):
+    """What every form has; see ``HistoryFusion`` for the arguments.
+
+    Attributes:
+        form: of what is remembered; states of one form can be exchanged.
+    """
+
+    form = ""
+
+    def recall(
+        self, state: State | None, plan: PlanTensors, out: State, keyframe: bool
+    ) -> Tensor | None:
+        """The part that needs no image, which may be done before these are there; given to
+        ``forward``. None: there is none.
+        """
+        return None
+
+
+class NoFusion(Fusion):
     """Of variants that look at one frame at a time."""
+
+    form = "NoFusion"
 
     def shapes(self, samples: int) -> Shapes:
         """There is no history."""
         return {}
 
     def forward(
-        self, volume: Tensor, state: State | None, plan: PlanTensors, out: State, keyframe: bool
+        self,
+        volume: Tensor,
+        recalled: Tensor | None,
+        state: State | None,
+        plan: PlanTensors,
+        out: State,
+        keyframe: bool,
     ) -> Fused:
         return volume, State()
 
@@ -44,12 +70,14 @@ class Warp(nn.Module):
         return warp(volume, motion)
 
 
-class HistoryFusion(nn.Module):
+class HistoryFusion(Fusion):
     """Warp all slots by one step, append their age, convolve, concatenate, convolve.
 
     The whole buffer is warped and stored so: a slot k key frames old has been resampled k times,
     which is what the weights have seen. History: [B, T, C, Y, X, Z], newest first.
     """
+
+    form = "HistoryFusion"
 
     def __init__(self, variant: Variant, time_conv: nn.Sequential, cat_conv: nn.Sequential) -> None:
         super().__init__()
@@ -68,6 +96,7 @@ class HistoryFusion(nn.Module):
     def forward(
         self,
         volume: Tensor,  # [B, C, Y, X, Z]
+        recalled: Tensor | None,  # what ``recall`` returned for this frame
         state: State | None,  # None: every slot is a copy of the present
         plan: PlanTensors,
         out: State,  # its history, if there is one, is overwritten with the new one
@@ -101,10 +130,12 @@ class HistoryFusion(nn.Module):
         return fused[..., None] if planar else fused
 
 
-class ProjectedHistoryFusion(nn.Module):
+class ProjectedHistoryFusion(Fusion):
     """The same on projected features: each is multiplied once in its life instead of once a frame,
     and the age of each slot is only a bias. History: [B, Y, X, Z, T * C], newest first.
     """
+
+    form = "ProjectedHistoryFusion"
 
     def __init__(self, variant: Variant, time_conv: FoldedConv, cat_conv: FoldedConv) -> None:
         super().__init__()
@@ -130,7 +161,13 @@ class ProjectedHistoryFusion(nn.Module):
         return {"history": (samples, y, x, z, width)}
 
     def forward(
-        self, volume: Tensor, state: State | None, plan: PlanTensors, out: State, keyframe: bool
+        self,
+        volume: Tensor,
+        recalled: Tensor | None,
+        state: State | None,
+        plan: PlanTensors,
+        out: State,
+        keyframe: bool,
     ) -> Fused:
         """See ``HistoryFusion``."""
         history, new = None if state is None else state.history, out.history
@@ -149,11 +186,75 @@ class ProjectedHistoryFusion(nn.Module):
             new = history
         elif new is None:
             new = torch.empty_like(history)
-        bias = torch.addcmul(self.bias, plan.ages[..., None], self.per_second).flatten(1)
-        fused = self.operator(
-            rows, history, bias, plan.motion, self.matrix, self.offset, new if keyframe else None
-        )
+        fused = self.fuse(rows, recalled, history, plan, new if keyframe else None)
         return fused.permute(0, 4, 1, 2, 3), State(new)
+
+    def fuse(
+        self,
+        rows: Tensor,  # [B, Y, X, Z, C] projected
+        recalled: Tensor | None,
+        history: Tensor,  # [B, Y, X, Z, T * C]
+        plan: PlanTensors,
+        new: Tensor | None,  # likewise, overwritten
+    ) -> Tensor:  # [B, Y, X, Z, C]
+        """Present and remembered slots to one volume."""
+        bias = self.slot_bias(plan)
+        return self.operator(rows, history, bias, plan.motion, self.matrix, self.offset, new)
+
+    def slot_bias(self, plan: PlanTensors) -> Tensor:  # [B, (T + 1) * C]
+        """What the time convolution adds to each slot."""
+        return torch.addcmul(self.bias, plan.ages[..., None], self.per_second).flatten(1)
+
+
+class AheadHistoryFusion(ProjectedHistoryFusion):
+    """The same in two steps, the first of which needs no image: most of the work, and of the
+    memory that is moved.
+    """
+
+    def __init__(self, whole: ProjectedHistoryFusion) -> None:
+        """Takes the buffers of ``whole``."""
+        nn.Module.__init__(self)
+        self._variant = whole._variant
+        for name, value in whole.named_buffers(recurse=False):
+            self.register_buffer(name, value, persistent=False)
+        self.remember, self.operator = Remember(), add_present
+
+    def recall(
+        self, state: State | None, plan: PlanTensors, out: State, keyframe: bool
+    ) -> Tensor | None:
+        """See ``Fusion``."""
+        if state is None or state.history is None or (keyframe and out.history is None):
+            return None
+        return self._sum(state.history, plan, out.history if keyframe else None)
+
+    def fuse(
+        self,
+        rows: Tensor,
+        recalled: Tensor | None,
+        history: Tensor,
+        plan: PlanTensors,
+        new: Tensor | None,
+    ) -> Tensor:
+        """See ``ProjectedHistoryFusion``."""
+        if recalled is None:
+            recalled = self._sum(history, plan, new)
+        return self.operator(rows, recalled, self.slot_bias(plan), self.matrix, self.offset, new)
+
+    def _sum(self, history: Tensor, plan: PlanTensors, new: Tensor | None) -> Tensor:
+        return self.remember(history, self.slot_bias(plan), plan.motion, self.matrix, new)
+
+
+class Remember(nn.Module):
+    """The sum over the remembered slots; a module, because it has an operator of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operator = remembered_sum
+
+    def forward(
+        self, history: Tensor, bias: Tensor, motion: Tensor, matrix: Tensor, out: Tensor | None
+    ) -> Tensor:
+        return self.operator(history, bias, motion, matrix, out)
 
 
 def _check(history: Tensor, shape: tuple[int, ...], variant: Variant) -> None:

@@ -120,7 +120,7 @@ def fused(
             return results
         if isinstance(results, tuple):
             return tuple(r if i in wide else _narrowed(r, kind) for i, r in enumerate(results))
-        return _narrowed(results, kind)
+        return results if wide else _narrowed(results, kind)
 
     _library.define(
         str(schema).removeprefix("alocc::").replace(schema.name.partition("::")[2], name, 1),

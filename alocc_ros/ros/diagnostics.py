@@ -38,7 +38,11 @@ KEYS = (
     ("camera", "dropped: REASON", "images that did not"),
     ("sets", "complete", "sets of all cameras"),
     ("sets", "partial", "sets that went ahead without a camera"),
-    ("sets", "incomplete", "left out: fewer images than `min_cameras`"),
+    (
+        "sets",
+        "incomplete",
+        "left out: fewer images than `min_cameras`, or none of a required camera",
+    ),
     ("sets", "time_jumps", "how often stamps or the clock went back"),
     ("sets", "spread_ms", "between the first and the last image of the newest set"),
     (
@@ -48,7 +52,11 @@ KEYS = (
     ),
     ("sets", "processed", "results"),
     ("sets", "superseded", "a newer set came while it waited"),
-    ("sets", "ignored", "while disabled, or waiting at a reset"),
+    (
+        "sets",
+        "ignored",
+        "while disabled, waiting at a reset, or left over from the last lap of a loop",
+    ),
     ("sets", "failed: ERROR", "without a result, by kind of error"),
     ("network", "rate_hz", "results a second since the last report"),
     ("network", "latency_pNN_ms", "from the anchor's stamp to publish; NN: 50 and 95"),
@@ -60,6 +68,9 @@ KEYS = (
         "moving voxels that got no flow: too many at once; only if any did",
     ),
     ("network", "device_memory_mb", "held on the GPU; on a CPU there is none"),
+    ("network", "backend", "how the network is run, as of `alocc benchmark --backend`"),
+    ("network", "precision", "of its activations"),
+    ("network", "fallback", "why it is not run as asked for, or not the fastest way; only if so"),
     ("callbacks", "failed: ERROR", "exceptions in callbacks, by topic and kind of error"),
 )
 
@@ -126,6 +137,7 @@ class Diagnostics:
         problems: list[str],
         failures: Mapping[str, int],
         device_memory: int,
+        runs: Mapping[str, str],
         now: float,
     ) -> list[DiagnosticStatus]:
         """One status a camera, one of the sets, one of the network, one of failed callbacks.
@@ -138,6 +150,7 @@ class Diagnostics:
             problems: publishers that cannot be received.
             failures: of callbacks, by callback and kind of error.
             device_memory: bytes.
+            runs: backend and precision, and fallback if there is one; see ``KEYS``.
             now: s.
         """
         out = []
@@ -148,7 +161,7 @@ class Diagnostics:
             )
             out.append(self._camera(camera, states[name], collector.cameras[name], now))
         out.append(self._sets(states, collector, worker, problems))
-        out.append(self._network(worker, device_memory, now))
+        out.append(self._network(worker, device_memory, runs, now))
         out.append(self._callbacks(failures))
         self._before = dict(collector.cameras)
         self._processed, self._time = worker.processed, now
@@ -250,7 +263,7 @@ class Diagnostics:
         return self._status("sets", level, "; ".join(texts) or "complete", values)
 
     def _network(
-        self, worker: WorkerStatistics, device_memory: int, now: float
+        self, worker: WorkerStatistics, device_memory: int, runs: Mapping[str, str], now: float
     ) -> DiagnosticStatus:
         rate = (worker.processed - self._processed) / max(now - self._time, 1e-3)
         values = {"rate_hz": f"{rate:.2f}"}
@@ -271,10 +284,13 @@ class Diagnostics:
             values["flow_overflow"] = worker.flow_overflow
         if device_memory:
             values["device_memory_mb"] = f"{device_memory / 1e6:.0f}"
+        values |= runs
         if worker.last_failure:
             return self._status("network", _ERROR, worker.last_failure.splitlines()[-1], values)
         if worker.processed == 0:
             return self._status("network", _WARN, "no result yet", values)
+        if "fallback" in runs:
+            return self._status("network", _WARN, f"{rate:.1f} Hz; {runs['fallback']}", values)
         return self._status("network", _OK, f"{rate:.1f} Hz", values)
 
     def _callbacks(self, failures: Mapping[str, int]) -> DiagnosticStatus:

@@ -70,6 +70,14 @@ class Model:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
+    def runs(self) -> dict[str, str]:
+        """How it is run, in words of ``diagnostics.KEYS``; empty while it is not started."""
+        if self.pipeline is None:
+            return {}
+        runner = self.pipeline.runner
+        words = {"backend": runner.backend, "precision": runner.precision}
+        return words | ({"fallback": runner.reason} if runner.reason else {})
+
     def device_memory(self) -> int:
         """Bytes that torch holds on the device; 0 on a CPU."""
         import torch
@@ -108,8 +116,10 @@ def load(parameters: NodeParameters) -> Model:
     from alocc_ros.network.model import Alocc
     from alocc_ros.network.variants import find_variant
     from alocc_ros.runtime.device import keep_freed_memory, resolve_device
+    from alocc_ros.runtime.runner import choose
 
     device = resolve_device(parameters.device)
+    choose(parameters.backend, parameters.precision, device)
     keep_freed_memory()
     torch.manual_seed(0)
     network = Alocc(find_variant(record.variant))

@@ -181,10 +181,16 @@ class AloccNode(LifecycleNode):
         parameters, preset = configured.parameters, configured.preset
         try:
             pipeline = configured.model.start()
-        except RuntimeError as error:  # torch: no memory left on the device
+            pipeline.preprocessor.say = self.get_logger().warning
+        except (AloccError, RuntimeError) as error:  # no engine, no memory left on the device
             self.get_logger().error(f"cannot activate: {error}")
             super().on_deactivate(state)
             return FAILURE
+        runs = configured.model.runs()
+        self.get_logger().info(
+            f"the network runs on {pipeline.runner.device}: "
+            + ", ".join(f"{name} {value}" for name, value in runs.items())
+        )
         inputs = Inputs(self, preset, parameters, configured.rig)
         skips = Skips(self.get_logger().warning)
         poses = LivePoses(self, preset, self._buffer, skips)
@@ -344,6 +350,7 @@ class AloccNode(LifecycleNode):
                 problems=self._problems,
                 failures=self._failures,
                 device_memory=self._configured.model.device_memory(),
+                runs=self._configured.model.runs(),
                 now=monotonic(),
             )
         self._diagnostics.publish(message)

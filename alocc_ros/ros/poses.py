@@ -20,11 +20,12 @@ from rclpy.time import Time
 from tf2_ros import Buffer, TransformException
 
 from alocc_ros.errors import PoseError, PoseGapError, StampError
+from alocc_ros.messages import TF_MESSAGE
 from alocc_ros.ros.topics import Topic, qos_problems
 from alocc_ros.ros.transform_listener import JUMP, StampedTransformListener
 from alocc_ros.stream import conversions
 from alocc_ros.stream.pose_limits import Link, PoseLimits, slow_links
-from alocc_ros.stream.preset import Preset
+from alocc_ros.stream.preset import Preset, other_transforms
 from alocc_ros.stream.skips import BAD_ODOMETRY, Skips
 from alocc_ros.stream.trajectory import Trajectory
 from alocc_ros.stream.transforms import TransformTree
@@ -196,8 +197,16 @@ class LivePoses:
         try:
             found = self._buffer.lookup_transform(target, source, Time(nanoseconds=stamp), wait)
         except TransformException as error:
-            raise PoseError(f"no transform of {source} in {target}: {error}") from error
+            raise PoseError(
+                f"no transform of {source} in {target}: {error}{self._other_transforms()}"
+            ) from error
         return conversions.transform(found).parent_T_child
+
+    def _other_transforms(self) -> str:
+        """Topics of transforms that the preset does not name, and how to name them."""
+        kinds = self._node.get_topic_names_and_types()
+        there = [topic for topic, types in kinds if TF_MESSAGE in types]
+        return other_transforms(self._preset, there, self._node.resolve_topic_name)
 
     def _add_odometry(self, message: Odometry) -> None:
         base = self._preset.base_frame

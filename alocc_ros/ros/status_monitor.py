@@ -11,11 +11,15 @@ if TYPE_CHECKING:
     from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 
 # A status of our node has one of these after its name; see diagnostics.py.
+_MORE = 1.0  # s after the first status
 _PARTS = ("camera ", "sets", "network", "node")
 
 
-def statuses(seconds: float) -> Mapping[str, DiagnosticStatus]:
+def statuses(seconds: float, first_within: float = 0.0) -> Mapping[str, DiagnosticStatus]:
     """The newest status of each part of each node of ours, after listening for ``seconds``.
+
+    As long as there is none, it goes on for ``first_within`` seconds, and then for one more, so
+    that all parts and nodes can say theirs.
 
     By name, such as ``/alocc_node: camera cam_front``, sorted.
     """
@@ -42,9 +46,13 @@ def statuses(seconds: float) -> Mapping[str, DiagnosticStatus]:
         node.create_subscription(DiagnosticArray, "/diagnostics", receive, 10)
         executor = SingleThreadedExecutor(context=context)
         executor.add_node(node)
-        end = monotonic() + seconds
-        while (left := end - monotonic()) > 0:
+        begin = monotonic()
+        end, last = begin + seconds, begin + max(seconds, first_within)
+        while (left := (end if found else last) - monotonic()) > 0:
+            none_before = not found
             executor.spin_once(timeout_sec=left)
+            if found and none_before:
+                end = max(end, monotonic() + _MORE)
         executor.shutdown()
     finally:
         context.try_shutdown()

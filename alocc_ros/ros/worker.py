@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
 
-from alocc_ros.errors import AloccError, ImageError
+from alocc_ros.errors import AloccError, ImageError, PoseError
 from alocc_ros.pipeline import Pipeline
 from alocc_ros.stream.preprocessing import note_damaged, without_damaged
 from alocc_ros.stream.skips import Skips
@@ -36,6 +36,7 @@ STAGES = (
 )
 _RECENT = 200  # results that the times are of
 _JOIN_TIMEOUT = 30.0  # s
+_LAP = 1_000_000_000  # ns; a set so far ahead of what comes is of the lap before
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,11 @@ class Worker:
                     self._pipeline.reset()
                 self._process(camera_set, submitted, age)
             except AloccError as error:
-                self._fail(type(error).__name__, str(error))
+                if isinstance(error, PoseError) and self._is_left_over(camera_set):
+                    with self._changed:
+                        self._ignored += 1
+                else:
+                    self._fail(type(error).__name__, str(error))
             except Exception as error:  # a defect, or a device out of memory: the next may work
                 if self._stopping:  # ROS was shut down under our feet
                     return
@@ -207,6 +212,12 @@ class Worker:
             self._latencies.append(latency)
             for name, seconds in stages.items():
                 self._stages.setdefault(name, deque(maxlen=_RECENT)).append(seconds)
+
+    def _is_left_over(self, camera_set: CameraSet) -> bool:
+        """Whether a set is of the last lap of a loop, whose poses are forgotten already."""
+        with self._changed:
+            newer = self._next[0].stamp if self._next is not None else self._now()
+        return camera_set.stamp > newer + _LAP
 
     def _fail(self, kind: str, text: str) -> None:
         with self._changed:

@@ -14,15 +14,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from alocc_ros.network.model import Alocc, Measured, Output
-from alocc_ros.network.plan import FramePlan, packed_size, unpack
+from alocc_ros.network.plan import FramePlan, PlanTensors, packed_size, unpack
 from alocc_ros.network.state import State
+from alocc_ros.network.temporal import Fusion
 from alocc_ros.runtime.precision import inference
+from alocc_ros.runtime.prepare import shallow_copy
 from alocc_ros.runtime.state import StreamState
 
 log = logging.getLogger(__name__)
@@ -118,6 +120,26 @@ class GraphState(StreamState):
             self._front[name].copy_(tensor)
 
 
+class _OnSecondStream(Fusion):
+    """What needs no image runs beside the image network, on a stream of its own."""
+
+    def __init__(self, fusion: Fusion, device: torch.device) -> None:
+        super().__init__()
+        self._fusion, self._stream = fusion, torch.cuda.Stream(device)
+        self.shapes, self.form = fusion.shapes, fusion.form
+
+    def recall(
+        self, state: State | None, plan: PlanTensors, out: State, keyframe: bool
+    ) -> Tensor | None:
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            return self._fusion.recall(state, plan, out, keyframe)
+
+    def forward(self, volume: Tensor, recalled: Tensor | None, *rest: Any) -> Any:
+        torch.cuda.current_stream().wait_stream(self._stream)
+        return self._fusion(volume, recalled, *rest)
+
+
 def _features(stereo: Tensor | None, flow_bev: Tensor | None) -> State:
     return State(stereo=stereo, flow_bev=flow_bev)
 
@@ -145,7 +167,11 @@ class GraphRunner:
         """Takes the packed network, and the same without kernels of ours to fall back to."""
         self.core, self._plain, self.device = core, plain, core.device
         self.backend, self.precision, self.reason = backend, precision, ""
-        self._pool = torch.cuda.graph_pool_handle() if self.device.type == "cuda" else None
+        self._pool = None
+        if self.device.type == "cuda":
+            self._pool = torch.cuda.graph_pool_handle()
+            self.core = shallow_copy(core)
+            self.core.fusion = _OnSecondStream(core.fusion, self.device)
 
     def new_state(self, samples: int = 1, cameras: int = 6) -> GraphState:
         """See ``Runner``. On a GPU all graphs are captured."""

@@ -28,7 +28,7 @@ from alocc_ros.network.recurrent import (
     RecurrentLayers,
     SceneFusion,
 )
-from alocc_ros.network.temporal import ProjectedHistoryFusion
+from alocc_ros.network.temporal import AheadHistoryFusion, ProjectedHistoryFusion
 from alocc_ros.ops import native
 from alocc_ros.ops.conv import FoldedConv, cpu
 from alocc_ros.ops.conv.gpu import GpuConv
@@ -145,6 +145,8 @@ def pack_for_gpu(prepared: Alocc, dtype: torch.dtype = torch.float16) -> Alocc:
     packed = shallow_copy(prepared)
     if not packed.variant.volumetric:
         _split_neck(packed)
+    if isinstance(packed.fusion, ProjectedHistoryFusion):
+        packed.fusion = AheadHistoryFusion(packed.fusion)
     skips = _merge_biases_of_skips(packed) | fuse_steps(packed)
     operators = {
         name: fused_form(module.operator)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -116,26 +116,46 @@ class CompiledRunner(EagerRunner):
         return StreamState(self._state_of, samples, cameras)
 
 
-def make_runner(network: Alocc, backend: str = "auto", precision: str = "auto") -> Runner:
-    """The runner of that name for a network, on the device where its weights lie.
+class Choice(NamedTuple):
+    """What a backend and a precision mean on a device.
 
-    ``auto`` takes what there is and says in ``reason`` why that is not the fastest; a backend that
-    was asked for by its name is an error where it cannot be.
+    Attributes:
+        backend, precision: never ``auto``.
+        reason: why it is not the fastest way; "" if it is, or was asked for.
+    """
+
+    backend: str
+    precision: str
+    reason: str
+
+
+def choose(backend: str, precision: str, device: torch.device) -> Choice:
+    """``auto`` takes what there is; what was asked for by its name is an error where it cannot be.
 
     Raises:
         DeviceError: no such backend or precision, or not here.
     """
-    backend, device, reason = check_backend(backend), network.device, ""
+    backend, reason = check_backend(backend), ""
     if backend == "auto":
         reason = why_no_graph(device)
         backend = "eager" if reason else "graph"
         reason = reason if device.type == "cuda" else ""
-    precision = check_precision(precision, backend, device)
+    elif backend in ("graph", "tensorrt") and (problem := why_no_graph(device)):
+        raise DeviceError(f"backend {backend}: {problem}; use auto or eager")
+    return Choice(backend, check_precision(precision, backend, device), reason)
+
+
+def make_runner(network: Alocc, backend: str = "auto", precision: str = "auto") -> Runner:
+    """The runner of that name for a network, on the device where its weights lie.
+
+    Raises:
+        DeviceError: see ``choose``; an engine cannot be built.
+    """
+    device = network.device
+    backend, precision, reason = choose(backend, precision, device)
     if backend == "reference":
         return EagerRunner(with_reference_operators(network), backend)
     core, dtype = prepare(network), dtype_of(precision)
-    if backend in ("graph", "tensorrt") and (problem := why_no_graph(device)):
-        raise DeviceError(f"backend {backend}: {problem}; use auto or eager")
     if backend in ("graph", "emulated"):
         return GraphRunner(pack_for_gpu(core, dtype), cast(core, dtype), precision, backend)
     if backend == "tensorrt":
@@ -143,9 +163,12 @@ def make_runner(network: Alocc, backend: str = "auto", precision: str = "auto") 
 
         packed = tensorrt_core(core, precision, device)
         return GraphRunner(packed, cast(core, dtype), precision, backend)
+    if precision == "int8":
+        from alocc_ros.runtime.int8 import int8_core  # likewise
+
+        return EagerRunner(int8_core(core), backend, precision)
     if device.type == "cpu" and backend == "eager":
-        core = pack_for_cpu(core, dtype)
-        return EagerRunner(core, backend, precision, reason)
+        return EagerRunner(pack_for_cpu(core, dtype), backend, precision)
     core = cast(core, dtype)
     if backend == "compiled":
         return CompiledRunner(core, precision)

@@ -82,6 +82,11 @@ class StreamState:
         self.ages, self.begun = plan.ages, True
 
     @property
+    def remembered(self) -> dict[str, Tensor]:
+        """What the last key frame left, by part."""
+        return dict(self._front)
+
+    @property
     def nbytes(self) -> int:
         """Bytes that are carried from frame to frame: what key frames renew, reference features."""
         return sum(t.numel() * t.element_size() for t in self._tensors().values())
@@ -98,7 +103,7 @@ class StreamState:
         scratch = Path(f"{path}.partial")
         scratch.unlink(missing_ok=True)  # a link would be followed
         tensors = {n: t.contiguous() for n, t in self._tensors().items()}
-        form = type(self._network.fusion).__name__
+        form = self._network.fusion.form
         save_file(tensors, scratch, metadata={_KIND: form})
         os.replace(scratch, path)
 
@@ -116,7 +121,7 @@ class StreamState:
             raise TemporalMemoryError(f"{path} is not a saved state: {error}") from error
         if form is None or "ages" not in tensors:
             raise TemporalMemoryError(f"{path} is not a saved state (tensors: {sorted(tensors)})")
-        if form != (own := type(self._network.fusion).__name__):
+        if form != (own := self._network.fusion.form):
             raise TemporalMemoryError(f"{path} was made by {form}, {own} is running")
         device = self._network.device
         ages = tensors["ages"]
@@ -137,6 +142,7 @@ class StreamState:
                 raise TemporalMemoryError(
                     f"{where}: {name} is {list(tensor.shape)}, this network remembers {shape}"
                 )
+            tensors[name] = tensor = tensor.to(like.dtype)
             if slot:
                 pair = features.setdefault(int(slot), [None, None])
                 pair[kind == "flow_bev"] = tensor.contiguous(memory_format=torch.channels_last)

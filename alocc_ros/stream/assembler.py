@@ -206,7 +206,8 @@ class FrameAssembler:
         intrinsics = self._rig.get(camera, _NOT_IN_RIG_FILE).intrinsics
         if intrinsics is None:
             intrinsics = self._cameras.intrinsics(camera, stamp, deadline)
-        calibration = intrinsics.mounted(camera, self._base_T_camera(camera, deadline))
+        place = self._base_T_camera(camera, deadline)
+        calibration = intrinsics.mounted(camera, place, self._preset.crop_of(camera))
         known = self._calibrations.get(camera)
         if known is not None and same_rig({camera: known}, {camera: calibration}, _UNCHANGED):
             return known

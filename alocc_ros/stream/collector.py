@@ -372,7 +372,7 @@ class FrameCollector:
 
     def _close(self, head: QueuedImage, chosen: Mapping[str, QueuedImage]) -> CameraSet | None:
         """Takes the chosen images out of the queues and hands them out, if there are enough."""
-        enough = len(chosen) >= self.config.required
+        enough = len(chosen) >= self.config.required and chosen.keys() >= set(self.config.must_have)
         missing = {
             name: self._why_missing(queue, head.base)
             for name, queue in self._queues.items()

@@ -27,6 +27,7 @@ class CollectorConfig:
         timeout_ns: how long after its arrival an anchor image waits for the others.
         min_cameras: sets with fewer images are dropped; None means all of ``cameras``, that
             is, no partial sets.
+        must_have: sets without one of these are dropped.
         max_queue: images held per camera; the oldest goes when it is full.
         silent_after_ns: a camera that sent nothing for so long is not waited for.
         time_jump_ns: a stamp (or ``now_ns``) further back than this means that time itself
@@ -40,6 +41,7 @@ class CollectorConfig:
     max_spread_ns: int = 55_000_000
     timeout_ns: int = 100_000_000
     min_cameras: int | None = None
+    must_have: tuple[str, ...] = ()
     max_queue: int = 8
     silent_after_ns: int = 1_500_000_000
     time_jump_ns: int = 150_000_000
@@ -69,6 +71,7 @@ class CollectorConfig:
             max_spread_ns=round(preset.max_spread_s * 1e9),
             timeout_ns=round((timeout_s or preset.set_timeout_s) * 1e9),
             min_cameras=min(min_cameras or preset.min_cameras, len(cameras)),
+            must_have=preset.must_have,
             **silent,
         )
 

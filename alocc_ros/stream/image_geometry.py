@@ -23,9 +23,9 @@ from alocc_ros.types import Calibration
 class Crop:
     """How a camera's image becomes the network's: scaled, then cut.
 
-    The image is scaled so that it just covers the input, keeping its aspect; what is too high
-    is cut from the top (there is sky), what is too wide equally from both sides. For nuScenes,
-    1600x900 to 256x704: scale 0.44, 704x396, the lower 256 rows.
+    In training the image is scaled so that it just covers the input, keeping its aspect; what is
+    too high is cut from the top (there is sky), what is too wide equally from both sides. For
+    nuScenes, 1600x900 to 256x704: scale 0.44, 704x396, the lower 256 rows.
 
     Attributes:
         width, height: pixels of the camera's image.
@@ -44,8 +44,16 @@ class Crop:
     input_size: tuple[int, int]
 
     @staticmethod
-    def fit(width: int, height: int, input_size: tuple[int, int] = (256, 704)) -> Crop:
-        """The crop for images of ``width`` x ``height`` pixels.
+    def fit(
+        width: int,
+        height: int,
+        input_size: tuple[int, int] = (256, 704),
+        scale: float | None = None,
+    ) -> Crop:
+        """The lowest rows of images of ``width`` x ``height`` pixels, as in training.
+
+        Where a camera of another rig looks decides ``crop_placement.place_crop``. ``scale`` is
+        taken instead of the smallest that covers the input, if it is larger.
 
         Raises:
             ParameterError: a size that is not positive, or an aspect so far from the input's
@@ -54,7 +62,7 @@ class Crop:
         rows, columns = input_size
         if min(width, height, rows, columns) <= 0:
             raise ParameterError(f"crop of {width}x{height} pixels to {columns}x{rows}")
-        scale = max(columns / width, rows / height)
+        scale = max(columns / width, rows / height, scale or 0.0)
         # Truncated as in training; the small number keeps 703.9999... from becoming 703.
         resized = (
             max(columns, int(width * scale + 1e-6)),

@@ -18,6 +18,7 @@ from PIL import Image
 
 from alocc_ros.errors import CalibrationError, ImageError, ParameterError
 from alocc_ros.records import ModelRecord
+from alocc_ros.stream.crop_placement import crop_remark, place_crop
 from alocc_ros.stream.decoding import open_image, rgb_pixels
 from alocc_ros.stream.image_geometry import Crop, Undistortion, resize_and_crop
 from alocc_ros.stream.skips import BAD_IMAGE, Skips
@@ -141,6 +142,11 @@ class Preprocessor:
         threads   exact JPEG   fast JPEG   raw rgb8
         1             99          50          76
         2             58          28          40
+
+    Attributes:
+        input_size: height and width of the network's input.
+        cameras: the order of the images in the input.
+        say: told, if it is there, once a camera what the network will not see well in its images.
     """
 
     @classmethod
@@ -207,6 +213,9 @@ class Preprocessor:
             "decode": decode,
         }
         self._undistort = undistort
+        self._crops: dict[str, tuple[Calibration, Crop]] = {}
+        self._remarks: dict[str, str] = {}
+        self.say: Callable[[str], None] | None = None
         self._undistortions: dict[str, tuple[Calibration, Undistortion | None]] = {}
         threads = threads or min(len(cameras), os.cpu_count() or 1)
         self._pool = (
@@ -231,8 +240,20 @@ class Preprocessor:
         return out
 
     def crop(self, calibration: Calibration) -> Crop:
-        """What is done to the geometry of this camera's images."""
-        return Crop.fit(calibration.width, calibration.height, self.input_size)
+        """What is done to the geometry of this camera's images.
+
+        Raises:
+            CalibrationError, ParameterError: see ``place_crop``.
+        """
+        known = self._crops.get(calibration.camera)
+        if known is None or known[0] is not calibration:
+            crop = place_crop(calibration, self.input_size)
+            self._crops[calibration.camera] = known = (calibration, crop)
+            remark = crop_remark(calibration, crop)
+            if self.say and remark and remark != self._remarks.get(calibration.camera):
+                self.say(remark)
+            self._remarks[calibration.camera] = remark
+        return known[1]
 
     def close(self) -> None:
         """Ends the threads."""

@@ -7,7 +7,7 @@ every nuScenes converter in the wild; ``custom_example.yaml`` there explains eac
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -34,8 +34,20 @@ from alocc_ros.types import CAMERAS
 
 DEFAULT_PRESET = "nuscenes"
 AUTO = "auto"
+LOWEST = "lowest"
 
 
+def _crop(entry: Any) -> Any:
+    """A word, or left, top and width."""
+    known = isinstance(entry, list) and len(entry) == 3
+    if entry not in (AUTO, LOWEST) and not (
+        known and all(type(n) is int and n >= 0 for n in entry) and entry[2] > 0
+    ):
+        raise said("must be auto, lowest, or [left, top, width] in whole pixels of the image")
+    return tuple(entry) if known else entry
+
+
+Crop = Annotated[str | tuple[int, int, int], BeforeValidator(_crop)]
 Rectified = Annotated[Annotated[bool, Strict()] | Literal["auto"], described("true, false or auto")]
 
 
@@ -49,6 +61,8 @@ class CameraTopics:
         frame: TF name of the optical frame; empty: what the image's header says.
         offset_s: phase of this camera's stamps against the anchor's, seconds.
         rectified: as of the preset, for this camera; None: the preset's.
+        crop: likewise, or left, top and width (px of the image) of what the network gets; the
+            height follows from the shape of its input.
     """
 
     image: Annotated[EmptyText, Field(min_length=1), described("a topic")]
@@ -56,6 +70,13 @@ class CameraTopics:
     frame: EmptyText = ""
     offset_s: Number = 0.0
     rectified: Rectified | None = None
+    crop: Crop | None = None
+
+
+_WHERE = (
+    "in degrees to the left of ahead the names say front 0, front_left 55, front_right -55, "
+    "back_left 110, back_right -110, back 180; take the nearest"
+)
 
 
 def _cameras(entries: Any) -> dict[str, Any]:
@@ -64,11 +85,11 @@ def _cameras(entries: Any) -> dict[str, Any]:
         raise said("must map camera names to their topics")
     for camera in entries:
         if camera not in CAMERAS:
-            raise said(unknown_name("camera", camera, CAMERAS))
+            raise said(f"{unknown_name('camera', camera, CAMERAS)} ({_WHERE})")
     if missing := [c for c in CAMERAS if c not in entries]:
         raise said(
             f"lacks {', '.join(missing)}; "
-            "write `none` behind the name of a camera that the vehicle does not have"
+            f"write `none` behind the name of a camera that the vehicle does not have ({_WHERE})"
         )
     return {c: None if entries[c] == "none" else entries[c] for c in CAMERAS}
 
@@ -111,11 +132,15 @@ class Preset:
         calibration_file: rig calibration (see rig.py); None: CameraInfo has everything.
         rectified: images carry no lens distortion, whatever CameraInfo's D says; ``auto``: those
             whose topic has "rect" in its name, as image_proc and converters write it.
+        crop: which part of an image the network gets: ``auto``, as the camera looks, or the
+            ``lowest`` rows as of nuScenes (``crop_placement.py``).
         assume_8uc3: what ``8UC3`` images hold, ``bgr8`` or ``rgb8``.
         anchor: the camera whose stamp a set of images gets.
         max_spread_s: most seconds between two images of a set, offsets removed.
         set_timeout_s: seconds to wait for late cameras.
         min_cameras: sets with fewer images are dropped.
+        required_cameras: sets without an image of each of these are dropped; None: see
+            ``must_have``.
     """
 
     # Beyond the bounds a value is a slip of the unit.
@@ -135,16 +160,38 @@ class Preset:
     extrinsics: Annotated[str, one_of("tf", "file")] = "tf"
     calibration_file: FileName = None
     rectified: Rectified = True
+    crop: Annotated[str, one_of(AUTO, LOWEST)] = AUTO
     assume_8uc3: Annotated[str, one_of("bgr8", "rgb8")] = "bgr8"
     anchor: Annotated[str, one_of(*CAMERAS)] = "cam_front"
     max_spread_s: Annotated[Number, between(0.001, 10.0)] = 0.055
     set_timeout_s: Annotated[Number, between(0.001, 60.0)] = 0.10
     min_cameras: Annotated[Whole, between(1, 6, "a whole number")] = 1
+    required_cameras: Annotated[
+        tuple[Annotated[str, one_of(*CAMERAS)], ...] | None,
+        BeforeValidator(_topics),
+        described("a list of cameras"),
+    ] = None
 
     @property
     def used_cameras(self) -> dict[str, CameraTopics]:
         """The cameras that this vehicle has, in network order."""
         return {name: topics for name, topics in self.cameras.items() if topics is not None}
+
+    @property
+    def must_have(self) -> tuple[str, ...]:
+        """Cameras without which there is no set.
+
+        Of a vehicle with fewer than six, by default, the anchor: what one side camera sees alone
+        is hardly a picture of the scene. Of six, others stand in for an anchor that fails.
+        """
+        if self.required_cameras is not None:
+            return self.required_cameras
+        return (self.anchor,) if len(self.used_cameras) < len(CAMERAS) else ()
+
+    def crop_of(self, camera: str) -> str | tuple[int, int, int]:
+        """Which part of a camera's images the network gets; see ``Calibration.crop``."""
+        topics = self.cameras[camera]
+        return self.crop if topics is None or topics.crop is None else topics.crop
 
     def is_rectified(self, camera: str) -> bool:
         """Whether the images of a camera carry no lens distortion."""
@@ -170,6 +217,24 @@ def distortion_remark(preset: Preset, camera: str, topic: str, d: Any) -> str:
     return (
         f"{topic}: d is not zero and is left out, because preset {preset.name} says that the "
         f"images of {camera} are rectified; if they are not: `rectified: false` for this camera"
+    )
+
+
+def other_transforms(preset: Preset, there: Collection[str], resolved: Callable[[str], str]) -> str:
+    """Which of the topics of transforms ``there`` the preset does not read, and how to name them.
+
+    ``resolved`` makes a name of the preset one of those.
+    """
+    known = {resolved(t) for t in (*preset.tf_topics, *preset.tf_static_topics)}
+    if not (others := sorted(set(there) - known)):
+        return ""
+    static = [t for t in others if t.endswith("static")]
+    moving = [t for t in others if t not in static]
+    entries = {"tf_topics": moving, "tf_static_topics": static}
+    said = ", ".join(f"{k}: [{', '.join(v)}]" for k, v in entries.items() if v)
+    return (
+        f"; preset {preset.name} reads {', '.join(sorted(known))}, and there are transforms on "
+        f"{', '.join(others)} as well: {said} in a preset of your own"
     )
 
 
@@ -244,6 +309,8 @@ def _check_consistent(preset: Preset, where: str) -> None:
         raise PresetError(
             f"{where}: min_cameras is {preset.min_cameras} but there are {len(used)} cameras"
         )
+    if lacking := [c for c in preset.must_have if c not in used]:
+        raise PresetError(f"{where}: required_cameras names {lacking[0]}, a camera that is none")
     if preset.ego_pose_source == "odometry" and not preset.odometry_topic:
         raise PresetError(f"{where}: ego_pose_source odometry needs odometry_topic")
     if preset.base_frame == preset.world_frame:

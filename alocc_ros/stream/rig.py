@@ -14,6 +14,7 @@ file is YAML, one entry a camera::
         base_T_camera:                # left out: TF has it
           translation: [1.7, 0.0, 1.5]          # metres, in the base frame
           rotation_xyzw: [0.5, -0.5, 0.5, -0.5] # camera optical frame into the base frame
+        images: front                 # for pictures without a bag (bags/pictures.py)
       cam_back:
         camera_info: calibration/back.yaml      # a ROS camera_info YAML, for the intrinsics
 """
@@ -31,7 +32,7 @@ from pydantic import BeforeValidator
 
 from alocc_ros import schema
 from alocc_ros.errors import AloccError, CalibrationError
-from alocc_ros.geometry import check_rigid, pose_matrix
+from alocc_ros.geometry import check_rigid, inverse, pose_matrix
 from alocc_ros.schema import (
     Count,
     EmptyText,
@@ -68,8 +69,13 @@ class Intrinsics:
     distortion: tuple[float, ...] = ()
     distortion_model: str = ""
 
-    def mounted(self, camera: str, base_T_camera: np.ndarray) -> Calibration:  # [4, 4]
-        """The calibration of ``camera`` at that place."""
+    def mounted(
+        self,
+        camera: str,
+        base_T_camera: np.ndarray,  # [4, 4]
+        crop: str | tuple[int, int, int] = "auto",
+    ) -> Calibration:
+        """The calibration of ``camera`` at that place; ``crop`` as there."""
         return Calibration(
             camera=camera,
             width=self.width,
@@ -78,15 +84,23 @@ class Intrinsics:
             base_T_camera=check_rigid(base_T_camera, f"extrinsics of {camera}"),
             distortion=self.distortion,
             distortion_model=self.distortion_model,
+            crop=crop,
         )
 
 
 @dataclass(frozen=True)
 class RigCamera:
-    """What a rig file says about one camera; either part may be missing."""
+    """What a rig file says about one camera; either part may be missing.
+
+    Attributes:
+        intrinsics: None if other sources have them.
+        base_T_camera: [4, 4], or None.
+        images: name of its picture, folder of pictures or film, where there is no bag.
+    """
 
     intrinsics: Intrinsics | None
     base_T_camera: np.ndarray | None
+    images: str = ""
 
 
 def make_intrinsics(
@@ -275,6 +289,8 @@ class _CameraEntry:
     distortion_model: EmptyText = ""
     distortion: Any = None
     base_T_camera: Any = None
+    camera_T_base: Any = None
+    images: EmptyText = ""
 
 
 @dataclass(frozen=True)
@@ -282,12 +298,15 @@ class _RigFile:
     cameras: Annotated[dict[str, _CameraEntry], BeforeValidator(_known_cameras)]
 
 
+_Quaternion = Annotated[tuple[Number, Number, Number, Number], described("a list of 4 numbers")]
+
+
 @dataclass(frozen=True)
 class _Pose:
     translation: Numbers3
-    rotation_xyzw: Annotated[
-        tuple[Number, Number, Number, Number], described("a list of 4 numbers")
-    ]
+    rotation_xyzw: _Quaternion | None = None
+    rotation_wxyz: _Quaternion | None = None
+    rotation: Any = None
 
 
 @dataclass(frozen=True)
@@ -327,9 +346,15 @@ def _rig_camera(entry: _CameraEntry, path: Path, camera: str, rectified: bool) -
             raise CalibrationError(
                 f"{where}: distortion is given but the preset says `rectified: true`"
             )
+    if entry.base_T_camera is not None and entry.camera_T_base is not None:
+        raise CalibrationError(
+            f"{where}: base_T_camera and camera_T_base are inverses of each other; give one"
+        )
     if entry.base_T_camera is not None:
         base_T_camera = _pose(entry.base_T_camera, f"{where}: base_T_camera")
-    return RigCamera(intrinsics, base_T_camera)
+    elif entry.camera_T_base is not None:
+        base_T_camera = inverse(_pose(entry.camera_T_base, f"{where}: camera_T_base"))
+    return RigCamera(intrinsics, base_T_camera, entry.images)
 
 
 def _camera_info_file(path: Path, rectified: bool) -> Intrinsics:
@@ -350,12 +375,27 @@ def _pose(entry: Any, where: str) -> np.ndarray:  # [4, 4]
     pose = parse(_Pose, entry, where, CalibrationError) if isinstance(entry, dict) else None
     try:
         if pose is not None:
-            return pose_matrix(pose.translation, pose.rotation_xyzw)
+            return _placed(pose)
         return check_rigid(np.asarray(entry, dtype=np.float64), where)
     except (TypeError, ValueError, AloccError) as error:
         raise CalibrationError(
-            f"{where}: expected translation and rotation_xyzw, or a 4x4 matrix ({error})"
+            f"{where}: expected translation and rotation_xyzw (or rotation_wxyz, or rotation, "
+            f"3x3), or a 4x4 matrix ({error})"
         ) from error
+
+
+def _placed(pose: _Pose) -> np.ndarray:  # [4, 4]
+    given = [r for r in (pose.rotation_xyzw, pose.rotation_wxyz, pose.rotation) if r is not None]
+    if len(given) != 1:
+        what = f"there are {len(given)} rotations" if given else "rotation_xyzw is missing"
+        raise ValueError(what)
+    if pose.rotation is None:
+        q = pose.rotation_xyzw or (*pose.rotation_wxyz[1:], pose.rotation_wxyz[0])
+        return pose_matrix(pose.translation, q)
+    matrix = np.eye(4)
+    matrix[:3, :3] = np.asarray(pose.rotation, dtype=np.float64)
+    matrix[:3, 3] = pose.translation
+    return check_rigid(matrix, "rotation")
 
 
 def _yaml_mapping(path: Path) -> dict[str, Any]:

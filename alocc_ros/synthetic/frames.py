@@ -11,7 +11,7 @@ For training on endless data::
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -68,12 +68,17 @@ class Frame:
                 camera, stamps[camera], pixels, "rgb8", height, width, 3 * width
             )
         poses = {camera: self.scene.ego_pose(t) for camera, t in self.times.items()}
+        # The network has six places; of a camera that the rig has not, nothing is used.
+        place = self.calibration[ANCHOR]
+        rig_of_six = {c: self.calibration.get(c) or replace(place, camera=c) for c in CAMERAS}
         return FrameSet(
             stamp=stamps[ANCHOR],
             images=images,
-            calibration=self.calibration,
+            calibration=rig_of_six,
             map_T_base=poses[ANCHOR],
             map_T_base_at=poses,
+            missing={c: "the vehicle has none" for c in CAMERAS if c not in images},
+            fitted=tuple(self.calibration),
         )
 
 
@@ -83,11 +88,23 @@ def render(
     size: tuple[int, int] = (rig.FULL_HEIGHT, rig.FULL_WIDTH),
     *,
     start: int = 1_700_000_000_000_000_000,
+    cameras: Mapping[str, Calibration] | None = None,
+    phases: Mapping[str, int] = rig.PHASES,
     device: torch.device | str = "cpu",
 ) -> Frame:
-    """All six cameras in the cycle that begins at ``time`` (s); size is (height, width)."""
-    calibration = rig.cameras(*size)
-    times = {camera: time + rig.PHASES[camera] / 1e9 for camera in CAMERAS}
+    """All cameras in the cycle that begins at ``time`` (s).
+
+    Args:
+        scene: the scene.
+        time: s.
+        size: height and width of the six cameras' images.
+        start: ns, the stamp of the scene's time 0.
+        cameras: another rig than nuScenes' six cameras, which has the anchor.
+        phases: ns after ``time`` at which each camera fires.
+        device: where to compute.
+    """
+    calibration = cameras or rig.cameras(*size)
+    times = {camera: time + phases[camera] / 1e9 for camera in calibration}
     # Shadows move by millimetres within a cycle.
     middle = times[ANCHOR]
     shadows = shadow_map(scene, scene.solids(middle, device), scene.ego_pose(middle)[:3, 3])
@@ -95,7 +112,7 @@ def render(
         camera: render_camera(
             scene, calibration[camera], times[camera], shadows=shadows, device=device
         )
-        for camera in CAMERAS
+        for camera in calibration
     }
     return Frame(scene, time, times, calibration, views, start)
 

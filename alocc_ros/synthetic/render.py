@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from alocc_ros.synthetic.lens import pixel_rays
 from alocc_ros.synthetic.raycast import first_hit, rotated, tile_image
 from alocc_ros.synthetic.scene import Scene
 from alocc_ros.synthetic.shading import materials_of, shade_ground, shade_sky, shade_surface
@@ -99,14 +100,19 @@ def _camera_rays(
     """The camera's place [3] and rays [T, R, 3] of depth 1 through pixel centres, map."""
     k = calibration.intrinsics
     v, u = pixels // calibration.width, pixels % calibration.width
-    camera = torch.stack(
-        [
-            (u - float(k[0, 2])) / float(k[0, 0]),
-            (v - float(k[1, 2])) / float(k[1, 1]),
-            torch.ones_like(u, dtype=torch.float32),
-        ],
-        dim=-1,
-    )
+    if any(calibration.distortion):
+        seen = pixel_rays(calibration, u.flatten().cpu().numpy(), v.flatten().cpu().numpy())
+        camera = torch.as_tensor(seen, dtype=torch.float32, device=pixels.device)
+        camera = camera.view(*pixels.shape, 3)
+    else:
+        camera = torch.stack(
+            [
+                (u - float(k[0, 2])) / float(k[0, 0]),
+                (v - float(k[1, 2])) / float(k[1, 1]),
+                torch.ones_like(u, dtype=torch.float32),
+            ],
+            dim=-1,
+        )
     pose = torch.as_tensor(map_T_camera, dtype=torch.float32, device=pixels.device)
     return pose[:3, 3], rotated(camera, pose[:3, :3])
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -13,7 +15,9 @@ from alocc_ros.labels import OCC3D
 from alocc_ros.metrics import rays as evaluation_rays
 from alocc_ros.ops import native
 from alocc_ros.synthetic import rig
+from alocc_ros.synthetic.lens import pixel_rays
 from alocc_ros.synthetic.scene import Scene
+from alocc_ros.types import Calibration
 
 FREE = OCC3D.free
 _PIXELS = (112, 200)  # rays of a camera for the visibility mask; 0.25 m apart 40 m away
@@ -134,6 +138,30 @@ def camera_mask(
         v, u = np.meshgrid(rows, np.arange(calibration.width), indexing="ij")
         rays = np.stack([u.ravel(), v.ravel(), np.ones(u.size)], axis=1)
         rays = rays @ np.linalg.inv(calibration.intrinsics).T
+        directions.append(rays @ base_T_camera[:3, :3].T)
+        origins.append(np.broadcast_to(base_T_camera[:3, 3], rays.shape))
+    return voxels_on_rays(labels, np.concatenate(origins), np.concatenate(directions), **kwargs)
+
+
+def seen_by(
+    scene: Scene,
+    cameras: Mapping[str, Calibration],
+    labels: np.ndarray,  # [X, Y, Z]
+    times: Mapping[str, float],
+    at: float,
+    **kwargs,
+) -> np.ndarray:
+    """[X, Y, Z] bool: voxels that some camera of any rig sees, each at its own of ``times`` (s).
+
+    The grid is that of the vehicle at the time ``at``.
+    """
+    base_T_map = inverse(scene.ego_pose(at))
+    origins, directions = [], []
+    for name, calibration in cameras.items():
+        # Every row, because flat rays over the ground lie metres apart.
+        v, u = np.mgrid[: calibration.height, : calibration.width : 4]
+        base_T_camera = base_T_map @ scene.ego_pose(times[name]) @ calibration.base_T_camera
+        rays = pixel_rays(calibration, u.ravel(), v.ravel())
         directions.append(rays @ base_T_camera[:3, :3].T)
         origins.append(np.broadcast_to(base_T_camera[:3, 3], rays.shape))
     return voxels_on_rays(labels, np.concatenate(origins), np.concatenate(directions), **kwargs)

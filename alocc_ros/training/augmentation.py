@@ -54,26 +54,28 @@ class ImageTransform:
     input_size: tuple[int, int]
 
     @staticmethod
-    def none(size: tuple[int, int], input_size: tuple[int, int]) -> ImageTransform:
+    def none(crop: Crop) -> ImageTransform:
         """What is done outside training."""
-        crop = Crop.fit(*size, input_size)
-        return ImageTransform(crop.resized, crop.left, crop.top, False, 0.0, size, input_size)
+        size = crop.width, crop.height
+        return ImageTransform(crop.resized, crop.left, crop.top, False, 0.0, size, crop.input_size)
 
     @staticmethod
     def sample(
-        size: tuple[int, int],
-        input_size: tuple[int, int],
+        crop: Crop,
         ranges: ImageAugmentation,
         random: np.random.Generator,
     ) -> ImageTransform:
-        """A random one; the crop keeps the bottom rows, as always."""
-        (width, height), (rows, columns) = size, input_size
-        scale = Crop.fit(*size, input_size).scale * (1 + random.uniform(*ranges.scale))
-        resized = int(width * scale), int(height * scale)
+        """A random one about ``crop``; the same part below it is left out (of nuScenes none)."""
+        rows, columns = crop.input_size
+        factor = 1 + random.uniform(*ranges.scale)
+        scale = crop.scale * factor
+        resized = int(crop.width * scale), int(crop.height * scale)
         left = int(random.uniform(0, max(0, resized[0] - columns)))
+        below = round((crop.resized[1] - rows - crop.top) * factor)
         flip = bool(random.random() < ranges.flip)
         turn = random.uniform(-ranges.turn, ranges.turn)
-        return ImageTransform(resized, left, resized[1] - rows, flip, turn, size, input_size)
+        top, size = resized[1] - rows - below, (crop.width, crop.height)
+        return ImageTransform(resized, left, top, flip, turn, size, crop.input_size)
 
     def apply(self, image: Image.Image) -> np.ndarray:  # [H, W, 3] uint8 RGB
         """The transformed image."""

@@ -13,6 +13,9 @@ from alocc_ros.errors import CheckpointError
 from alocc_ros.network.model import Alocc
 
 _BACKBONE = "img_backbone."
+# The last layer of the depth network, and the two that recurrent networks have in its place.
+_DEPTH_LAYER = "depth_net.depth_conv.4."
+_DEPTH_LAYERS = ("depth_net.depth_head.", "depth_net.depth_head2.")
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,8 @@ def load_matching(
     Takes networks of this family, BEVDet's (backbone and neck have its names), and a bare
     ResNet as torchvision names it. That one saw red first, so for a network that sees
     blue first the channels of its first convolution are flipped. What begins with a name
-    in ``fresh`` is not taken: classes, say, that are other ones.
+    in ``fresh`` is not taken: classes, say, that are other ones. Both last layers of a recurrent
+    network's depth begin as the one of a network that has one.
 
     Raises:
         CheckpointError: nothing fits, or nothing begins with a name in ``fresh``.
@@ -101,6 +105,11 @@ def load_matching(
         first = _BACKBONE + "conv1.weight"
         weights = {**weights, first: weights[first].flip(1)}
     own = network.state_dict()
+    if network.variant.recurrent and not any(n.startswith(_DEPTH_LAYERS) for n in weights):
+        last = {n: v for n, v in weights.items() if n.startswith(_DEPTH_LAYER)}
+        others = {n: v for n, v in weights.items() if n not in last}
+        named = {n.replace(_DEPTH_LAYER, to): v for n, v in last.items() for to in _DEPTH_LAYERS}
+        weights = others | named
     fitting = {n: v for n, v in weights.items() if n in own and v.shape == own[n].shape}
     if not fitting:
         raise CheckpointError(

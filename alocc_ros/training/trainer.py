@@ -349,11 +349,13 @@ class Trainer:
 
 def _frozen(network: nn.Module, names: Sequence[str]) -> list[nn.Module]:
     """The parts of these names, whose parameters learn no more."""
-    parts = dict(network.named_children())
+    parts = dict(network.named_modules())
     unknown = [n for n in names if n not in parts]
     if unknown:
+        known = ", ".join(name for name, _ in network.named_children())
         raise ParameterError(
-            f"frozen: the network has no {', '.join(unknown)}; its parts are {', '.join(parts)}"
+            f"frozen: the network has no {', '.join(unknown)}; its parts are {known}, and theirs "
+            "(depth_net.depth_conv)"
         )
     frozen = [parts[n].requires_grad_(False) for n in names]
     if not any(p.requires_grad for p in network.parameters()):

@@ -8,12 +8,13 @@ another only the limits are looked at.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
+import io
 import json
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -54,21 +55,16 @@ def fit(launch: Any, target: int, folder: Path) -> dict[str, int]:
     types, aligned = launch.signature()
     source = ASTSource(launch.kernel, types, launch.all_constants(), aligned)
     options = {"num_warps": launch.warps, "num_stages": launch.stages}
-    built = triton.compile(source, target=GPUTarget("cuda", target, 32), options=options)
+    told = io.StringIO()
+    with knobs.nvidia.scope(), knobs.cache.scope(), contextlib.redirect_stdout(told):
+        knobs.nvidia.dump_ptxas_log = True
+        knobs.cache.dir = str(folder)  # what was compiled before tells nothing
+        built = triton.compile(source, target=GPUTarget("cuda", target, 32), options=options)
+    log = told.getvalue()
     assert len(built.asm["cubin"]) > 0
-    text = folder / "kernel.ptx"
-    text.write_text(built.asm["ptx"])
-    name = re.search(r"\.target (\w+)", built.asm["ptx"])[1]
-    ptxas = knobs.nvidia.ptxas_blackwell if target >= 100 else knobs.nvidia.ptxas
-    told = subprocess.run(
-        [ptxas.path, "-v", f"--gpu-name={name}", text, "-o", folder / "kernel.cubin"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stderr
     return {
-        "registers": int(re.search(r"Used (\d+) registers", told)[1]),
-        "spilled": sum(map(int, re.findall(r"(\d+) bytes spill", told))),
+        "registers": int(re.search(r"Used (\d+) registers", log)[1]),
+        "spilled": sum(map(int, re.findall(r"(\d+) bytes spill", log))),
         "shared": built.metadata.shared,
     }
 
@@ -119,7 +115,7 @@ def rows(table: dict[str, Any]) -> str:
 def update(folder: Path) -> None:
     found: dict[str, Any] = {}
     for name, launch in kernels().items():
-        needs = {t: fit(launch, t, folder) for t in SHARED}
+        needs = {t: fit(launch, t, folder / f"{name} {t}") for t in SHARED}
         found[name] = {f"sm_{t}": [n["registers"], n["shared"]] for t, n in needs.items()}
         print(name, found[name], [n["spilled"] for n in needs.values()], flush=True)
     listed = ",\n".join(f"    {json.dumps(n)}: {json.dumps(v)}" for n, v in sorted(found.items()))

@@ -225,3 +225,15 @@ def test_transforms_in_a_namespace_are_heard(node):
     assert {"/ego/tf", "/s", "/t"} <= topics and "/tf" not in topics
     poses.close()
     assert {"/ego/tf", "/s", "/t"}.isdisjoint(s.topic_name for s in node.subscriptions)
+
+
+def test_transforms_on_other_topics_are_named(node):
+    """As of a bag; here by the topics that somebody publishes."""
+    publishers = [node.create_publisher(TFMessage, t, 10) for t in ("/car7/tf", "/car7/tf_static")]
+    poses = LivePoses(node, load_preset("nuscenes"), Buffer(node=node))
+    with pytest.raises(PoseError) as caught:
+        poses.base_T("cam_front", 0.0)
+    assert "tf_topics: [/car7/tf], tf_static_topics: [/car7/tf_static]" in str(caught.value)
+    poses.close()
+    for publisher in publishers:
+        node.destroy_publisher(publisher)

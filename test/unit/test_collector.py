@@ -647,3 +647,21 @@ def test_the_work_per_image_does_not_grow_with_the_queues(dead: str) -> None:
     assert collector.statistics.cameras["cam_back_left"].queued > 1800
     at_last = lines_executed(collector, images[-5 * 50 :])
     assert at_last <= 1.1 * at_first
+
+
+def test_a_vehicle_with_four_cameras_gives_no_set_without_its_front():
+    four = ("cam_front", "cam_back_left", "cam_back", "cam_back_right")
+    config = CollectorConfig(cameras=four, min_cameras=1, must_have=("cam_front",))
+    collector = FrameCollector(config)
+    period = 100_000_000
+    sets = []
+    for number in range(1, 12):
+        for camera in four:
+            if camera == "cam_front" and number in (5, 6):
+                continue
+            stamp = number * period
+            sets += collector.add(image(camera, stamp), stamp)
+    sets += collector.flush()
+    assert [s.stamp // period for s in sets] == [1, 2, 3, 4, 7, 8, 9, 10, 11]
+    assert all("cam_front" in s.images for s in sets)
+    assert collector.statistics.incomplete > 0 and collector.statistics.partial == 0

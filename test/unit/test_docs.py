@@ -13,7 +13,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from PIL import Image
 
+from alocc_ros.bags import sample
 from alocc_ros.cli.main import COMMANDS, parser_for
 from alocc_ros.labels import OCC3D, OPENOCC
 
@@ -108,6 +110,28 @@ def test_every_quirk_is_in_the_table():
     page = (ROOT / "docs/models.md").read_text(encoding="utf-8")
     assert len(files) >= 5
     assert [f for f in files if f"`{f}`" not in page] == []
+
+
+def test_the_ten_lines_of_python_run_as_they_stand(tmp_path, monkeypatch):
+    """With what a simulator has: arrays, matrices and poses."""
+    (block,) = re.findall(
+        r"<!-- tested: python -->\n```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S
+    )
+    assert len([line for line in block.splitlines() if line and "import" not in line]) <= 10
+    cameras, boxes, names = sample.rig(352, 198), sample.street(), {}
+    for number in range(2):
+        stamp = sample.START + number * 500_000_000
+        images = {c: sample.draw(cal, stamp, boxes) for c, cal in cameras.items()}
+        names.setdefault("frames", []).append((stamp, images, sample.ego_pose(stamp)))
+    names["K"] = {c: cal.intrinsics for c, cal in cameras.items()}
+    names["base_T_camera"] = {c: cal.base_T_camera for c, cal in cameras.items()}
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block, "README.md", "exec"), names)
+    assert names["found"].labels.shape == (200, 200, 16)
+    assert names["found"].flow.shape == (200, 200, 16, 2)
+    assert not names["found"].degraded and not names["found"].reset
+    with Image.open("occupancy.png") as picture:
+        assert picture.width > 1000
 
 
 @pytest.mark.slow

@@ -128,3 +128,11 @@ def test_accelerators_are_really_imported_and_what_breaks_ends_nothing(tmp_path)
     assert found["onnxruntime"] == ("ok", "1.99")
     assert found["cache"] == ("ok", f"{tmp_path}/alocc_ros/built: 0 engines and graphs, 0.0 MB")
     assert re.match("auto runs (eager on cpu|graph on )", found["backend"][1])
+
+
+def test_long_names_of_nodes_do_not_run_into_the_next_column():
+    name = "/perception/front/alocc_node: camera cam_front_left"
+    findings = [doctor.Finding("torch", "2.9"), doctor.Finding(name, "active")]
+    lines = [line for line in doctor._table(findings) if line]
+    assert f"{name}  ok" in lines[1]
+    assert lines[0].index(" ok") == lines[1].index(" ok")

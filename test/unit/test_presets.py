@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -46,6 +46,10 @@ def test_every_shipped_preset_loads_and_names_all_cameras(name):
 def test_the_shipped_presets_are_those_of_the_converters_in_the_wild():
     assert set(preset_names()) == {
         "autoware",
+        "autoware_raw",
+        "autoware_sample",
+        "awsim",
+        "carla",
         "custom_example",
         "dataset_bridge",
         "nuscenes",
@@ -53,6 +57,8 @@ def test_the_shipped_presets_are_those_of_the_converters_in_the_wild():
         "nuscenes2bag_ros2",
         "nuscenes_lower",
         "nuscenes_urdf",
+        "realsense_six",
+        "zed_six",
     }
     default = load_preset(DEFAULT_PRESET)
     assert default.cameras["cam_front"].image == "/CAM_FRONT/image_rect_compressed"
@@ -421,3 +427,28 @@ def test_a_wrong_rig_file_gives_one_line_that_names_it(tmp_path, content, says):
     with pytest.raises(CalibrationError, match=says) as caught:
         load_rig(path, rectified=True)
     assert "\n" not in str(caught.value)
+
+
+def test_the_anchor_must_be_there_only_where_there_are_fewer_than_six(tmp_path):
+    shipped = load_preset("nuscenes")
+    assert shipped.must_have == ()
+    three = {c: None for c in CAMERAS} | {
+        c: shipped.cameras[c] for c in ("cam_front", "cam_back", "cam_back_left")
+    }
+    assert replace(shipped, cameras=three).must_have == ("cam_front",)
+    assert replace(shipped, cameras=three, required_cameras=()).must_have == ()
+    mine = tmp_path / "mine.yaml"
+    text = (presets_folder() / "nuscenes.yaml").read_text()
+    mine.write_text(text + "required_cameras: [cam_front, cam_back]\n")
+    assert load_preset(mine).must_have == ("cam_front", "cam_back")
+    mine.write_text(text + "required_cameras: [cam_middle]\n")
+    with pytest.raises(PresetError, match="required_cameras.*cam_middle"):
+        load_preset(mine)
+
+
+def test_a_wrong_name_of_a_camera_is_told_where_the_right_ones_look(tmp_path):
+    mine = tmp_path / "mine.yaml"
+    text = (presets_folder() / "nuscenes.yaml").read_text()
+    mine.write_text(text.replace("  cam_back_left:", "  cam_left:"))
+    with pytest.raises(PresetError, match="cam_left.*back_left 110.*take the nearest"):
+        load_preset(mine)

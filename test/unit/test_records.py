@@ -42,6 +42,7 @@ NAMES = {
     "alocc_flow_2d",
     "alocc_flow_3d",
     "alocc_tiny",
+    "alocc_tiny_gf",
 }
 GOOD = (shared_folder("models") / "alocc_3d.yaml").read_text()
 
@@ -70,8 +71,8 @@ def test_a_record_agrees_with_its_network(name):
 
 
 def test_two_records_never_share_a_file():
-    files = [r.file for r in load_records().values()]
-    assert len(set(files)) == len(files)
+    files = [r.file for r in load_records().values() if r.file is not None]
+    assert len(set(files)) == len(files) > 10
 
 
 def test_the_published_scores_are_those_of_the_paper_notes():

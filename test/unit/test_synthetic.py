@@ -327,6 +327,18 @@ def test_nobody_drives_through_our_own_vehicle(seeds):
                 assert not (-0.8 < x < 2.8 and abs(y) < 0.6), (seed, time, actor.kind)
 
 
+def test_a_long_drive_does_not_come_to_the_end_of_its_road():
+    scene = generate_scene(1_100_001, duration=200.0)
+    speeds = np.array([scene.ego_speed(t) for t in range(200)])
+    assert (speeds[50:] > 2.0).all()
+    x, y = torch.from_numpy(np.array([scene.ego_pose(t)[:2, 3] for t in range(200)])).T
+    assert (scene.streets.kerb_distance(x, y) < 0).all()
+    near = np.array([[np.hypot(*(p.origin[:2] - scene.ego_pose(t)[:2, 3])) < 60
+                      for p, owner in zip(scene.parts, scene.owner, strict=True) if owner < 0]
+                     for t in (100.0, 195.0)])  # fmt: skip
+    assert (near.sum(1) > 50).all()  # houses and trees all along
+
+
 def test_who_predicts_the_truth_scores_100(scene, frame, truth):
     flowing = truth_of(scene, frame.lidar_time, "openocc")
     voxels = VoxelScores(OCC3D)

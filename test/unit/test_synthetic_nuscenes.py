@@ -11,7 +11,9 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -282,3 +284,43 @@ def test_all_classes_have_a_number_in_lidarseg():
     assert set(LIDARSEG_CLASSES) == set(OCC3D.names)
     assert CATEGORIES[LIDARSEG_CLASSES["car"]] == "vehicle.car"
     assert CATEGORIES[LIDARSEG_CLASSES["vegetation"]] == "static.vegetation"
+
+
+# --- streams and drives ------------------------------------------------------------------------
+
+
+def tool() -> ModuleType:
+    """tools/memory_over_time.py."""
+    path = Path(__file__).parents[2] / "tools" / "memory_over_time.py"
+    module = module_from_spec(spec := spec_from_file_location("memory_over_time", path))
+    sys.modules[spec.name] = module  # dataclasses look themselves up there
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_rate_of_the_cameras_has_the_key_frames_in_it(dataset):
+    scene = dataset.split("val")[0]
+    turns = tool().cycles(dataset.readings([scene])[scene.name], CAMERAS)
+    assert len(turns) == 7  # 12 Hz
+    first, last = (frame_set(s) for s in scene.samples)
+    for ours, key in ((turns[0], first), (turns[-1], last)):
+        assert ours.stamp == key.stamp
+        assert {c: i.data for c, i in ours.images.items()} == {
+            c: i.data for c, i in key.images.items()
+        }
+        assert np.array_equal(ours.map_T_base, key.map_T_base)
+    assert np.diff([t.stamp for t in turns]).max() < 90e6
+
+
+def test_windows_of_a_drive_tell_policies_apart(root, tmp_path):
+    found = tmp_path / "found.json"
+    assert [*tool().there_and_back("abc", 6)] == list("abcbab")
+    arguments = ["hours", "--model", "alocc_tiny_gf", "--random-weights", "--data", str(root)]
+    options = ["--turns", "4", "--window", "2", "-o", str(found)]
+    assert tool().main([*arguments, *options]) == 0
+    runs = json.loads(found.read_text())
+    endless, stated, anew = (runs[n] for n in ("never stopped", "as stated", "anew every 2"))
+    assert endless["all"] == stated["all"] and len(stated["windows"]) == 2
+    assert [w["changed"] for w in stated["windows"]] == [0, 0]
+    assert [w["changed"] > 0 for w in anew["windows"]] == [False, True]
+    assert set(stated["windows"][0]["largest"]) == {"history", "geometry", "motion", "scene"}

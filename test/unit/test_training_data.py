@@ -46,9 +46,8 @@ def centre(image: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("seed", range(12))
 def test_what_the_moved_image_shows_lies_where_the_homography_says(seed):
-    move = ImageTransform.sample(
-        (1600, 900), (256, 704), ImageAugmentation(), np.random.default_rng(seed)
-    )
+    crop = Crop.fit(1600, 900, (256, 704))
+    move = ImageTransform.sample(crop, ImageAugmentation(), np.random.default_rng(seed))
     rotation, shift = move.homography()
     wanted = np.array([352.0 + 60 * np.cos(seed), 128.0 + 50 * np.sin(seed)])
     at = np.linalg.solve(rotation[:2, :2], wanted - shift[:2])
@@ -59,10 +58,8 @@ def test_what_the_moved_image_shows_lies_where_the_homography_says(seed):
 
 def test_draws_have_the_reference_ranges_and_keep_the_bottom():
     random = np.random.default_rng(0)
-    moves = [
-        ImageTransform.sample((1600, 900), (256, 704), ImageAugmentation(), random)
-        for _ in range(500)
-    ]
+    crop = Crop.fit(1600, 900, (256, 704))
+    moves = [ImageTransform.sample(crop, ImageAugmentation(), random) for _ in range(500)]
     widths = np.array([m.resized[0] for m in moves]) / 1600
     assert 0.379 <= widths.min() < 0.385 and 0.545 < widths.max() <= 0.55
     assert all(m.top + 256 == m.resized[1] for m in moves)
@@ -75,7 +72,7 @@ def test_the_scale_is_drawn_around_that_of_inference():
     random = np.random.default_rng(0)
     still = ImageAugmentation(scale=(0.0, 0.0))
     for size in ((1600, 900), (640, 480), (1000, 300)):
-        move = ImageTransform.sample(size, (128, 352), still, random)
+        move = ImageTransform.sample(Crop.fit(*size, (128, 352)), still, random)
         assert move.resized == pytest.approx(Crop.fit(*size, (128, 352)).resized, abs=1)
 
 
@@ -88,7 +85,8 @@ def test_a_scaled_image_that_is_too_narrow_is_black_on_the_right():
 
 @pytest.mark.parametrize("size", [(1600, 900), (800, 450), (1000, 900)])
 def test_without_augmentation_the_move_is_inferences_crop(size):
-    crop, move = Crop.fit(*size, (128, 352)), ImageTransform.none(size, (128, 352))
+    crop = Crop.fit(*size, (128, 352))
+    move = ImageTransform.none(crop)
     rotation, shift = move.homography()
     np.testing.assert_allclose(rotation, crop.post_rotation())
     np.testing.assert_allclose(shift, crop.post_translation())

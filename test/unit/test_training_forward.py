@@ -55,7 +55,8 @@ def test_three_frames_in_training_are_three_frames_in_inference(name):
             flow = flow.view(z, y, x, 2).permute(2, 1, 0, 3).flip(-1)
             if not v.flow_everywhere:
                 flow[~torch.isin(truth.labels[0], torch.tensor(v.classes.flow))] = 0
-            assert close(flow, truth.flow[0])
+            # A softmax over bins as far as 21 m/s doubles the logits' round-off.
+            assert close(flow, truth.flow[0], 2 * TOLERANCE)
         before = frame
 
 

@@ -295,6 +295,14 @@ def test_frozen_parts_stay_as_they_are_and_the_rest_learns(tmp_path):
     assert [r.step for r in losses_of(again)] == [2]
 
 
+def test_a_part_of_a_part_can_be_frozen(tmp_path):
+    run = trainer(tmp_path, steps=1, frozen=("depth_net.depth_conv",))
+    before = {n: t.clone() for n, t in run.network.depth_net.state_dict().items()}
+    losses_of(run)
+    moved = {n for n, t in run.network.depth_net.state_dict().items() if (t != before[n]).any()}
+    assert moved and not any(n.startswith("depth_conv.") for n in moved)
+
+
 @pytest.mark.parametrize(
     ("frozen", "message"),
     [(("backbone",), r"no backbone; its parts are img_backbone, "), (None, "nothing to train")],
@@ -670,6 +678,19 @@ def test_weights_of_other_networks_are_taken_over_where_they_fit():
         expected = random[name] if name in report.other_shape else source[name]
         assert torch.equal(value, expected), name
     assert any("img_backbone" in line for line in report.lines())
+
+
+def test_both_depth_layers_of_a_recurrent_network_begin_as_the_one_of_another():
+    source, network = Alocc(small("alocc_3d")).state_dict(), Alocc(small("alocc_3d_gf"))
+    report = load_matching(network, source, "bgr")
+    for layer in ("depth_head", "depth_head2"):
+        for name, value in getattr(network.depth_net, layer).named_parameters():
+            assert torch.equal(value, source[f"depth_net.depth_conv.4.{name}"])
+    assert report.unused == ()
+    own = network.state_dict()
+    own["depth_net.depth_head2.bias"] = own["depth_net.depth_head2.bias"] + 1
+    load_matching(network, own, "bgr")
+    assert torch.equal(network.depth_net.depth_head2.bias, own["depth_net.depth_head2.bias"])
 
 
 def test_what_shall_be_fresh_is_not_taken_over():

@@ -15,7 +15,6 @@ _ROWS = 1 << 14
 
 def occupancy_argmax(logits: Tensor, first: int) -> Tensor:
     """See ``occupancy_argmax_reference``."""
-    shape, logits = logits.shape[:-1], logits[..., first:]
     classes = logits.shape[-1]
     rows = logits.reshape(-1, classes).contiguous()
     out = torch.empty(len(rows), dtype=torch.uint8)
@@ -32,10 +31,10 @@ def occupancy_argmax(logits: Tensor, first: int) -> Tensor:
             )
 
     native.parallel(some_rows, len(rows), grain=_ROWS)
-    return users_order(out.view(shape))
+    return users_order(out.view(logits.shape[:-1]))
 
 
-def classify(voxels: Tensor, classes: Tensor, first: int) -> tuple[Tensor, Tensor]:
+def classify(voxels: Tensor, classes: Tensor, skip: int) -> tuple[Tensor, Tensor]:
     """See ``classify_reference``."""
     logits = voxels @ classes
-    return logits, occupancy_argmax(logits, first)
+    return logits, occupancy_argmax(logits[..., skip:], skip)

@@ -8,6 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from alocc_ros.ops.argmax.reference import evenly_spaced
 from alocc_ros.ops.triton_common import Launch, blocks, power_of_2, run
 
 # Scores of a program.
@@ -21,11 +22,11 @@ def occupancy_argmax(logits: Tensor, first: int) -> Tensor:
     return labels
 
 
-def classify(voxels: Tensor, classes: Tensor, first: int) -> tuple[Tensor, Tensor]:
+def classify(voxels: Tensor, classes: Tensor, skip: int) -> tuple[Tensor, Tensor]:
     """See ``classify_reference``. Labels are those of scores that are not rounded yet."""
-    rows, labels = voxels.contiguous(), _room(voxels)
+    rows, labels = voxels if evenly_spaced(voxels) else voxels.contiguous(), _room(voxels)
     logits = rows.new_empty(*rows.shape[:-1], classes.shape[1])
-    run(_classify_launches(rows, classes, logits, labels, first))
+    run(_classify_launches(rows, classes, logits, labels, skip))
     return logits, labels
 
 
@@ -59,7 +60,7 @@ def signatures(data: torch.dtype = torch.float16) -> dict[str, Launch]:
     classify = (empty(*cells, 48), empty(48, 18), logits, labels, 0)
     return {
         "argmax": _argmax_launches(logits, labels, 0)[0],
-        "classify 3d": _classify_launches(*classify)[0],
+        "classify, 3d": _classify_launches(*classify)[0],
     }
 
 
@@ -75,28 +76,37 @@ def _argmax_launches(logits: Tensor, labels: Tensor, first: int) -> list[Launch]
 
 
 def _classify_launches(
-    voxels: Tensor, classes: Tensor, logits: Tensor, labels: Tensor, first: int
+    voxels: Tensor, classes: Tensor, logits: Tensor, labels: Tensor, skip: int
 ) -> list[Launch]:
     (width, queries), count = classes.shape, labels.numel()
     labels = _axes(labels, False)
     wide = power_of_2(queries, 16)
     rows = max(16, _BLOCK // wide)
     constants = dict(zip("YXZ", labels.shape[1:], strict=True))
-    constants |= {"V": width, "Q": queries, "FIRST": first}
+    constants |= {"V": width, "Q": queries, "SKIP": skip}
     constants |= {"ROWS": rows, "VB": power_of_2(width, 16), "QB": wide}
-    arguments = (voxels, classes, logits, labels, count, *classes.stride(), *labels.stride())
+    arguments = (voxels, classes, logits, labels, count, _distance(voxels))
+    arguments += (*classes.stride(), *labels.stride())
     return [Launch(classify_kernel, (blocks(count, rows),), arguments, constants)]
 
 
+def _distance(rows: Tensor) -> int:
+    """Numbers from row to row, of rows that are evenly spaced."""
+    strides = [s for n, s in zip(rows.shape[:-1], rows.stride(), strict=False) if n != 1]
+    return strides[-1] if strides else rows.shape[-1]
+
+
 @triton.jit
-def _labels(scores, q, Q: tl.constexpr, FIRST: tl.constexpr):
-    """First class with the highest sigmoid; NaN is higher than any number, as torch has it."""
+def _labels(scores, q, SKIP: tl.constexpr, Q: tl.constexpr):
+    """First class from SKIP on with the highest sigmoid; NaN is higher than any number, as torch
+    has it.
+    """
     share = 1 / (1 + tl.exp(-scores))
     share = tl.where(scores != scores, 2.0, share)
-    share = tl.where(((q >= FIRST) & (q < Q))[None, :], share, -1.0)
+    share = tl.where(((q >= SKIP) & (q < Q))[None, :], share, -1.0)
     best = tl.max(share, 1)
     number = tl.where(share == best[:, None], q[None, :], Q)
-    return tl.min(number, 1).to(tl.uint8)
+    return tl.min(number, 1)
 
 
 @triton.jit
@@ -130,26 +140,29 @@ def argmax_kernel(
         other=0.0,
     )
     to = labels + _place(row, labels_b, labels_y, labels_x, labels_z, Y, X, Z)
-    tl.store(to, _labels(scores.to(tl.float32), q, Q, FIRST), mask=live)
+    best = _labels(scores.to(tl.float32), q, 0, Q) + FIRST
+    tl.store(to, best.to(tl.uint8), mask=live)
 
 
 @triton.jit
 def classify_kernel(
-    voxels, classes, logits, labels, count, classes_v, classes_q,
+    voxels, classes, logits, labels, count, distance, classes_v, classes_q,
     labels_b, labels_y, labels_x, labels_z,
     Y: tl.constexpr, X: tl.constexpr, Z: tl.constexpr,
     V: tl.constexpr,  # channels
     Q: tl.constexpr,  # classes
-    FIRST: tl.constexpr,
+    SKIP: tl.constexpr,  # leading classes that are no label
     ROWS: tl.constexpr,
     VB: tl.constexpr,  # powers of two, at least V and Q
     QB: tl.constexpr,
 ):  # fmt: skip
-    """Voxels [count, V], logits [count, Q], labels [B, Y, X, Z]; grid (blocks of rows,)."""
+    """Voxels [count, V], rows ``distance`` apart; logits [count, Q], labels [B, Y, X, Z]; grid
+    (blocks of rows,).
+    """
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     v, q = tl.arange(0, VB), tl.arange(0, QB)
     live, wide = row < count, row.to(tl.int64)[:, None]
-    now = tl.load(voxels + wide * V + v, mask=live[:, None] & (v < V)[None, :], other=0.0)
+    now = tl.load(voxels + wide * distance + v, mask=live[:, None] & (v < V)[None, :], other=0.0)
     matrix = tl.load(
         classes + v[:, None] * classes_v + q[None, :] * classes_q,
         mask=(v < V)[:, None] & (q < Q)[None, :],
@@ -159,4 +172,4 @@ def classify_kernel(
     there = live[:, None] & (q < Q)[None, :]
     tl.store(logits + wide * Q + q, scores.to(logits.dtype.element_ty), mask=there)
     to = labels + _place(row, labels_b, labels_y, labels_x, labels_z, Y, X, Z)
-    tl.store(to, _labels(scores, q, Q, FIRST), mask=live)
+    tl.store(to, _labels(scores, q, SKIP, Q).to(tl.uint8), mask=live)

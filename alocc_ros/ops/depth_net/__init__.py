@@ -3,6 +3,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from torch import Tensor
+
+from alocc_ros.ops.conv import channels_last
 from alocc_ros.ops.depth_net.reference import (
     camera_gates_reference,
     depth_answer_reference,
@@ -42,6 +47,14 @@ depth_answer = operator(
     depth_answer_reference,
     compiled=False,
 )
+
+
+def _launches(feature: Tensor, first: Tensor, second: Tensor, beside: Tensor | None, _: Any) -> int:
+    maps = (feature,) if beside is None else (feature, beside)
+    # What is not channels last is copied.
+    return 1 + sum(not x.is_contiguous(memory_format=channels_last(x)) for x in maps)
+
+
 fused(camera_gates, "alocc_ros.ops.depth_net.triton:camera_gates", launches=1)
-fused(gate_feature, "alocc_ros.ops.depth_net.triton:gate_feature", launches=1)
+fused(gate_feature, "alocc_ros.ops.depth_net.triton:gate_feature", launches=_launches)
 fused(depth_answer, "alocc_ros.ops.depth_net.triton:depth_answer", launches=1)

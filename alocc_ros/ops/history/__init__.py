@@ -13,7 +13,14 @@ from alocc_ros.ops.history import cpu
 from alocc_ros.ops.history.reference import fuse_history_reference, sampling_grid, warp
 from alocc_ros.ops.library import fused, operator
 
-__all__ = ["fuse_history", "fuse_history_reference", "index_motion", "warp"]
+__all__ = [
+    "add_present",
+    "fuse_history",
+    "fuse_history_reference",
+    "index_motion",
+    "remembered_sum",
+    "warp",
+]
 
 # Numbers that are warped at once (512 MB in float32).
 _AT_ONCE = 1 << 27
@@ -78,3 +85,50 @@ fuse_history = operator(
     cpu.fuse_history,
 )
 fused(fuse_history, "alocc_ros.ops.history.triton:fuse_history", launches=1)
+
+
+def _remembered(
+    history: Tensor, bias: Tensor, motion: Tensor, matrix: Tensor, out: Tensor | None
+) -> Tensor:
+    batch, y_size, x_size, z_size, width = history.shape
+    channels = matrix.shape[1]
+    warped = warp(history.permute(0, 4, 1, 2, 3), motion).permute(0, 2, 3, 4, 1)
+    if out is not None:
+        out[..., channels:].copy_(warped[..., : width - channels])
+    rectified = torch.relu(warped + bias[:, None, None, None, channels:])
+    return rectified @ matrix[channels:]
+
+
+def _present(
+    current: Tensor,
+    remembered: Tensor,
+    bias: Tensor,
+    matrix: Tensor,
+    offset: Tensor,
+    out: Tensor | None,
+) -> Tensor:
+    channels = current.shape[-1]
+    if out is not None:
+        out[..., :channels].copy_(current)
+    rectified = torch.relu(current + bias[:, None, None, None, :channels])
+    return torch.relu(remembered + rectified @ matrix[:channels] + offset)
+
+
+# ``fuse_history`` in two, so that the greater part need not wait for the images: the sum over the
+# remembered slots, float32 whatever the data are, and what the present adds to it.
+remembered_sum = operator(
+    "remembered_sum(Tensor history, Tensor bias, Tensor motion, Tensor matrix, Tensor(a!)? out) "
+    "-> Tensor",
+    _remembered,
+    _remembered,
+    compiled=False,
+)
+add_present = operator(
+    "add_present(Tensor current, Tensor remembered, Tensor bias, Tensor matrix, Tensor offset, "
+    "Tensor(a!)? out) -> Tensor",
+    _present,
+    _present,
+    compiled=False,
+)
+fused(remembered_sum, "alocc_ros.ops.history.triton:remembered_sum", wide=(0,))
+fused(add_present, "alocc_ros.ops.history.triton:add_present")

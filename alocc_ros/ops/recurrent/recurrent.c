@@ -19,8 +19,10 @@ void fetch_history(const float *history, const float *previous, const double *ma
         float *offset = offsets + at * 3;
         double base[3], s[3];
         for (int a = 0; a < 3; a++) {
-          base[a] = matrix[4 * a] * x + matrix[4 * a + 1] * y + matrix[4 * a + 2] * z +
-                    matrix[4 * a + 3];
+          /* A slab lies in the plane z = 1 and has no other place along z. */
+          base[a] = matrix[4 * a] * x + matrix[4 * a + 1] * y +
+                    matrix[4 * a + 2] * (Z == 1 ? 1 : z) + matrix[4 * a + 3];
+          if (a == 2 && Z == 1) base[a] = 0;
           s[a] = base[a] + offset[a];
         }
         if (previous && s[0] >= 0 && s[0] <= X - 1 && s[1] >= 0 && s[1] <= Y - 1 && s[2] >= 0 &&

@@ -75,12 +75,18 @@ def moved_indices(
     x_size: int,
     z_size: int,
 ) -> Tensor:  # [B, Y, X, Z, 3] float64
-    """Where each voxel was, if nothing moved but the vehicle."""
+    """Where each voxel was, if nothing moved but the vehicle. A bird's-eye slab (``z_size`` 1) lies
+    in the plane z = 1 and has no other place along z, as in ``ops/history``.
+    """
     x, y, z = (
         torch.arange(s, dtype=motion.dtype, device=motion.device) for s in (x_size, y_size, z_size)
     )
+    if z_size == 1:
+        z = torch.ones_like(z)
     m = motion[:, :, :, None, None, None]  # [B, 3, 4, 1, 1, 1]
     source = m[:, :, 0] * x[:, None] + m[:, :, 1] * y[:, None, None] + m[:, :, 2] * z + m[:, :, 3]
+    if z_size == 1:
+        source = torch.cat([source[:, :2], torch.zeros_like(source[:, 2:])], 1)
     return source.movedim(1, -1)
 
 

@@ -66,7 +66,7 @@ def signatures(data: torch.dtype = torch.float16) -> dict[str, Launch]:
     time = [real(32), real(32), real(32, 64), real(64), real(64, 32), real(32)]
     return {
         "gated_mix": _mix_launches(first, last, None, layers, last, False)[0],
-        "gated_mix shares": _mix_launches(last, last, None, layers, last, True)[0],
+        "gated_mix, shares": _mix_launches(last, last, None, layers, last, True)[0],
         "time_bias": _time_launches(real(1, 2), time, real(1, 2, 32))[0],
     }
 

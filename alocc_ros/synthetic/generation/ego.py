@@ -11,6 +11,9 @@ from alocc_ros.synthetic.generation.routes import Route, RoutePlanner
 from alocc_ros.synthetic.scene import TICK
 
 START = 60.0  # m along its route where the ego vehicle is about time 0
+_ROAD = 420.0  # m along the main road to which there are lanes, enough for 20 s
+_AHEAD = 160.0  # m of road that is left at the end of a longer drive
+_LONGEST_STOP = 30.0  # s; of a longer drive not a part, as of a short one
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,7 @@ class EgoDrive:
         turn: into the side road; 1 left, -1 right, 0 it stays on the main road.
         red_until: s, the end of the red phase of the main road; -1 where there is none.
         stop_line: m along the main road; nan where nothing crosses it.
+        reach: m along the main road to which there are lanes.
         route: the line that it follows.
         along: [K] m along the route at every TICK from -LEAD_IN.
         poses: [K, 3] x, y (m), heading (rad), map, at the same times.
@@ -31,6 +35,7 @@ class EgoDrive:
     turn: int
     red_until: float
     stop_line: float
+    reach: float
     route: Route
     along: np.ndarray
     poses: np.ndarray
@@ -50,8 +55,9 @@ def plan_ego_drive(
     streets = routes.streets
     lane = int(random.integers(streets.main.lanes))
     red_until, turn, stop_line = -1.0, 0, float("nan")
-    route = routes.along_main(lane, 1, -START, 420.0)
-    cruise = random.uniform(3.5, 13.0)
+    cruise, stop = random.uniform(3.5, 13.0), min(duration, _LONGEST_STOP)
+    reach = max(_ROAD, cruise * duration + _AHEAD)
+    route = routes.along_main(lane, 1, -START, reach)
     stops: list[tuple[float, float]] = []  # route position, s until which one waits there
     if streets.side is not None:
         stop_line = streets.side_at - streets.side.half - 6.0
@@ -62,13 +68,13 @@ def plan_ego_drive(
             lane = streets.main.lanes - 1 if turn == routes.driving_side else 0
             route = routes.turning(lane, turn)
         if chance > 0.7 or (turn and random.random() < 0.3):
-            red_until = random.uniform(0.3, 1.1) * duration
+            red_until = random.uniform(0.3, 1.1) * stop
             stops.append((START + stop_line - 2.5, red_until))
     elif random.random() < 0.25:
         at = random.uniform(15.0, 80.0)
-        stops.append((START + at, random.uniform(0.4, 0.9) * duration))
+        stops.append((START + at, random.uniform(0.4, 0.9) * stop))
     start_speed = 0.0 if random.random() < 0.12 else cruise * random.uniform(0.6, 1.0)
-    hesitation = random.uniform(0.0, 0.5) * duration if start_speed == 0.0 else 0.0
+    hesitation = random.uniform(0.0, 0.5) * stop if start_speed == 0.0 else 0.0
     arc = START + streets.side_at - 12.0 if turn else np.inf
     u, v, along = START, start_speed, []
     if stops and start_speed > 0 and random.random() < 0.4:  # it stands there already
@@ -85,4 +91,5 @@ def plan_ego_drive(
         v = max(v, 0.0)
         u += v * TICK
     distance = np.array(along)
-    return EgoDrive(lane, turn, red_until, stop_line, route, distance, route.poses_at(distance))
+    poses = route.poses_at(distance)
+    return EgoDrive(lane, turn, red_until, stop_line, reach, route, distance, poses)

@@ -8,17 +8,22 @@ import numpy as np
 from alocc_ros.synthetic.assets.people import bicycle, motorcycle, pedestrian
 from alocc_ros.synthetic.generation.site import MAIN, Site
 
+_FAR = 500.0  # m along the main road; scenes of 20 s are not built up beyond
+
 
 def add_people(site: Site) -> None:
     """Pedestrians on the sidewalks and, at a red light, on the crossing; racks; cyclists."""
     random = site.random
     busy = random.uniform(0.3, 1.6)
     for road, start, end in site.built_up():
+        # Where the vehicle drives on and on there are people as well.
+        further = max(0.0, end - _FAR) if road == MAIN else 0.0
+        longer = 1 + further / 190
         for side in (-1, 1):
-            for _ in range(random.poisson(7 * busy if road == MAIN else 3 * busy)):
-                _add_pedestrian(site, road, side, max(start, -50), min(end, 140))
-            for _ in range(random.poisson(0.8)):
-                _add_rack(site, road, side, max(start, -50), min(end, 120))
+            for _ in range(random.poisson(longer * (7 * busy if road == MAIN else 3 * busy))):
+                _add_pedestrian(site, road, side, max(start, -50), min(end, 140 + further))
+            for _ in range(random.poisson(0.8 * longer)):
+                _add_rack(site, road, side, max(start, -50), min(end, 120 + further))
     _add_cyclists(site)
     if site.ego.red_until > 0:
         _add_crossing_pedestrians(site)

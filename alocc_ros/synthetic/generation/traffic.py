@@ -30,9 +30,11 @@ def add_traffic(site: Site, density: float) -> None:
     waits = red or bool(ego.turn)
     for lane in range(main.lanes):
         if lane != ego.lane:
-            _fill_lane(site, site.routes.along_main(lane, 1, -120.0, 420.0), waits, 120.0, density)
-        oncoming = site.routes.along_main(lane, -1, -160.0, 330.0)
-        _fill_lane(site, oncoming, waits, 330.0, density, oncoming=True)
+            along = site.routes.along_main(lane, 1, -120.0, ego.reach)
+            _fill_lane(site, along, waits, 120.0, density)
+        origin = ego.reach - 90.0
+        oncoming = site.routes.along_main(lane, -1, -160.0, origin)
+        _fill_lane(site, oncoming, waits, origin, density, oncoming=True)
     if site.streets.side is not None:
         _add_cross_traffic(site)
 

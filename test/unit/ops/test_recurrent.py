@@ -75,6 +75,30 @@ def test_fusion_is_its_reference(kernels, channels, first):
     assert_close(fused[~far], expected[~far], RESAMPLED)
 
 
+def test_a_slab_moves_in_its_plane_alone(kernels):
+    """A bird's-eye volume lies 1 m high, and neither pitch nor the offsets' z takes it away."""
+    y, x, c = 9, 11, 8
+    pitched = torch.eye(4, dtype=torch.float64)[None]
+    pitched[0, 0, 3], pitched[0, 0, 2], pitched[0, 2, 3] = 0.7, 0.3, 0.4
+    motion = index_motion(pitched, (-4.0, -3.0, -1.0), (0.5, 0.5, 6.4), planar=True)
+    assert moved_indices(motion, y, x, 1)[0, 2, 3, 0].tolist() == pytest.approx([3 + 2.0, 2, 0])
+    rows, history, previous = (random(1, y, x, 1, n, seed=n) for n in (c, c, 3))
+    previous[..., 2] = 0
+    offsets = random(c, 3, seed=4)
+    offsets[:, 2] = 0
+    none = torch.zeros
+    case = (rows, history, previous, motion, offsets, none(3), torch.eye(c), none(1, 2, c),
+            torch.eye(c).repeat(2, 1), none(c))  # fmt: skip
+    fused, moved = fused_by(fuse_recurrent, case)
+    expected, truth = fused_by(fuse_recurrent_reference, case)
+    assert moved[..., 2].abs().max() < 1e-6
+    assert (truth[..., :2] != (rows @ offsets)[..., :2]).float().mean() > 0.2  # corrected
+    near = (moved - truth).abs().amax(-1) < 1e-3
+    assert near.float().mean() > 0.99
+    assert_close(fused[near], expected[near], RESAMPLED)
+    assert (fused != torch.relu(rows)).float().mean() > 0.2  # something was fetched
+
+
 def test_the_kernel_of_the_offsets_is_their_definition():
     case = fusion_case(8)
     predicted = (case[0] @ case[4] + case[5]).clamp(-20, 20)
