@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -200,7 +201,8 @@ class GraphRunner:
         """See ``Runner``. On a GPU all graphs are captured."""
         state = GraphState(self.core, samples, cameras)
         if early:
-            with inference(self.precision):
+            device = torch.cuda.device(self.device) if self._captures else nullcontext()
+            with inference(self.precision), device:
                 for camera in range(samples * cameras):
                     self._call_see(state, camera)  # makes the buffers
         if not self._captures:
