@@ -56,9 +56,11 @@ format: $(STAMP)  ## rewrite the sources in the house style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Two processes of one thread each; the node's tests measure time and want the machine.
 test: lint $(ROS_STAMP)  ## everything that CI runs
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --ignore test/ros
 	OMP_NUM_THREADS=1 TRITON_INTERPRET=1 $(BIN)/python -m pytest -q -n 2 test/gpu/interpreter
+	$(BIN)/python -m pytest -q test/ros
 ifneq ($(OTHER_ROS),)
 	if $(BIN)/python -m pip show --quiet ros-rclpy 2>/dev/null; then \
 	  $(MAKE) test-ros ROS=$(OTHER_ROS) VENV=$(VENV)-$(OTHER_ROS) GPU=; fi

@@ -12,9 +12,10 @@ from alocc_ros.geometry import inverse
 from alocc_ros.network.cameras import CameraGeometry, KeyCameras, out_of_sight
 from alocc_ros.network.plan import FramePlan, frame_plan
 from alocc_ros.network.variants import Variant
-from alocc_ros.stream.crop_placement import place_crop
+from alocc_ros.stream.crop_placement import as_in_training, place_crop
+from alocc_ros.stream.image_geometry import Crop
 from alocc_ros.stream.keyframes import FrameDecision, map_T_camera
-from alocc_ros.types import CAMERAS, FrameSet
+from alocc_ros.types import CAMERAS, Calibration, FrameSet
 
 
 def plan_frame(
@@ -50,11 +51,15 @@ def plan_frame(
         elapsed = _nominal_age(decision, variant.history_interval)
     calibrations = [frame.calibration[c] for c in CAMERAS]
     crops = [place_crop(c, variant.input_size) for c in calibrations]
+    intrinsics, rotations, shifts = zip(
+        *(_image(c, crop, variant) for c, crop in zip(calibrations, crops, strict=True)),
+        strict=True,
+    )
     cameras = CameraGeometry(
         grid_T_camera=inverse(map_T_grid) @ map_T_cameras,
-        intrinsics=np.stack([c.intrinsics for c in calibrations]),
-        post_rotation=np.stack([c.post_rotation() for c in crops]),
-        post_translation=np.stack([c.post_translation() for c in crops]),
+        intrinsics=np.stack(intrinsics),
+        post_rotation=np.stack(rotations),
+        post_translation=np.stack(shifts),
         previous_T_camera=previous_T_camera,
         augmentation=np.eye(3),
     ).without_reference(blind)
@@ -75,6 +80,19 @@ def plan_frame(
         reference=0 if first else reference.slot,
         slot=decision.slot,
     )
+
+
+def _image(
+    calibration: Calibration, crop: Crop, variant: Variant
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # [3, 3], [3, 3], [3]
+    """Camera matrix, and how the image was cut (see ``CameraGeometry``), as the network is told."""
+    virtual = as_in_training(crop, variant.image_size)
+    if virtual is None:
+        return calibration.intrinsics, crop.post_rotation(), crop.post_translation()
+    height, width = variant.image_size
+    trained = Crop.fit(width, height, variant.input_size)
+    matrix = virtual @ calibration.intrinsics
+    return matrix, trained.post_rotation(), trained.post_translation()
 
 
 def _nominal_age(decision: FrameDecision, interval: float) -> float:

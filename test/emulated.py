@@ -1,5 +1,7 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
-"""What the tests of Triton kernels share that run in Triton's interpreter, without a GPU."""
+"""Kernels in Triton's interpreter against what emulates them on a CPU: the same operator's fused
+form, which computes in float32 and rounds as storage in half precision does.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +9,17 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-import pytest
 import torch
+from interpreted import TOLERANCES, TYPES, count_launches
 from operators import REORDERED
 from torch import Tensor
 
 from alocc_ros.ops.library import fused_form, launches_of
 
-TYPES = (torch.float32, torch.float16)
-# Of the largest value. Half precision: a result's own rounding, 5e-4, and those of what is rounded
-# between two products.
-TOLERANCE = {torch.float32: REORDERED, torch.float16: 2e-3}
+__all__ = ["TYPES", "assert_near", "both", "stored"]
+
+# Nothing is resampled here, unless a test says so.
+_TOLERANCES = TOLERANCES | {torch.float32: REORDERED}
 
 
 def stored(value: Any, kind: torch.dtype) -> Any:
@@ -32,38 +34,41 @@ def stored(value: Any, kind: torch.dtype) -> Any:
 
 
 def both(
-    overload: Callable[..., Any],
-    module: ModuleType,
-    arguments: tuple[Any, ...],
-    monkeypatch: pytest.MonkeyPatch,
+    overload: Callable[..., Any], module: ModuleType, arguments: tuple[Any, ...]
 ) -> tuple[Any, Any]:
-    """Results of the kernel in ``module`` and of what emulates it; what is written to is written
-    to in copies, which come before the results.
+    """Results of the kernel in ``module`` and of what emulates it: what is written to (in copies),
+    then what is returned; of one thing, not a tuple.
 
-    Also checks that as many kernels were started as are said to be.
+    Also checks types, shapes and strides, and that as many kernels start as are said to.
     """
-    schema = overload._schema
-    written = [i for i, a in enumerate(schema.arguments) if a.alias_info and a.alias_info.is_write]
-    launches, run = [], module.run
+    name = overload._schema.name.partition("::")[2]
+    form, results = fused_form(overload), []
 
-    def counting(some: Any) -> None:
-        some = list(some)
-        launches.extend(some)
-        run(some)
+    def kernel(*given: Any) -> None:
+        results.append(_results(overload, given, getattr(module, name)(*given)))
 
-    monkeypatch.setattr(module, "run", counting)
-    results = []
-    name = schema.name.partition("::")[2]
-    for form in (getattr(module, name), fused_form(overload)):
-        given = tuple(a.clone() if i in written else a for i, a in enumerate(arguments))
-        made = form(*given)
-        made = () if made is None else made if isinstance(made, tuple) else (made,)
-        results.append([given[i] for i in written] + list(made))
-    assert len(launches) == launches_of(fused_form(overload), arguments)
-    for kernel, emulated in zip(*results, strict=True):
-        assert kernel.dtype == emulated.dtype and kernel.shape == emulated.shape
-        assert kernel.stride() == emulated.stride()
+    assert count_launches(kernel, _copies(overload, arguments)) == launches_of(form, arguments)
+    given = _copies(overload, arguments)
+    results.append(_results(overload, given, form(*given)))
+    for own, emulated in zip(*results, strict=True):
+        assert own.dtype == emulated.dtype and own.shape == emulated.shape
+        assert own.stride() == emulated.stride()
     return tuple(r[0] if len(r) == 1 else tuple(r) for r in results)
+
+
+def _written(overload: Callable[..., Any]) -> list[int]:
+    given = enumerate(overload._schema.arguments)
+    return [i for i, a in given if a.alias_info and a.alias_info.is_write]
+
+
+def _copies(overload: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    written = _written(overload)
+    return tuple(a.clone() if i in written else a for i, a in enumerate(arguments))
+
+
+def _results(overload: Callable[..., Any], given: tuple[Any, ...], made: Any) -> list[Tensor]:
+    made = () if made is None else made if isinstance(made, tuple) else (made,)
+    return [given[i] for i in _written(overload)] + list(made)
 
 
 def assert_near(kernel: Tensor, emulated: Tensor, kind: torch.dtype, factor: float = 1.0) -> None:
@@ -71,4 +76,4 @@ def assert_near(kernel: Tensor, emulated: Tensor, kind: torch.dtype, factor: flo
     assert torch.equal(kernel.isnan(), emulated.isnan())
     kernel, emulated = kernel.double().nan_to_num(), emulated.double().nan_to_num()
     scale = max(float(emulated.abs().max()), 1e-6)
-    assert float((kernel - emulated).abs().max()) <= factor * TOLERANCE[kind] * scale
+    assert float((kernel - emulated).abs().max()) <= factor * _TOLERANCES[kind] * scale

@@ -364,9 +364,14 @@ def _how_to_decode(kinds: Iterable[str]) -> str:
 
 
 def preset_of(bag: Bag) -> Preset:
-    """The shipped preset whose topics are in the bag; the default one if several or none are."""
+    """The shipped preset whose topics are in the bag; the default one if several or none are.
+
+    Of several the one with the most cameras.
+    """
     fitting = _presets_for({t for t, kind in bag.types.items() if kind in IMAGE_TYPES})
-    return load_preset(fitting[0] if len(fitting) == 1 else DEFAULT_PRESET)
+    presets = sorted((load_preset(n) for n in fitting), key=lambda p: -len(p.used_cameras))
+    most = [p for p in presets if len(p.used_cameras) == len(presets[0].used_cameras)]
+    return most[0] if len(most) == 1 else load_preset(DEFAULT_PRESET)
 
 
 def _presets_for(image_topics: set[str]) -> list[str]:

@@ -35,6 +35,7 @@ from alocc_ros.bags.storage import (
     plain_message,
     recording_files,
     summary_damage,
+    whole_database,
 )
 from alocc_ros.errors import AloccError, BagError
 from alocc_ros.outputs import OUTPUTS
@@ -217,7 +218,8 @@ def _open_file(file: Path, scratch: Path) -> tuple[_Indexed | _Scanned, str]:
     if file.suffix not in STORAGE_SUFFIXES:
         raise BagError(f"bag {file}: a ROS 2 bag is a folder, a .mcap or a .db3 file")
     if file.suffix != ".mcap":
-        return _Indexed(file), ""
+        file, remark = whole_database(file, scratch)
+        return _Indexed(file), remark
     damage = summary_damage(file)
     with contextlib.suppress(BagError):  # what that reader refuses may be scanned all the same
         indexed = None if damage else _Indexed(file)

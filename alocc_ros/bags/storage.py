@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
+import sqlite3
 import struct
 import zlib
 from pathlib import Path, PurePosixPath
@@ -117,6 +119,28 @@ def plain_file(file: Path, scratch: Path) -> Path:
             f"there); by hand: zstd -d {file}, then use {file.with_suffix('')}"
         ) from error
     return plain
+
+
+def whole_database(file: Path, scratch: Path) -> tuple[Path, str]:
+    """A ``.db3`` with what its write-ahead log holds, and a remark about that.
+
+    A recorder that was killed, or still runs, leaves its last messages in the log beside the file.
+    The bag itself is never written to: both are copied into ``scratch`` and joined there.
+    """
+    log = file.with_name(file.name + "-wal")
+    if not log.is_file() or not log.stat().st_size:
+        return file, ""
+    joined = scratch / f"joined_{file.name}"
+    try:
+        shutil.copyfile(file, joined)
+        shutil.copyfile(log, joined.with_name(joined.name + "-wal"))
+        with contextlib.closing(sqlite3.connect(joined)) as database:
+            database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            database.execute("PRAGMA journal_mode=DELETE")
+    except (OSError, sqlite3.Error) as error:
+        joined.unlink(missing_ok=True)
+        return file, f"{log.name} cannot be read ({error}); the last messages are lost"
+    return joined, f"{log.name} is there as well, with the last messages: both were read"
 
 
 def plain_message(data: bytes, kind: str, encoding: str) -> bytes | memoryview:

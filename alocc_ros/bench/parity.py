@@ -60,6 +60,8 @@ TOLERANCES = {
     "tf32": Tolerance(2e-2, 0.999),
     "fp16": Tolerance(2e-2, 0.999),
     "bf16": Tolerance(0.15, 0.995, 0.05, 0.99),
+    # Ranges are cut into 256 steps: 2 to 9 % of a feature, and what follows from it.
+    "int8": Tolerance(0.5, 0.9, 0.5, 0.9),
 }
 
 # Stages that jump where a position crosses a node, so that two right programs differ there by much:

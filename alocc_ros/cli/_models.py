@@ -72,7 +72,7 @@ def add_backend_arguments(parser: argparse.ArgumentParser, backend: str = "auto"
     )  # fmt: skip
     parser.add_argument(
         "--precision", default="auto",
-        help="fp32, tf32, fp16 or bf16 (default: fp16 on graph and tensorrt, else fp32)",
+        help="fp32, tf32, fp16, bf16 or int8 (default: fp16 on graph and tensorrt, else fp32)",
     )  # fmt: skip
 
 

@@ -126,6 +126,8 @@ def _check(args: argparse.Namespace, precision: str) -> None:
 
 def _tools(args: argparse.Namespace) -> tuple[Toolkit, str, torch.device | None]:
     """What builds, for which target, and the GPU if it is here."""
+    import torch
+
     from alocc_ros.runtime.device import resolve_device
     from alocc_ros.runtime.tensorrt import find_toolkit
 
@@ -138,7 +140,9 @@ def _tools(args: argparse.Namespace) -> tuple[Toolkit, str, torch.device | None]
         targets = ", ".join(toolkit.targets)
         hint = f": name one with --target ({targets})" if targets else ""
         raise ParameterError(f"there is no GPU to build engines for{hint}")
-    return toolkit, toolkit.target_of(device), device
+    target = toolkit.target_of(device)
+    torch.cuda.set_device(device)  # TensorRT builds for the current one
+    return toolkit, target, device
 
 
 def _fill_cache(

@@ -135,8 +135,8 @@ def _add_score(parser: argparse.ArgumentParser) -> None:
         "--size",
         metavar="HxW",
         type=image_size,
-        default=(160, 440),
-        help="images of nuScenes' rig (default 160x440, as alocc_tiny was trained)",
+        default=(900, 1600),
+        help="images of nuScenes' rig (default 900x1600; alocc_tiny was trained on 160x440)",
     )
     parser.add_argument("--device", default="cpu", help="where streets are drawn: cpu or cuda")
     parser.set_defaults(act=_score, random_weights=False)

@@ -19,6 +19,7 @@ class Variant:
     Attributes:
         name: as in ``VARIANTS``.
         input_size: image height and width, pixels.
+        image_size: height and width of the cameras' images in training, of which the input is cut.
         depth_range, depth_step: metres; bin k lies at ``depth_range[0] + k * depth_step``.
         context_channels: channels C that are lifted.
         volumetric: lift into voxels [Y, X, Z]; else into one bird's-eye slab [Y, X].
@@ -53,6 +54,7 @@ class Variant:
 
     name: str
     input_size: tuple[int, int] = (256, 704)
+    image_size: tuple[int, int] = (900, 1600)
     depth_range: tuple[float, float] = (1.0, 45.0)
     depth_step: float = 0.5
     context_channels: int = 80
@@ -161,6 +163,7 @@ ALOCC_2D_MINI_SURROUNDOCC = replace(
 ALOCC_TINY = Variant(
     "alocc_tiny",
     input_size=(128, 352),
+    image_size=(160, 440),
     depth_step=1.0,
     context_channels=32,
     history=4,

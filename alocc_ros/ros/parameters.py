@@ -61,8 +61,8 @@ class NodeParameters:
     )
     precision: str = _parameter(
         "auto",
-        "fp32, tf32, fp16 or bf16; auto: fp16 with graph and tensorrt, else fp32",
-        choices=("auto", "fp32", "tf32", "fp16", "bf16"),
+        "fp32, tf32, fp16, bf16 or int8; auto: fp16 with graph and tensorrt, else fp32",
+        choices=("auto", "fp32", "tf32", "fp16", "bf16", "int8"),
     )
     decode: str = _parameter(
         "exact",

@@ -76,8 +76,8 @@ def tensorrt_core(
     def engine_for(segment: Segment, shared: Mapping[str, Tensor]) -> Engine | None:
         if not segment.dense:
             return None
-        _, data = built(segment, weights, toolkit, target, hardware(device), cache)
-        with torch.cuda.device(device):
+        with torch.cuda.device(device):  # TensorRT builds for the current one
+            _, data = built(segment, weights, toolkit, target, hardware(device), cache)
             return toolkit.load(data, device, shared)
 
     return pack_for_tensorrt(prepared, engine_for, cameras, precision)

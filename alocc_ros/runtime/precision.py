@@ -14,13 +14,15 @@ import torch
 from alocc_ros.errors import DeviceError
 
 # "auto": fp16 where kernels of a GPU run (graph, tensorrt), fp32 elsewhere.
+# "int8": the image network on a CPU (runtime/int8.py); the rest is float32.
 # "tf32": float32 whose products are rounded to TensorFloat-32, on GPUs that have it.
-PRECISIONS = ("auto", "fp32", "tf32", "fp16", "bf16")
+PRECISIONS = ("auto", "fp32", "tf32", "fp16", "bf16", "int8")
 _DTYPES = {
     "fp32": torch.float32,
     "tf32": torch.float32,
     "fp16": torch.float16,
     "bf16": torch.bfloat16,
+    "int8": torch.float32,
 }
 _FAST = ("graph", "tensorrt", "emulated")
 
@@ -40,13 +42,15 @@ def check_precision(precision: str, backend: str, device: torch.device) -> str:
     if backend == "reference":
         raise DeviceError(f"the reference backend runs in fp32, not in {precision}")
     if device.type == "cpu" and backend in ("eager", "compiled"):
-        if precision != "bf16":
-            raise DeviceError(f"precision {precision} needs a GPU; a CPU does fp32 and bf16")
-        if not _has_bf16():
+        if precision in ("tf32", "fp16"):
+            raise DeviceError(f"precision {precision} needs a GPU; a CPU does fp32, bf16 and int8")
+        if precision == "bf16" and not _has_bf16():
             raise DeviceError(
                 "precision bf16: this processor has no instructions for it (AVX512_BF16, AMX or "
                 "Arm's BF16), so it would be slower than fp32; use fp32"
             )
+    if precision == "int8" and (device.type, backend) != ("cpu", "eager"):
+        raise DeviceError(f"precision int8 is for the eager backend on a CPU, not {backend}")
     return precision
 
 

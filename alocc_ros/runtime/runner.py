@@ -216,6 +216,10 @@ def make_runner(network: Alocc, backend: str = "auto", precision: str = "auto") 
 
         packed = tensorrt_core(core, precision, device)
         return GraphRunner(packed, cast(core, dtype), precision, backend)
+    if precision == "int8":
+        from alocc_ros.runtime.int8 import int8_core  # likewise
+
+        return EagerRunner(int8_core(core), backend, precision)
     if device.type == "cpu" and backend == "eager":
         return EagerRunner(pack_for_cpu(core, dtype), backend, precision)
     core = cast(core, dtype)

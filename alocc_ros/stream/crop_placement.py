@@ -9,7 +9,10 @@ so that its picture is like those; docs/other_vehicles.md has the numbers behind
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
+
+import numpy as np
 
 from alocc_ros.errors import CalibrationError
 from alocc_ros.stream.image_geometry import Crop
@@ -22,8 +25,11 @@ _HORIZON = 478
 # ... and within which the lowest rows are kept: what nuScenes' cars have, and 1.6 degrees of pitch
 # either way. Training itself, which scales at random, shows more than that.
 _AS_IN_TRAINING = (424, 531)
-# Focal lengths in input widths that training shows: nuScenes' 0.50 to 0.80, scaled at random by
-# 0.38 / 0.44 to 0.55 / 0.44.
+# Focal lengths in input widths: of nuScenes' cameras, the back one and the others, and how far one
+# may be off (a ratio) and still count as that; nuScenes' own differ by 1.5 %.
+_FOCALS = (0.50, 0.79)
+_SAME_FOCAL = 1.05
+# What training shows at most: those, scaled at random by 0.38 / 0.44 to 0.55 / 0.44.
 FOCAL_RANGE = (0.43, 0.99)
 # Parts of the input's height that the horizon may be off before it is said: with 0.23 more above
 # or 0.33 more below it, there is too little of what stands on the ground, or of the ground.
@@ -60,9 +66,34 @@ def place_crop(
     return replace(crop, top=round(min(max(top, 0), crop.resized[1] - rows)))
 
 
+def as_in_training(
+    crop: Crop,
+    image_size: tuple[int, int],  # height and width, of the images that the network learned from
+) -> np.ndarray | None:  # [3, 3]
+    """Pixel of the camera's image -> of one of that size which, cut as in training, gives ``crop``.
+
+    A network is told the camera matrix and how its image was cut, in one vector whose numbers it
+    has seen a handful of. Said of this other image, it is the same geometry in numbers it knows.
+    None: the camera's image was cut as in training, and so it is said as in training.
+    """
+    if crop == Crop.fit(crop.width, crop.height, crop.input_size):
+        return None
+    height, width = image_size
+    return np.linalg.inv(_affine(Crop.fit(width, height, crop.input_size))) @ _affine(crop)
+
+
+def _affine(crop: Crop) -> np.ndarray:  # [3, 3]
+    """Of homogeneous pixels (u, v, 1): camera's image -> input."""
+    affine = crop.post_rotation()
+    affine[:2, 2] = crop.post_translation()[:2]
+    return affine
+
+
 def _closer(focal: float) -> float:
     """By how much an image is scaled more than covering the input takes; focal in input widths."""
-    return max(1.0, FOCAL_RANGE[0] / focal)
+    wanted = min(_FOCALS, key=lambda known: abs(math.log(known / focal)))
+    closer = wanted / focal
+    return closer if closer > _SAME_FOCAL else 1.0
 
 
 def horizon_row(calibration: Calibration) -> float | None:

@@ -17,7 +17,7 @@ from alocc_ros.geometry import inverse
 from alocc_ros.labels import ClassList
 from alocc_ros.network.cameras import CameraGeometry
 from alocc_ros.network.variants import Variant
-from alocc_ros.stream.crop_placement import place_crop
+from alocc_ros.stream.crop_placement import as_in_training, place_crop
 from alocc_ros.stream.decoding import decode
 from alocc_ros.stream.keyframes import map_T_camera
 from alocc_ros.training.augmentation import GridFlip, ImageAugmentation, ImageTransform
@@ -32,7 +32,7 @@ from alocc_ros.training.targets import (
     voxel_flow,
     voxel_labels,
 )
-from alocc_ros.types import CAMERAS, FrameSet
+from alocc_ros.types import CAMERAS, Calibration, FrameSet
 
 _AUGMENTATION = 2  # purpose of the random numbers, see randomness.py
 
@@ -161,7 +161,7 @@ class Preparation:
         self._check(sample)
         transforms = {c: self._transform(sample.frame, c, random) for c in CAMERAS}
         flip = GridFlip.sample(self.flip, random)
-        cameras = _geometry(sample, transforms, flip)
+        cameras = _geometry(sample, transforms, flip, self.variant)
         bins, classes = self._blocks(sample, cameras)
         stereo, previous = self.variant.stereo, sample.previous or sample.frame
         supervised = None if sample.supervised is None else flip.voxels(sample.supervised)
@@ -238,20 +238,42 @@ class Preparation:
 
 
 def _geometry(
-    sample: KeyFrameSample, transforms: dict[str, ImageTransform], flip: GridFlip
+    sample: KeyFrameSample,
+    transforms: dict[str, ImageTransform],
+    flip: GridFlip,
+    variant: Variant,
 ) -> CameraGeometry:
     frame = sample.frame
     now = map_T_camera(frame, CAMERAS)
     before = now if sample.previous is None else map_T_camera(sample.previous, CAMERAS)
-    rotations, shifts = zip(*(transforms[c].homography() for c in CAMERAS), strict=True)
+    intrinsics, rotations, shifts = zip(
+        *(_image(frame.calibration[c], transforms[c], variant) for c in CAMERAS), strict=True
+    )
     return CameraGeometry(
         grid_T_camera=inverse(sample.map_T_grid) @ now,
-        intrinsics=np.stack([frame.calibration[c].intrinsics for c in CAMERAS]),
+        intrinsics=np.stack(intrinsics),
         post_rotation=np.stack(rotations),
         post_translation=np.stack(shifts),
         previous_T_camera=inverse(before) @ now,
         augmentation=flip.matrix(),
     )
+
+
+def _image(
+    calibration: Calibration, transform: ImageTransform, variant: Variant
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # [3, 3], [3, 3], [3]
+    """Camera matrix, and what was done to the image, said as at inference (``planning.py``)."""
+    rotation, shift = transform.homography()
+    crop = place_crop(calibration, variant.input_size)
+    virtual = as_in_training(crop, variant.image_size)
+    if virtual is None:
+        return calibration.intrinsics, rotation, shift
+    rotation = rotation.copy()
+    rotation[:2, 2] = shift[:2]
+    moved = rotation @ np.linalg.inv(virtual)
+    shift = np.array([*moved[:2, 2], 0.0])
+    moved[:2, 2] = 0.0
+    return virtual @ calibration.intrinsics, moved, shift
 
 
 def _images(frame: FrameSet, transforms: dict[str, ImageTransform]) -> Tensor:  # [N, H, W, 3] uint8

@@ -188,7 +188,7 @@ def test_a_backend_that_cannot_be_is_one_line(backend):
 @pytest.mark.parametrize(
     ("backend", "precision", "words"),
     [
-        ("eager", "fp16", "needs a GPU; a CPU does fp32 and bf16"),
+        ("eager", "fp16", "needs a GPU; a CPU does fp32, bf16 and int8"),
         ("reference", "bf16", "runs in fp32"),
         ("eager", "fp8", "unknown precision 'fp8'; there are auto, fp32"),
     ],

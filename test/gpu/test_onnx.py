@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 import torch
+from host_watch import HostWatch
 from small_networks import Stream, network_of, small
 from torch import Tensor
 
@@ -18,8 +19,9 @@ from alocc_ros.bench.scene import example_frame
 from alocc_ros.network.variants import VARIANTS
 from alocc_ros.runtime.engines import pack_for_tensorrt
 from alocc_ros.runtime.export import Segment, Step, segments, to_onnx
+from alocc_ros.runtime.graph import GraphRunner
+from alocc_ros.runtime.precision import inference
 from alocc_ros.runtime.prepare import prepare
-from alocc_ros.runtime.runner import EagerRunner, inference
 
 ort = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -94,8 +96,13 @@ def test_segments_are_the_same_in_onnx_and_so_is_the_network_of_them(name):
         assert made["flow"].inputs["voxels"] is made["encode"].outputs["voxels"]
     assert made["depth"].inputs["feature"] is made["image"].outputs["feature"]
     ours, theirs = Stream(network), Stream(network)
-    theirs.runner = EagerRunner(packed)
+    theirs.runner = GraphRunner(packed, core, "fp32")
     theirs.state = theirs.runner.new_state()
+    frame, state = example_frame(core.variant), packed.empty_state()
+    arguments = frame.images, frame.plan(None).tensors("cpu"), None, state
+    with inference(), HostWatch() as watch:
+        packed(*arguments)
+    assert watch.found == []
     places = set()
     for t in range(3):
         one, other = ours.step(seed=t, keyframe=t < 2), theirs.step(seed=t, keyframe=t < 2)

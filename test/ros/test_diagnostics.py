@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import threading
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import pytest
 pytest.importorskip("rclpy", reason="ROS is not installed (make setup)")
 pytest.importorskip("alocc_ros.msg", reason="alocc_ros/msg is not built (make setup)")
 
-from diagnostic_msgs.msg import DiagnosticStatus  # noqa: E402
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus  # noqa: E402
 from rclpy.node import Node  # noqa: E402
 from sensor_msgs.msg import CompressedImage  # noqa: E402
 from spinning import spin_until  # noqa: E402
@@ -21,6 +22,7 @@ from alocc_ros.ros.diagnostics import KEYS, Diagnostics, share_missing  # noqa: 
 from alocc_ros.ros.encoder import time  # noqa: E402
 from alocc_ros.ros.inputs import Inputs  # noqa: E402
 from alocc_ros.ros.parameters import NodeParameters  # noqa: E402
+from alocc_ros.ros.status_monitor import statuses  # noqa: E402
 from alocc_ros.ros.worker import STAGES, WorkerStatistics  # noqa: E402
 from alocc_ros.stream.preset import load_preset  # noqa: E402
 from alocc_ros.types import CameraImage  # noqa: E402
@@ -181,3 +183,23 @@ def test_a_stamp_that_goes_back_begins_anew(node):
         camera.add_stamp(stamp)
     assert list(camera.gaps) == [100]
     inputs.close()
+
+
+def test_the_doctor_waits_for_a_first_status_that_comes_late(node):
+    """On a busy machine discovery alone takes longer than what it was asked to listen for."""
+    publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
+    status = DiagnosticStatus(name="/alocc_node: sets", hardware_id="/alocc_node", message="here")
+    ended = threading.Event()
+
+    def publish() -> None:
+        while not ended.wait(0.1):
+            publisher.publish(DiagnosticArray(status=[status]))
+
+    late = threading.Timer(1.0, publish)
+    late.start()
+    try:
+        assert set(statuses(0.2, first_within=20.0)) == {"/alocc_node: sets"}
+    finally:
+        ended.set()
+        late.join()
+        node.destroy_publisher(publisher)

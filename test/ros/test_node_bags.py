@@ -388,6 +388,31 @@ def raw_with_odometry(recorded: list[Entry]) -> Iterator[Entry]:
         yield entry._replace(type=kind, message=message)
 
 
+def test_the_crop_follows_the_horizon_and_mosaics_become_colours_as_in_alocc_run(
+    live, recorded, offline, tmp_path
+):
+    """One camera looks up; another sends its mosaic in a gray JPEG, which `format` says."""
+    bag = []
+    for entry in (e for e in recorded if e.topic == "/tf_static" or frame_of(e) < 3):
+        if of_camera(entry, "CAM_BACK") and entry.topic.endswith("camera_info"):
+            k = np.array(entry.message.k)
+            k[5] -= 25.0
+            entry = changed(entry, k=k)
+        elif of_camera(entry, "CAM_FRONT_LEFT") and is_image(entry):
+            gray = Image.open(io.BytesIO(entry.message.data)).convert("L")
+            packed = io.BytesIO()
+            gray.crop((0, 0, 176, 98)).resize(SIZE).save(packed, "JPEG", quality=95)
+            data = np.frombuffer(packed.getvalue(), np.uint8)
+            kind = "bayer_rggb8; jpeg compressed bayer_rggb8"
+            entry = changed(entry, data=data, format=kind)
+        bag.append(entry)
+    path = written(tmp_path / "other.mcap", bag)
+    live.become()
+    outputs = live.feed(path)
+    assert len(outputs) == 3 and not any(m.status.degraded for m in outputs)
+    assert_same(outputs, offline(path))
+
+
 def test_a_second_clock_is_reported(live):
     live.become()
     node = live.stage.node

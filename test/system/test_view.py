@@ -351,3 +351,15 @@ def test_a_folder_with_one_bad_file_writes_nothing_of_it(made, tmp_path, capsys)
     assert contents(tmp_path) == ["npz"]
     good = read_npz(sorted(folder.iterdir())[0])
     assert good.random_weights
+
+
+def test_a_preset_of_ones_own_does_for_results_beside_the_bag(made, tmp_path):
+    """It names topics of the bag only; what `alocc run` wrote has others."""
+    text = (Path(__file__).parents[2] / "config/presets/nuscenes.yaml").read_text()
+    config = tmp_path / "mine.yaml"
+    config.write_text(text)
+    page, inputs = tmp_path / "page.png", (str(made / "bare.mcap"), str(made / "in.mcap"))
+    assert main(["view", *inputs, "--config", str(config), "--png", str(page)]) == 0
+    with_preset = np.asarray(Image.open(page))
+    assert main(["view", *inputs, "--preset", "nuscenes", "--png", str(page)]) == 0
+    np.testing.assert_array_equal(with_preset, np.asarray(Image.open(page)))

@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import io
 import shutil
+import sqlite3
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +102,33 @@ EXPECTED = [f"child_{i}" for i in range(20)]
 def test_folders_of_both_storages_are_read_in_order(tmp_path, storage, compression):
     path = write_folder(tmp_path / "bag", string_events(), storage, compression)
     assert children(path) == EXPECTED
+
+
+def test_the_log_beside_a_database_is_read_as_well(tmp_path):
+    """As a recorder leaves it that was killed, or whose folder was copied while it ran."""
+    folder = write_folder(tmp_path / "bag", string_events(), StoragePlugin.SQLITE3)
+    (file,) = folder.glob("*.db3")
+    database = sqlite3.connect(file)
+    database.execute("PRAGMA journal_mode=WAL")
+    database.execute("PRAGMA wal_autocheckpoint=0")
+    ((last,),) = database.execute("SELECT MAX(id) FROM messages")
+    database.execute(
+        "INSERT INTO messages(topic_id, timestamp, data) "
+        "SELECT topic_id, timestamp + 1, data FROM messages WHERE id = ?",
+        (last,),
+    )
+    database.commit()
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for part in folder.iterdir():
+        if not part.name.endswith("-shm"):
+            (copy / part.name).write_bytes(part.read_bytes())
+    database.close()
+    before = {p.name: p.read_bytes() for p in copy.iterdir()}
+    assert children(copy) == [*EXPECTED, EXPECTED[-1]]
+    with Bag(copy) as bag:
+        assert "-wal is there as well" in bag.warning
+    assert {p.name: p.read_bytes() for p in copy.iterdir()} == before
 
 
 def test_a_folder_with_compressed_files_is_read(tmp_path):

@@ -12,6 +12,8 @@ from scipy.spatial.transform import Rotation
 from alocc_ros.bags import sample
 from alocc_ros.errors import CalibrationError, PresetError
 from alocc_ros.geometry import pose_matrix
+from alocc_ros.network.variants import VARIANTS
+from alocc_ros.planning import _image
 from alocc_ros.stream.crop_placement import crop_remark, horizon_row, place_crop
 from alocc_ros.stream.image_geometry import Crop
 from alocc_ros.stream.preprocessing import Preprocessor
@@ -121,13 +123,49 @@ def test_a_point_lies_where_the_crop_says():
     assert pixel[1] == pytest.approx(horizon_row(calibration), abs=0.5)
 
 
-@pytest.mark.parametrize("focal", [150.0, 220.0])
-def test_a_wide_lens_is_brought_as_near_as_training_knows(focal):
+@pytest.mark.parametrize(
+    ("focal", "wanted"), [(150.0, 0.50), (300.0, 0.50), (420.0, 0.79), (455.0, 0.79)]
+)
+def test_an_image_is_scaled_to_the_nearest_focal_length_of_training(focal, wanted):
     calibration = camera(640, 480, focal)
     crop = place_crop(calibration)
-    assert focal * crop.resized[0] / 640 / 704 == pytest.approx(0.43, abs=0.002)
+    assert focal * crop.resized[0] / 640 / 704 == pytest.approx(wanted, abs=0.002)
     assert crop.left == (crop.resized[0] - 704) // 2  # cut equally from both sides
     assert not crop_remark(calibration, crop)
+
+
+@pytest.mark.parametrize("focal", [325.0, 380.0, 520.0])
+def test_a_longer_lens_than_the_nearest_keeps_its_whole_width(focal):
+    crop = place_crop(camera(640, 480, focal))
+    assert (crop.resized[0], crop.left) == (704, 0)
+
+
+@pytest.mark.parametrize("image_size", [(900, 1600), (160, 440)])
+def test_what_the_network_is_told_is_the_same_geometry(image_size):
+    """In numbers as of training: the cut is training's, and the camera matrix makes up for it."""
+    calibration = camera(640, 480, 455.0, pitch=7.0)
+    variant = dataclasses.replace(VARIANTS["alocc_3d"], image_size=image_size)
+    crop = place_crop(calibration, variant.input_size)
+    matrix, rotation, shift = _image(calibration, crop, variant)
+    trained = Crop.fit(image_size[1], image_size[0], variant.input_size)
+    np.testing.assert_array_equal(rotation, trained.post_rotation())
+    np.testing.assert_array_equal(shift, trained.post_translation())
+    points = np.random.default_rng(0).uniform((-5, -2, 2), (5, 2, 40), (50, 3)).T
+    pixels = crop.post_rotation() @ (calibration.intrinsics @ points / points[2])
+    said = rotation @ (matrix @ points / points[2])
+    np.testing.assert_allclose(
+        (said + shift[:, None])[:2], (pixels + crop.post_translation()[:, None])[:2], atol=1e-9
+    )
+    assert matrix[0, 0] == pytest.approx(0.79 * image_size[1], rel=0.01)
+
+
+def test_of_images_cut_as_in_training_the_network_is_told_as_in_training():
+    for calibration in (*rig.cameras().values(), *rig.cameras(160, 440).values()):
+        crop = place_crop(calibration)
+        matrix, rotation, shift = _image(calibration, crop, VARIANTS["alocc_3d"])
+        assert matrix is calibration.intrinsics
+        np.testing.assert_array_equal(rotation, crop.post_rotation())
+        np.testing.assert_array_equal(shift, crop.post_translation())
 
 
 # --- what is said --------------------------------------------------------------------------------
@@ -137,7 +175,7 @@ def test_a_wide_lens_is_brought_as_near_as_training_knows(focal):
     ("calibration", "words"),
     [
         (camera(640, 480, 900.0), "with a focal length of 1.41 of their width; in training"),
-        (camera(640, 480, 455.0, pitch=30.0), "with the horizon -10 % of the height"),
+        (camera(640, 480, 455.0, pitch=30.0), "with the horizon -11 % of the height"),
         (camera(1920, 400, 1000.0, pitch=-12.0), "too little of the ground"),
         (camera(640, 480, 455.0, pitch=88.0), "looks up or down"),
         (camera(640, 480, 455.0, roll=180.0), "lies on its side"),

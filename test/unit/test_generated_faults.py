@@ -36,7 +36,7 @@ from alocc_ros.stream.skips import Skips
 from alocc_ros.types import FrameSet
 
 BAGS, CHUNKS = 2000, 8
-NETWORK_EVERY = 50  # of the bags go through a network
+NETWORK_EVERY = 100  # of the bags go through a network
 PRESET = load_preset("nuscenes")
 NEAR = 60_000_000  # ns; images of a set are closer together
 # topic, type, log time, message: five frames.
@@ -391,7 +391,7 @@ def test_voxels_follow_from_the_frame_sets(tmp_path, clean):
         for labels, clean_labels in zip(voxels(frames[:alike]), wanted, strict=False):
             np.testing.assert_array_equal(labels, clean_labels)
             compared += 1
-    assert compared > 60
+    assert compared > 30
 
 
 def test_strict_makes_an_error_of_what_is_skipped(tmp_path):

@@ -46,6 +46,10 @@ def test_every_shipped_preset_loads_and_names_all_cameras(name):
 def test_the_shipped_presets_are_those_of_the_converters_in_the_wild():
     assert set(preset_names()) == {
         "autoware",
+        "autoware_raw",
+        "autoware_sample",
+        "awsim",
+        "carla",
         "custom_example",
         "dataset_bridge",
         "nuscenes",
@@ -53,6 +57,8 @@ def test_the_shipped_presets_are_those_of_the_converters_in_the_wild():
         "nuscenes2bag_ros2",
         "nuscenes_lower",
         "nuscenes_urdf",
+        "realsense_six",
+        "zed_six",
     }
     default = load_preset(DEFAULT_PRESET)
     assert default.cameras["cam_front"].image == "/CAM_FRONT/image_rect_compressed"

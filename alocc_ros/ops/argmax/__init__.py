@@ -3,8 +3,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from torch import Tensor
+
 from alocc_ros.ops.argmax import cpu
-from alocc_ros.ops.argmax.reference import classify_reference, occupancy_argmax_reference
+from alocc_ros.ops.argmax.reference import (
+    classify_reference,
+    evenly_spaced,
+    occupancy_argmax_reference,
+)
 from alocc_ros.ops.library import fused, operator
 
 __all__ = [
@@ -20,13 +28,18 @@ occupancy_argmax = operator(
     occupancy_argmax_reference,
     cpu.occupancy_argmax,
 )
-# voxels [..., V], classes [V, Q], number of the first class -> logits [..., Q], labels [...] uint8;
-# see classify_reference.
+# voxels [..., V], classes [V, Q], leading classes that are no label -> logits [..., Q],
+# labels [...] uint8; see classify_reference.
 classify = operator(
-    "classify(Tensor voxels, Tensor classes, int first) -> (Tensor, Tensor)",
+    "classify(Tensor voxels, Tensor classes, int skip) -> (Tensor, Tensor)",
     classify_reference,
     cpu.classify,
 )
 
-fused(occupancy_argmax, "alocc_ros.ops.argmax.triton:occupancy_argmax", launches=1)
-fused(classify, "alocc_ros.ops.argmax.triton:classify", launches=1)
+
+def _launches(rows: Tensor, *_: Any) -> int:
+    return 1 if evenly_spaced(rows) else 2  # what is not, is copied
+
+
+fused(occupancy_argmax, "alocc_ros.ops.argmax.triton:occupancy_argmax", launches=_launches)
+fused(classify, "alocc_ros.ops.argmax.triton:classify", launches=_launches)

@@ -33,7 +33,7 @@ def occupancy_argmax(logits: Tensor, first: int) -> Tensor:
     return out.view(logits.shape[:-1])
 
 
-def classify(voxels: Tensor, classes: Tensor, first: int) -> tuple[Tensor, Tensor]:
+def classify(voxels: Tensor, classes: Tensor, skip: int) -> tuple[Tensor, Tensor]:
     """See ``classify_reference``."""
     logits = voxels @ classes
-    return logits, occupancy_argmax(logits, first)
+    return logits, occupancy_argmax(logits[..., skip:], skip)

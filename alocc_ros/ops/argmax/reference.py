@@ -22,8 +22,19 @@ def occupancy_argmax_reference(
 def classify_reference(
     voxels: Tensor,  # [..., V]
     classes: Tensor,  # [V, classes], one column each
-    first: int,  # number of the first class
+    skip: int,  # leading classes that are no label
 ) -> tuple[Tensor, Tensor]:  # logits [..., classes], labels [...] uint8
     """How alike each voxel feature and each class are, and the class that is most alike."""
     logits = voxels @ classes
-    return logits, occupancy_argmax_reference(logits, first)
+    return logits, occupancy_argmax_reference(logits[..., skip:], skip)
+
+
+def evenly_spaced(rows: Tensor) -> bool:  # [..., C]
+    """Whether the last axis lies side by side in memory and all rows at one distance, as in a
+    contiguous tensor or in some columns of one.
+    """
+    sizes, strides = rows.shape[:-1], rows.stride()[:-1]
+    axes = [(n, s) for n, s in zip(sizes, strides, strict=True) if n != 1]
+    follow = zip(axes, axes[1:], strict=False)
+    even = all(stride == size * below for (_, stride), (size, below) in follow)
+    return even and (rows.stride(-1) == 1 or rows.shape[-1] == 1)

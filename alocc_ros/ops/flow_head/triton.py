@@ -72,21 +72,20 @@ def signatures(data: torch.dtype = torch.float16) -> dict[str, Launch]:
         )
 
     cells = (1, 200, 200, 16)
-    size, flow = (*cells, 48), empty(*cells, 2)
-    listed = {
-        "dense_flow": _dense_launches(empty(*size), empty(1, 200, 200, 144), *layers(48), flow)
-    }
+    deep, shared, flow = empty(*cells, 48), empty(1, 200, 200, 144), empty(*cells, 2)
     voxels = empty(*cells, 16).permute(0, 4, 1, 2, 3)
     where, bias = empty(*cells, dtype=torch.bool), empty(16, dtype=torch.float32)
     cost = empty(1, 24, 200, 200).contiguous(memory_format=torch.channels_last)
     a = SparseFlowArguments(
         cost, voxels, where, empty(40 * 27, 16), bias, *layers(16), capacity=80_000
     )
-    integers = (empty(1, dtype=torch.int64), empty(1, 625, dtype=torch.int32))
-    listed["sparse_flow"] = _sparse_launches(
-        a, flow, *integers, empty(1, 80_001, dtype=torch.int32)
-    )
-    return {f"{name} {i}": one for name, some in listed.items() for i, one in enumerate(some)}
+    counts, places = (empty(1, n, dtype=torch.int32) for n in (625, 80_001))
+    sparse = _sparse_launches(a, flow, empty(1, dtype=torch.int64), counts, places)
+    names = (f"sparse_flow, 16, {step}" for step in ("count", "place", "head"))
+    return {
+        "dense_flow, 48": _dense_launches(deep, shared, *layers(48), flow)[0],
+        **dict(zip(names, sparse, strict=True)),
+    }
 
 
 def _layer_constants(voxel_channels: int, hidden: int) -> dict[str, Any]:

@@ -94,17 +94,20 @@ def signatures(data: torch.dtype = torch.float16) -> dict[str, Launch]:
     rows, offsets, motion = empty(*cells, c), empty(*cells, 3), empty(1, 3, 4, dtype=double)
     layers = (empty(c, 3), empty(3, dtype=real), empty(c, c), empty(1, 2, c, dtype=real))
     layers += (empty(2 * c, c), empty(c, dtype=real))
-    listed = {
-        "fuse_recurrent": _fuse_launches(rows, rows, offsets, motion, *layers, rows, offsets),
-        "fuse_recurrent first": _fuse_launches(rows, rows, None, motion, *layers, rows, offsets),
+    fuse = {
+        name: _fuse_launches(rows, rows, previous, motion, *layers, rows, offsets)[0]
+        for name, previous in (("fuse_recurrent", offsets), ("fuse_recurrent, first", None))
     }
     weights = SceneWeights(*[empty(c, c)] * 4, *[empty(c, dtype=real)] * 3)
     sums, parts = empty(1, c, c + 1, dtype=real), empty(1, _PARTS, c, c + 3, dtype=real)
     small = (empty(1, dtype=real), weights, parts, rows, sums, empty(1, 2, c, dtype=real))
-    listed["scene_step"] = _scene_launches(rows, sums, *small)
+    names = (f"scene_step, {step}" for step in ("gradient", "renew", "answer"))
     points, geometry = empty(6, 88, 16, 44), (empty(6, 3, 3, dtype=double), motion)
-    listed["warp_frustum"] = _frustum_launches(points, *geometry, 1.0, 0.5, points)
-    return {f"{name} {i}": one for name, some in listed.items() for i, one in enumerate(some)}
+    return {
+        **fuse,
+        **dict(zip(names, _scene_launches(rows, sums, *small), strict=True)),
+        "warp_frustum": _frustum_launches(points, *geometry, 1.0, 0.5, points)[0],
+    }
 
 
 def _fuse_launches(
@@ -306,9 +309,12 @@ def fuse_kernel(
     my = _predicted(now, offset_matrix, offset_bias, c, 1, C, LIMIT)
     mz = _predicted(now, offset_matrix, offset_bias, c, 2, C, LIMIT)
     z, x, y = voxel % Z, voxel // Z % X, voxel // (Z * X)
-    ix, fx = _base(motion + sample * 12, x, y, z)
-    iy, fy = _base(motion + sample * 12 + 4, x, y, z)
-    iz, fz = _base(motion + sample * 12 + 8, x, y, z)
+    plane = z + 1 if Z == 1 else z  # a slab lies in the plane z = 1
+    ix, fx = _base(motion + sample * 12, x, y, plane)
+    iy, fy = _base(motion + sample * 12 + 4, x, y, plane)
+    iz, fz = _base(motion + sample * 12 + 8, x, y, plane)
+    if Z == 1:  # and has no other place along z
+        iz, fz = tl.zeros_like(iz), tl.zeros_like(fz)
     if CORRECT:
         mx, my, mz = _corrected(
             previous + sample * (SIZE * 3), mx, my, mz, ix, fx, iy, fy, iz, fz, live,
@@ -322,6 +328,8 @@ def fuse_kernel(
     cy, ay = _moved(iy, fy, my)
     cz, az = _moved(iz, fz, mz)
     known = live & (ax == ax) & (ay == ay) & (az == az)  # by way of NaN nothing is found
+    if Z == 1:
+        cz, az = tl.zeros_like(cz), tl.zeros_like(az)
     history += sample * (SIZE * C)
     then = tl.zeros((P, CB), tl.float32)
     for corner in tl.static_range(8):

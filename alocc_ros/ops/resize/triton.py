@@ -46,10 +46,8 @@ def signatures(data: torch.dtype = torch.float16) -> dict[str, Launch]:
     out = empty(6, 3, 256, 704, dtype=data).contiguous(memory_format=torch.channels_last)
     numbers = empty(3, dtype=torch.float32)
     filters = (empty(704), empty(704, 10), empty(256), empty(256, 10))
-    some = _launches(images, *filters, numbers, numbers, True, narrow, out)
-    return {
-        f"resize_images {name}": one for name, one in zip(("across", "down"), some, strict=True)
-    }
+    across, down = _launches(images, *filters, numbers, numbers, True, narrow, out)
+    return {"resize_images, across": across, "resize_images, down": down}
 
 
 def _launches(

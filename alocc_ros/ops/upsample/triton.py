@@ -54,9 +54,9 @@ def signatures(data: torch.dtype = torch.float16) -> dict[str, Launch]:
     bev = [empty(1, 200 >> i, 200 >> i, 256 if i == 0 else 9 * 256) for i in range(4)]
     mini = [empty(1, 200 >> i, 200 >> i, 128 if i == 0 else 9 * 128) for i in range(3)]
     return {
-        "upsample_add 3d": _add_launches(volume[0], volume[1:])[0],
-        "upsample_taps 2d": _taps_launches(bev[0], bev[1:])[0],
-        "upsample_taps mini": _taps_launches(mini[0], mini[1:])[0],
+        "upsample_add, 3d": _add_launches(volume[0], volume[1:])[0],
+        "upsample_taps, 2d": _taps_launches(bev[0], bev[1:])[0],
+        "upsample_taps, mini": _taps_launches(mini[0], mini[1:])[0],
     }
 
 

@@ -1,7 +1,6 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import pytest
@@ -11,9 +10,6 @@ from operators import REORDERED, RESAMPLED, random
 from torch import Tensor
 
 from alocc_ros.ops.recurrent import fuse_recurrent, scene_step, warp_frustum
-
-if os.environ.get("TRITON_INTERPRET") != "1":
-    pytest.skip("Triton's interpreter: set TRITON_INTERPRET=1", allow_module_level=True)
 from alocc_ros.ops.recurrent import triton as kernels
 
 CELLS = (2, 6, 5, 4)
@@ -32,6 +28,14 @@ def fuse_arguments(channels: int, previous: bool = True) -> tuple[Any, ...]:
         *(0.3 * random(channels, channels, seed=5), random(2, 2, channels, seed=6)),
         *(0.3 * random(2 * channels, channels, seed=7), random(channels, seed=8)),
         *(torch.zeros_like(volume), torch.zeros_like(offsets)),
+    )
+
+
+def slab(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Of volumes their lowest layer."""
+    return tuple(
+        a[:, :, :, :1].contiguous() if isinstance(a, Tensor) and a.dim() == 5 else a
+        for a in arguments
     )
 
 
@@ -54,18 +58,33 @@ def frustum_arguments() -> tuple[Any, ...]:
 
 @pytest.mark.parametrize("kind", TYPES)
 @pytest.mark.parametrize(("channels", "previous"), [(8, True), (32, True), (32, False)])
-def test_fusion(monkeypatch, kind, channels, previous):
+def test_fusion(kind, channels, previous):
     given = tuple(stored(fuse_arguments(channels, previous), kind))
-    ours, emulated = both(fuse_recurrent, kernels, given, monkeypatch)
+    ours, emulated = both(fuse_recurrent, kernels, given)
     for own, other in zip(ours, emulated, strict=True):
         assert_near(own, other, kind, factor=PLACES if kind == torch.float32 else 2)
 
 
-def test_nan_of_a_voxel_and_of_the_motion(monkeypatch):
+def test_a_slab_has_no_place_along_z_but_its_own():
+    given = slab(fuse_arguments(8))
+    ours, emulated = both(fuse_recurrent, kernels, given)
+    for own, other in zip(ours, emulated, strict=True):
+        assert_near(own, other, torch.float32, factor=PLACES)
+    flat = tuple(
+        t * torch.tensor([1.0, 1, 0]) if i in (2, 4, 5) else t for i, t in enumerate(given)
+    )
+    ours, emulated = both(fuse_recurrent, kernels, flat)
+    predicted = flat[0] @ flat[4] + flat[5]
+    assert ((ours[1] - predicted).abs() > 1e-3).any()  # inside, so corrected
+    for own, other in zip(ours, emulated, strict=True):
+        assert_near(own, other, torch.float32, factor=PLACES)
+
+
+def test_nan_of_a_voxel_and_of_the_motion():
     given = fuse_arguments(8)
     given[0][0, 2, 2, 2, 3] = torch.nan  # what is predicted there is NaN too
     given[3][1, 1, 3] = torch.nan
-    ours, emulated = both(fuse_recurrent, kernels, given, monkeypatch)
+    ours, emulated = both(fuse_recurrent, kernels, given)
     assert ours[1][1].isnan().any() and ours[1][0].isnan().sum() == 3
     for own, other in zip(ours, emulated, strict=True):
         assert_near(own[0], other[0], torch.float32, factor=PLACES)
@@ -74,10 +93,10 @@ def test_nan_of_a_voxel_and_of_the_motion(monkeypatch):
 
 @pytest.mark.parametrize("kind", TYPES)
 @pytest.mark.parametrize("channels", [8, 32])
-def test_a_step_of_the_scene_layer(monkeypatch, kind, channels):
+def test_a_step_of_the_scene_layer(kind, channels):
     rows, sums, keep, layer = scene_arguments(channels)
     given = (stored(rows, kind), sums, keep, stored(layer, kind))
-    ours, emulated = both(scene_step, kernels, given, monkeypatch)
+    ours, emulated = both(scene_step, kernels, given)
     assert ours[1].dtype == ours[2].dtype == torch.float32
     assert_near(ours[0], emulated[0], kind)
     for own, other in zip(ours[1:], emulated[1:], strict=True):
@@ -87,15 +106,15 @@ def test_a_step_of_the_scene_layer(monkeypatch, kind, channels):
 def test_sums_over_more_blocks_than_programs(monkeypatch):
     monkeypatch.setattr(kernels, "_PARTS", 1)
     monkeypatch.setattr(kernels, "_SCENE_VOXELS", 16)
-    ours, emulated = both(scene_step, kernels, scene_arguments(8), monkeypatch)
+    ours, emulated = both(scene_step, kernels, scene_arguments(8))
     for own, other in zip(ours, emulated, strict=True):
         assert_near(own, other, torch.float32)
 
 
-def test_nan_of_one_voxel_reaches_all_sums_of_its_sample(monkeypatch):
+def test_nan_of_one_voxel_reaches_all_sums_of_its_sample():
     given = scene_arguments(8)
     given[0][1, 0, 0, 0, 0] = torch.nan
-    ours, emulated = both(scene_step, kernels, given, monkeypatch)
+    ours, emulated = both(scene_step, kernels, given)
     assert ours[1][1].isnan().all() and not ours[1][0].isnan().any()
     for own, other in zip(ours, emulated, strict=True):
         assert_near(own, other, torch.float32)
@@ -107,18 +126,18 @@ def _last(values: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("kind", TYPES)
 @pytest.mark.parametrize("order", [_last, Tensor.contiguous], ids=["bins last", "bins first"])
-def test_a_moved_frustum(monkeypatch, kind, order):
+def test_a_moved_frustum(kind, order):
     values, *geometry = frustum_arguments()
     given = (order(stored(values, kind)), *geometry)
-    ours, emulated = both(warp_frustum, kernels, given, monkeypatch)
+    ours, emulated = both(warp_frustum, kernels, given)
     assert torch.equal(ours == 0, emulated == 0)  # what is outside is told by the exact zero
     assert (ours[2] == 0).any() and (ours[2] != 0).any()
     assert_near(ours, emulated, kind, factor=PLACES if kind == torch.float32 else 1)
 
 
-def test_nothing_is_seen_by_way_of_nan(monkeypatch):
+def test_nothing_is_seen_by_way_of_nan():
     values, matrix, offset, *depths = frustum_arguments()
     values[1, 3, 3, 3], matrix[0, 0, 0] = torch.nan, torch.nan
-    ours, emulated = both(warp_frustum, kernels, (values, matrix, offset, *depths), monkeypatch)
+    ours, emulated = both(warp_frustum, kernels, (values, matrix, offset, *depths))
     assert ours[1].isnan().any() and (ours[0] == 0).all()
     assert_near(ours, emulated, torch.float32, factor=PLACES)

@@ -13,6 +13,7 @@ from alocc_ros.ops.argmax import (
     occupancy_argmax,
     occupancy_argmax_reference,
 )
+from alocc_ros.ops.argmax.reference import evenly_spaced
 
 
 @given(seed=st.integers(0, 1000), classes=st.integers(1, 19), first=st.integers(0, 1))
@@ -50,4 +51,21 @@ def test_logits_and_labels_at_once_are_those_of_two_steps(form):
     expected = classify_reference(voxels, classes, 1)
     assert_close(logits, expected[0])
     assert labels.dtype == torch.uint8 and torch.equal(labels, expected[1])
-    assert torch.equal(labels, occupancy_argmax_reference(voxels @ classes, 1))
+    assert labels.min() == 1  # the class before it is no label
+    assert torch.equal(labels, occupancy_argmax_reference((voxels @ classes)[..., 1:], 1))
+
+
+@pytest.mark.parametrize(
+    ("rows", "even"),
+    [
+        (torch.empty(2, 3, 4, 5), True),
+        (torch.empty(2, 3, 4, 5)[..., 1:], True),
+        (torch.empty(5), True),
+        (torch.empty(3, 2, 5).transpose(0, 1), False),
+        (torch.empty(3, 1, 5).transpose(0, 1), True),
+        (torch.empty(2, 5, 4).movedim(1, -1), False),
+        (torch.empty(2, 4, 3, 5)[:, 1:], False),
+    ],
+)
+def test_rows_that_a_gpu_reads_without_a_copy(rows, even):
+    assert evenly_spaced(rows) == even

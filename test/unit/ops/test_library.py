@@ -26,6 +26,7 @@ from alocc_ros.ops import (  # noqa: F401  # noqa: F401
 )
 from alocc_ros.ops.conv import FoldedConv
 from alocc_ros.ops.conv.cpu import WinogradConv
+from alocc_ros.ops.conv.gpu import conv_epilogue  # noqa: F401
 
 F64 = torch.float64
 
@@ -65,6 +66,19 @@ CASES: dict[str, tuple[Any, ...]] = {
         *(torch.eye(4, dtype=F64)[None, :3].repeat(2, 1, 1), random(6, 2), random(2)),
         torch.zeros(2, 4, 5, 3, 4),
     ),
+    "remembered_sum": (
+        *(random(2, 4, 5, 3, 4, seed=1), random(2, 6, seed=2)),
+        *(torch.eye(4, dtype=F64)[None, :3].repeat(2, 1, 1), random(6, 2)),
+        torch.zeros(2, 4, 5, 3, 4),
+    ),
+    "add_present": (
+        *(random(2, 4, 5, 3, 2), random(2, 4, 5, 3, 2, seed=1), random(2, 6, seed=2)),
+        *(random(6, 2), random(2), torch.zeros(2, 4, 5, 3, 4)),
+    ),
+    "conv_epilogue": (
+        *(random(2, 4, 5, 6).contiguous(memory_format=torch.channels_last), random(3, 4, 3, 3)),
+        *(random(3), random(2, 3, 3, 3, seed=1), [2, 2], [1, 1], [1, 1], True),
+    ),
     "fuse_recurrent": (
         *(random(2, 4, 5, 3, 8), random(2, 4, 5, 3, 8, seed=1), random(2, 4, 5, 3, 3, seed=2)),
         *(torch.eye(4, dtype=F64)[None, :3].repeat(2, 1, 1), random(8, 3, seed=3), random(3)),
@@ -97,8 +111,11 @@ CASES: dict[str, tuple[Any, ...]] = {
     "resize_images_": _resize_arguments(),
     "winograd_conv": _winograd_arguments(),
 }
-WITH_GENERAL_FORM = [n for n in CASES if n != "winograd_conv"]
-MUTATING = ("fuse_history", "fuse_recurrent", "upsample_add_", "upsample_taps_", "resize_images_")
+WITH_GENERAL_FORM = [n for n in CASES if n not in ("winograd_conv", "conv_epilogue")]
+MUTATING = (
+    *("fuse_history", "remembered_sum", "add_present", "fuse_recurrent"),
+    *("upsample_add_", "upsample_taps_", "resize_images_"),
+)
 DIFFERENTIABLE = [n for n in WITH_GENERAL_FORM if n not in MUTATING and n != "occupancy_argmax"]
 
 
@@ -130,7 +147,8 @@ def results(name: str, made: Any, given: tuple[Any, ...]) -> list[Tensor]:
         last = {"fuse_recurrent": 2, "resize_images_": 1}
         return list(given[-last[name] :]) if name in last else [given[0]]
     made = list(made) if isinstance(made, tuple) else [made]
-    return made + [given[-1]] if name == "fuse_history" else made
+    remembering = ("fuse_history", "remembered_sum", "add_present")
+    return made + [given[-1]] if name in remembering else made
 
 
 def test_every_operator_of_the_namespace_has_a_case():
