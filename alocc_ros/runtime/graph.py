@@ -221,7 +221,7 @@ class GraphRunner:
     def see(self, image: Tensor, state: GraphState, camera: int, key: object) -> None:
         """See ``Runner``; ends the life of the last frame's answer."""
         if not self.sees:
-            raise DeviceError(f"backend {self.backend} sees all images at once")
+            raise DeviceError(f"{self.backend} in {self.precision} sees all images at once")
         state.mark_seen(camera, None)
         state.images[camera].copy_(image[0], non_blocking=True)
         self._see(state, camera)

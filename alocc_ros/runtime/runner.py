@@ -95,13 +95,13 @@ class Runner(Protocol):
 class EagerRunner:
     """Calls the network; the definition of what every other runner does."""
 
-    sees = concurrent = True
-
     def __init__(
         self, core: Alocc, backend: str = "eager", precision: str = "fp32", reason: str = ""
     ) -> None:
         self.core, self.device = core, core.device
         self.backend, self.precision, self.reason = backend, precision, reason
+        # In int8 the image network is a graph for all cameras at once.
+        self.sees, self.concurrent = precision != "int8", True
 
     def new_state(self, samples: int = 1, cameras: int = 6, early: bool = False) -> StreamState:
         """See ``Runner``."""
@@ -109,6 +109,8 @@ class EagerRunner:
 
     def see(self, image: Tensor, state: StreamState, camera: int, key: object) -> None:
         """See ``Runner``."""
+        if not self.sees:
+            raise DeviceError(f"{self.backend} in {self.precision} sees all images at once")
         state.mark_seen(camera, None)
         with inference(self.precision):
             state.store_seen([camera], self.core.see(image.to(self.core.dtype)))
@@ -157,10 +159,9 @@ class EagerRunner:
 class CompiledRunner(EagerRunner):
     """The same through torch.compile, as one graph for each kind of frame."""
 
-    sees = concurrent = False
-
     def __init__(self, core: Alocc, precision: str = "fp32") -> None:
         super().__init__(core, "compiled", precision)
+        self.sees = self.concurrent = False
         self._state_of = core  # states are the network's, compiled or not
         self.core = torch.compile(core, fullgraph=True, dynamic=False)
 

@@ -27,12 +27,13 @@ from alocc_ros.errors import (
 from alocc_ros.geometry import pose_matrix
 from alocc_ros.pipeline import Pipeline
 from alocc_ros.records import find
+from alocc_ros.runtime.graph import GraphRunner
 from alocc_ros.runtime.precision import inference
-from alocc_ros.runtime.runner import make_runner
+from alocc_ros.runtime.runner import CompiledRunner, EagerRunner, make_runner
 from alocc_ros.types import CAMERAS, CameraImage, FrameSet, Occupancy
 
 # One of each way to fuse in time; with stereo and without, with flow and without.
-KINDS = ("alocc_2d_mini", "alocc_flow_2d", "alocc_3d_gf")
+KINDS = ("alocc_flow_2d", "alocc_3d_gf")
 RIG = rig(160, 90)
 
 
@@ -205,20 +206,33 @@ def test_features_serve_only_the_image_that_they_are_of(backend):
     assert not state.begun
 
 
-def test_what_has_engines_of_a_fixed_size_sees_all_images_at_once():
+def test_what_has_a_graph_of_a_fixed_size_sees_all_images_at_once():
     runner = make_runner(network_of(small("alocc_2d_mini")), "emulated")
-    whole = type(runner)(runner.core, runner.core, "fp16", "tensorrt")
     assert runner.sees and runner.concurrent
-    assert not (whole.sees or whole.concurrent)
     image = example_frame(small("alocc_2d_mini")).images[:1]
-    with pytest.raises(DeviceError, match="backend tensorrt sees all images at once"):
-        whole.see(image, whole.new_state(), 0, object())
+    for whole, words, concurrent in (
+        (GraphRunner(runner.core, runner.core, "fp16", "tensorrt"), "tensorrt in fp16", False),
+        (CompiledRunner(runner.core), "compiled in fp32", False),
+        (EagerRunner(runner.core, "eager", "int8"), "eager in int8", True),
+    ):
+        assert (whole.sees, whole.concurrent) == (False, concurrent)
+        with pytest.raises(DeviceError, match=f"{words} sees all images at once"):
+            whole.see(image, whole.new_state(), 0, object())
+
+
+def test_images_are_only_decoded_early_where_they_are_seen_at_once():
+    early, plain = pipeline_of("alocc_2d_mini", early=True), pipeline_of("alocc_2d_mini")
+    early.runner.sees = False
+    for taken in (one := frame(0)).images.values():
+        see(early, taken)
+    assert_equal(early.step(one), plain.step(one))
+    assert early.done_early == {"decoded": 6, "seen": 0}
 
 
 @pytest.mark.parametrize("backend", ["eager", "emulated"])
 def test_streams_of_two_rigs_in_two_threads_are_what_each_is_alone(backend):
     alone = [pipeline_of("alocc_flow_2d", backend=backend) for _ in range(2)]
-    drives = [[frame(n) for n in range(4)], [frame(n + 10) for n in range(4)]]
+    drives = [[frame(n) for n in range(3)], [frame(n + 10) for n in range(3)]]
     expected = [[p.step(f) for f in drive] for p, drive in zip(alone, drives, strict=True)]
     first = pipeline_of("alocc_flow_2d", backend=backend, early=True)
     second = first.beside(early=False)
