@@ -57,6 +57,18 @@ class RigConstants(NamedTuple):
     nodes: tuple[Tensor, Tensor] | None = None
 
 
+class Seen(NamedTuple):
+    """What depends on one image alone, of each of B * N images; see ``Alocc.see``.
+
+    Attributes:
+        c2: [B * N, C2, H/4, W/4], for the stereo of this frame and of later ones.
+        feature: [B * N, C, H/16, W/16].
+    """
+
+    c2: Tensor
+    feature: Tensor
+
+
 class Measured(NamedTuple):
     """Measurements, or truth, that replace what the network believes.
 
@@ -175,7 +187,7 @@ class Alocc(nn.Module):
 
     def forward(
         self,
-        images: Tensor,  # [B * N, 3, H, W] preprocessed (stream/preprocessing.py)
+        images: Tensor | Seen,  # [B * N, 3, H, W] preprocessed (stream/preprocessing.py)
         plan: PlanTensors,
         state: State | None = None,
         out: State | None = None,
@@ -186,7 +198,7 @@ class Alocc(nn.Module):
         """One step.
 
         Args:
-            images: of all samples, one sample after the other.
+            images: of all samples, one sample after the other; or what ``see`` made of them.
             plan: of the frame.
             state: what the last key frame left, with the reference frame's features; None begins a
                 sequence.
@@ -214,7 +226,7 @@ class Alocc(nn.Module):
 
     def predict(
         self,
-        images: Tensor,
+        images: Tensor | Seen,
         plan: PlanTensors,
         state: State | None = None,
         out: State | None = None,
@@ -255,9 +267,24 @@ class Alocc(nn.Module):
         logits, voxels, labels = classified
         return Prediction(depth, logits, voxels, flow_cost, labels), new
 
+    def see(self, images: Tensor) -> Seen:  # [n, 3, H, W], any number of images
+        """The part that looks at each image by itself; needs neither plan nor past.
+
+        Raises:
+            ModelError: images are not the variant's.
+        """
+        expected = (3, *self.variant.input_size)
+        if images.dim() != 4 or tuple(images.shape[1:]) != expected:
+            raise ModelError(
+                f"{self.variant.name} takes images [N, {', '.join(map(str, expected))}], "
+                f"got {list(images.shape)}"
+            )
+        c2, c4, c5 = self.img_backbone(images)
+        return Seen(c2, self.img_neck(c4, c5))
+
     def encode_images(
         self,
-        images: Tensor,  # [B * N, 3, H, W]
+        images: Tensor | Seen,  # [B * N, 3, H, W]
         plan: PlanTensors,
         state: State | None = None,
         rig: RigConstants | None = None,
@@ -265,9 +292,11 @@ class Alocc(nn.Module):
         """The part that only looks at images: depth and context of every pixel, and the feature
         [B * N, C2, H/4, W/4] for the stereo of later frames.
         """
-        self._check(images, plan)
-        c2, c4, c5 = self.img_backbone(images)
-        feature = self.img_neck(c4, c5)
+        seen = images if isinstance(images, Seen) else None
+        count, cameras = len(images if seen is None else seen.c2), len(plan.camera_vector)
+        if count != cameras:
+            raise ModelError(f"{count} images but {cameras} cameras")
+        c2, feature = self.see(images) if seen is None else seen
         cost = None
         if self.variant.stereo:
             reference = None if state is None else state.stereo
@@ -337,16 +366,6 @@ class Alocc(nn.Module):
         if plan.has_reference is None:
             return state.flow_bev
         return torch.where(plan.has_reference.view(-1, 1, 1, 1), state.flow_bev, bev)
-
-    def _check(self, images: Tensor, plan: PlanTensors) -> None:
-        expected, count = (3, *self.variant.input_size), len(plan.camera_vector)
-        if images.dim() != 4 or tuple(images.shape[1:]) != expected:
-            raise ModelError(
-                f"{self.variant.name} takes images [N, {', '.join(map(str, expected))}], "
-                f"got {list(images.shape)}"
-            )
-        if len(images) != count:
-            raise ModelError(f"{len(images)} images but {count} cameras")
 
 
 class StereoMatching(nn.Module):
