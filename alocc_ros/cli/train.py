@@ -148,6 +148,7 @@ def _train(
         f"{world.size} x {device}",
         highlight=False,
     )
+    console.print(trainer.average_in_words(), highlight=False)
     if not source.has_point_labels:
         console.print(
             "no classes of LiDAR points (nuScenes-lidarseg is not there): pixels learn depth only",
@@ -163,6 +164,7 @@ def _train(
             "from it with --resume"
         ) from error
     console.print(f"weights: {args.output / 'weights.safetensors'}", highlight=False)
+    console.print(trainer.average_in_words(), highlight=False)
 
 
 @contextmanager

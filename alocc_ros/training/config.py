@@ -1,7 +1,7 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
 """Every setting of a training run, in one flat record that is written next to the results.
 
-Defaults are the reference's. ``alocc train --set name=value``
+Defaults are the reference's, but for ``ema_offset``. ``alocc train --set name=value``
 changes any of them.
 """
 
@@ -24,7 +24,6 @@ from alocc_ros.schema import (
     Flag,
     Number,
     Text,
-    Whole,
     between,
     described,
     one_of,
@@ -67,7 +66,10 @@ class TrainingConfig:
         warmup_steps, warmup_ratio: linear warm-up.
         cosine: let the learning rate fall to zero; the reference keeps it.
         clip: largest L2 norm of the gradient.
-        ema_limit, ema_warmup, ema_offset: see ema.py.
+        ema_limit: of what the average keeps of itself at a step.
+        ema_warmup: steps after which that has come to 63 % of its limit.
+        ema_offset: steps that this is ahead; the reference's 10560 keep the first weights of short
+            runs.
         epoch_steps: what an epoch of the schedules below is; 0: once through the frames, times
             4.554 (the length that class-balanced sampling would have had).
         image_steps: steps at the very beginning that teach only the image networks, from the depth
@@ -122,7 +124,7 @@ class TrainingConfig:
     clip: _Positive = 5.0
     ema_limit: _Number = 0.999
     ema_warmup: _Number = 2000.0
-    ema_offset: Whole = 10560
+    ema_offset: CountOrZero = 0
     epoch_steps: CountOrZero = 0
     image_steps: CountOrZero = 0
     whole_scenes: Flag = False

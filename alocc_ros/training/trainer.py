@@ -29,7 +29,7 @@ from alocc_ros.records import ModelRecord
 from alocc_ros.training import checkpoint
 from alocc_ros.training.augmentation import ImageAugmentation
 from alocc_ros.training.config import TrainingConfig
-from alocc_ros.training.ema import moving_average
+from alocc_ros.training.ema import kept_at_end, moving_average
 from alocc_ros.training.forward import SlotMemory
 from alocc_ros.training.interrupt import graceful_stop
 from alocc_ros.training.loader import VisitBatches, frame_loader, raise_errors
@@ -169,6 +169,18 @@ class Trainer:
     def average(self) -> Alocc:
         """What is evaluated and published: the moving average of the network."""
         return self._average.module
+
+    def average_in_words(self) -> str:
+        """What will be evaluated and published, and how much of it is not the run's own work."""
+        c = self._config
+        first, reach = kept_at_end(c.steps, c.ema_limit, c.ema_warmup, c.ema_offset)
+        words = f"evaluated and published: the average (EMA) of about the last {reach:.0f} steps"
+        if first < 0.005:
+            return words
+        return (
+            f"{words}, of which {100 * first:.0f} % still are the weights that the run began with; "
+            "--set ema_offset=0 lets it follow from the first step on"
+        )
 
     def resume(self) -> None:
         """Go on from the newest checkpoint.

@@ -586,7 +586,7 @@ def test_steps_with_images_alone_teach_the_image_networks_alone(tmp_path):
 
 def test_the_average_follows_weights_and_statistics():
     network = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
-    average = moving_average(network)
+    average = moving_average(network, offset=10560)
     for step in range(3):
         before = {n: v.clone() for n, v in average.module.state_dict().items()}
         with torch.no_grad():
@@ -603,6 +603,26 @@ def test_the_average_follows_weights_and_statistics():
                 assert torch.equal(value, now[name])
     assert not torch.equal(average.module[0].weight, network[0].weight)
     assert not average.training and not any(p.requires_grad for p in average.parameters())
+
+
+def test_a_short_fine_tuning_changes_what_is_evaluated(tmp_path):
+    run = trainer(tmp_path, steps=2)
+    before = nn.utils.parameters_to_vector(run.network.parameters()).clone()
+    losses_of(run)
+    weights, average = (
+        nn.utils.parameters_to_vector(n.parameters()) for n in (run.network, run.average)
+    )
+    assert (weights - before).norm() > 0
+    assert (average - weights).norm() < 0.01 * (weights - before).norm()
+    assert "about the last 1 steps" in run.average_in_words()
+
+
+def test_an_average_that_keeps_the_first_weights_says_so(tmp_path):
+    long, short = ({"steps": n, "ema_offset": 10560} for n in (96060, 100))
+    assert "began with" not in trainer(tmp_path, **long).average_in_words()
+    words = trainer(tmp_path, **short).average_in_words()
+    assert "55 % still are the weights that the run began with" in words
+    assert "--set ema_offset=0" in words
 
 
 def test_a_checkpoint_of_before_the_schedulers_of_torch_goes_on_the_same(tmp_path):
