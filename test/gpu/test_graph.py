@@ -83,11 +83,9 @@ def test_images_seen_one_by_one_go_where_the_frames_graphs_look():
             images = frame.images[[1, 3, 4]] if seen else frame.images
             plan = frame.plan(state.ages if t else None, t % 3 != 2, slot=t % 2)
             answers.append(one.step(images, plan, state, seen=seen))
-        if t == 3:
-            assert torch.equal(answers[0].logits, answers[1].logits)
-        else:  # three others in one call, or one by one
-            difference = (answers[0].logits - answers[1].logits).abs().max()
-            assert difference <= HALF * answers[1].logits.abs().max()
+        # Three others in one call, or one by one: sums of another order, in the memory too.
+        difference = (answers[0].logits - answers[1].logits).abs().max()
+        assert difference <= HALF * answers[1].logits.abs().max()
         assert addresses(states[0]) == before
 
 
