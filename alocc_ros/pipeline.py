@@ -89,7 +89,7 @@ class Pipeline:
         """The pipeline of a model.
 
         Args:
-            model: a name of ``alocc models list``, or a file of weights.
+            model: a name of ``alocc models list``, a file of weights, or the folder of a run.
             device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
             variant: the network that a file of unknown origin is for.
 

@@ -151,6 +151,8 @@ class AloccNode(LifecycleNode):
             f"configured: {model.record.name} ({weights}) on {model.device}, preset "
             f"{preset.name}, {monotonic() - begin:.1f} s"
         )
+        for remark in model.remarks:
+            self.get_logger().info(remark)
         return SUCCESS
 
     def _load(self, parameters: NodeParameters) -> tuple[Preset, dict[str, RigCamera], Model]:

@@ -45,7 +45,9 @@ class NodeParameters:
     """What can be set from outside; taken over when the node is configured."""
 
     model: str = _parameter(
-        "", "name of a model (`alocc models list`), or file of a checkpoint; must be given"
+        "",
+        "name of a model (`alocc models list`), file of a checkpoint, or folder of a run; "
+        "must be given",
     )
     variant: str = _parameter("", "network that a checkpoint of unknown origin is for")
     random_weights: bool = _parameter(

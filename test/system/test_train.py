@@ -61,7 +61,7 @@ def test_a_run_trains_evaluates_and_is_gone_on_with(streets, tmp_path):
     assert steps_of(run) == [0, 1, 2]
 
     score = alocc(
-        "evaluate", "--model", run / "weights.safetensors", "--variant", "alocc_tiny", "--data",
+        "evaluate", "--model", run, "--data",
         streets, "--benchmark", "openocc", "--json", "-o", tmp_path / "scores",
     )  # fmt: skip
     assert score.returncode == 0, score.stderr
