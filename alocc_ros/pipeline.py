@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections import Counter
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,19 +15,17 @@ import numpy as np
 import torch
 
 from alocc_ros import records
-from alocc_ros.errors import CalibrationError, ModelError
+from alocc_ros.errors import ModelError
+from alocc_ros.images import NetworkImages
 from alocc_ros.network.lifting import lidar_bins
 from alocc_ros.network.model import Alocc, Measured, Output
 from alocc_ros.planning import plan_frame
 from alocc_ros.records import ModelRecord
 from alocc_ros.runtime.loading import load_network
 from alocc_ros.runtime.runner import Runner, make_runner
-from alocc_ros.stream.early import EarlyImage, EarlyImages
 from alocc_ros.stream.keyframes import MANUAL, KeyframePolicy, KeyframeSettings
 from alocc_ros.stream.preprocessing import Preprocessor
-from alocc_ros.types import Calibration, CameraImage, FrameSet, Occupancy
-
-_BLACK = "no image"  # the key of what is seen in the place of a camera that is missing
+from alocc_ros.types import FrameSet, Occupancy
 
 
 @dataclass
@@ -46,12 +42,11 @@ class Pipeline:
             ``runtime.precision.PRECISIONS``.
         confidence: also return how sure the network is of each label.
         random_weights: marks every output as worthless.
-        early: images will be given to ``begin`` and ``see`` before the frame that they are in.
+        early: images will be given to ``images`` before the frame that they are in.
         runner: how it is run; None: made, from ``network``, ``backend`` and ``precision``.
+        images: the way of images into the network (``images.py``).
         timings: seconds of the last step by part: preprocess, network, total; and early, which was
             spent on its images before it.
-        done_early: images so far that were ``decoded``, and that were ``seen``, when their frame
-            came.
         flow_overflow: moving voxels so far that got no flow because there were too many.
     """
 
@@ -67,7 +62,6 @@ class Pipeline:
     early: bool = False
     runner: Runner | None = None
     timings: dict[str, float] = field(default_factory=dict)
-    done_early: Counter[str] = field(default_factory=Counter)
     flow_overflow: int = 0
 
     def __post_init__(self) -> None:
@@ -78,11 +72,7 @@ class Pipeline:
         if self.runner is None:
             self.runner = make_runner(self.network, self.backend, self.precision)
         self.state = self.runner.new_state(early=self.early and self.runner.sees)
-        self._early = EarlyImages()
-        self._cuda: torch.cuda.Stream | None = None
-        if self.runner.device.type == "cuda":
-            self._cuda = torch.cuda.Stream(self.runner.device)
-            self._cuda.wait_stream(torch.cuda.current_stream(self.runner.device))
+        self.images = NetworkImages(self.preprocessor, self.runner, self.state)
 
     @classmethod
     def load(cls, model: str, device: str = "auto", variant: str | None = None) -> Pipeline:
@@ -118,39 +108,9 @@ class Pipeline:
             "preprocessor": None,
             "runner": self.runner if self.runner.concurrent else None,
             "timings": {},
-            "done_early": Counter(),
             "flow_overflow": 0,
         }
         return dataclasses.replace(self, **own | changes)
-
-    def begin(self, image: CameraImage, calibration: Calibration) -> EarlyImage:
-        """Begins to decode and preprocess an image ahead of its frame; comes back at once if the
-        preprocessor has threads. The frame uses it if it has the same objects; two a camera are
-        kept.
-
-        Raises:
-            CalibrationError: the rig has no such camera.
-        """
-        if image.camera not in self.preprocessor.cameras:
-            raise CalibrationError(f"{image.camera}: the network has no place for it")
-        early = EarlyImage(self.preprocessor, image, calibration)
-        self._early.keep(early)
-        return early
-
-    def see(self, early: EarlyImage) -> None:
-        """Waits until an image is preprocessed, and does what the network needs only it for; the
-        newest one of each camera is kept.
-
-        Raises:
-            ImageError: the image cannot be used; its frame would say the same.
-        """
-        pixels = early.pixels.result()
-        if not self.runner.sees or early not in self._early:
-            return
-        begin = time.perf_counter()
-        with self._on_stream():
-            self._see(early.image.camera, pixels, early)
-        early.seconds += time.perf_counter() - begin
 
     def step(self, frame: FrameSet, lidar_depth: np.ndarray | None = None) -> Occupancy:
         """Occupancy and flow at ``frame.stamp``.
@@ -169,64 +129,28 @@ class Pipeline:
                 f"{self.record.name} sees in the {self.record.frame} frame: give base_T_grid, "
                 f"where the {self.record.frame} is mounted"
             )
-        with self._on_stream():
-            early = self._early.of(frame)
-            images, seen = self._images(frame, early)
+        with self.images.on_stream():
+            taken = self.images.take(frame)
             prepared = time.perf_counter()
             try:
                 decision, variant, measured = self.keyframes.plan(frame), self.network.variant, None
                 plan = plan_frame(frame, decision, variant, self.state.ages)
                 if lidar_depth is not None:
                     bins = lidar_bins(torch.from_numpy(lidar_depth), variant)
-                    measured = Measured(bins.to(images.device))
-                output = self.runner.step(images, plan, self.state, measured, seen)
+                    measured = Measured(bins.to(taken.images.device))
+                output = self.runner.step(taken.images, plan, self.state, measured, taken.seen)
                 self.keyframes.update(frame)
                 answer = self._occupancy(frame, output, decision.reset)
             finally:
-                self._early.forget(frame.images)
-                self.state.forget_seen(but=(_BLACK, *self._early))
-        end = time.perf_counter()
-        self.done_early["decoded"] += len(early)
-        self.done_early["seen"] += sum(key is not _BLACK for key in seen.values())
-        self.timings = {
-            "preprocess": prepared - start,
-            "network": end - prepared,
-            "total": end - start,
-            "early": sum(one.seconds for one in early.values()),
-        }
+                self.images.finish(frame)
+        seconds = prepared - start, (end := time.perf_counter()) - prepared, end - start
+        self.timings = dict(zip(("preprocess", "network", "total"), seconds, strict=True))
+        self.timings["early"] = taken.seconds
         return answer
 
     def reset(self, reason: str = MANUAL) -> None:
         """Forget the past; the next frame begins a sequence."""
         self.keyframes.reset(reason)
-
-    def _images(
-        self, frame: FrameSet, early: dict[str, EarlyImage]
-    ) -> tuple[torch.Tensor, dict[int, object]]:
-        """The frame's images on the device, without those that were seen; and the keys of these."""
-        cameras = self.preprocessor.cameras
-        seen: dict[int, object] = {
-            i: early[camera]
-            for i, camera in enumerate(cameras)
-            if camera in early and self.state.has_seen(i, early[camera])
-        }
-        if seen:  # what is seen in a camera's place while it is missing does not change
-            for i, camera in enumerate(cameras):
-                if camera not in frame.images:
-                    if not self.state.has_seen(i, _BLACK):
-                        self._see(camera, self.preprocessor.black(), _BLACK)
-                    seen[i] = _BLACK
-        others = [camera for i, camera in enumerate(cameras) if i not in seen]
-        begun = {camera: one.pixels for camera, one in early.items() if camera in others}
-        pixels = self.preprocessor(frame, others, begun)
-        return torch.from_numpy(pixels).to(self.runner.device), seen
-
-    def _see(self, camera: str, pixels: np.ndarray, key: object) -> None:
-        image = torch.from_numpy(pixels)[None].to(self.runner.device)
-        self.runner.see(image, self.state, self.preprocessor.cameras.index(camera), key)
-
-    def _on_stream(self) -> AbstractContextManager[Any]:
-        return nullcontext() if self._cuda is None else torch.cuda.stream(self._cuda)
 
     def _occupancy(self, frame: FrameSet, output: Output, reset: str) -> Occupancy:
         confidence = flow = None

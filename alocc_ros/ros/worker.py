@@ -221,7 +221,7 @@ class Worker:
                 for camera, early in reversed(self._begun.items()):
                     if early.pixels.done():
                         del self._begun[camera]
-                        return partial(self._ahead, self._pipeline.see, early)
+                        return partial(self._ahead, self._pipeline.images.see, early)
                 self._changed.wait()
         return None
 
@@ -253,7 +253,7 @@ class Worker:
                 self._report_error(f"from now on nothing is done ahead of sets: {story}")
 
     def _begin(self, image: CameraImage) -> None:
-        early = self._pipeline.begin(image, self._calibrate(image))
+        early = self._pipeline.images.begin(image, self._calibrate(image))
         with self._changed:
             self._begun[image.camera] = early
         early.pixels.add_done_callback(self._wake)
@@ -300,7 +300,7 @@ class Worker:
         latency = (self._now() - occupancy.stamp) * 1e-9
         with self._changed:
             self._processed += 1
-            self._early.update(self._pipeline.done_early - self._early)
+            self._early.update(self._pipeline.images.done - self._early)
             self._last_failure = ""
             self._latencies.append(latency)
             for name, seconds in stages.items():

@@ -276,6 +276,39 @@ class Preprocessor:
         self._preprocess(image, calibration, out)
         return out
 
+    def decoded(self, frame: FrameSet, camera: str) -> np.ndarray | None:  # [h, w, 3] uint8 RGB
+        """An image as the camera saw it, without lens distortion; None where it is missing.
+
+        Raises:
+            ImageError, CalibrationError: as of the whole.
+        """
+        image = frame.images.get(camera)
+        if image is None:
+            return None
+        calibration = frame.calibration.get(camera)
+        if calibration is None:
+            raise CalibrationError(f"{camera}: there is an image but no calibration")
+        crop, undistort = self.crop(calibration), self._undistortion(calibration)
+        pixels = rgb_pixels(
+            open_image(image, self._options["assume_8uc3"], (crop.width, crop.height))
+        )
+        return pixels if undistort is None else undistort(pixels)
+
+    @property
+    def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and deviation of values 0 to 255, by channel of the network's input."""
+        return self._mean, self._std
+
+    @property
+    def channel_order(self) -> str:
+        """Of the network's input, ``bgr`` or ``rgb``."""
+        return self._options["channel_order"]
+
+    @property
+    def exact(self) -> bool:
+        """Whether images are resized from all of their pixels."""
+        return self._options["decode"] == "exact"
+
     def black(self) -> np.ndarray:
         """[3, H, W] float32: the network's input of a camera that is missing."""
         out = np.empty((3, *self.input_size), dtype=np.float32)

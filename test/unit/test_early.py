@@ -62,7 +62,7 @@ def frame(number: int, without: tuple[str, ...] = ()) -> FrameSet:
 
 
 def see(pipeline: Pipeline, taken: CameraImage) -> None:
-    pipeline.see(pipeline.begin(taken, RIG[taken.camera]))
+    pipeline.images.see(pipeline.images.begin(taken, RIG[taken.camera]))
 
 
 def assert_equal(ours: Occupancy, plain: Occupancy) -> None:
@@ -78,10 +78,10 @@ def test_whatever_happens_to_the_images_results_are_those_without(name):
     early, plain = pipeline_of(name, early=True), pipeline_of(name)
 
     def both(one: FrameSet) -> dict[str, int]:
-        before = early.done_early.copy()
+        before = early.images.done.copy()
         assert_equal(early.step(one), plain.step(one))
         assert not list(early._early), "all were in the frame, or are older"
-        return dict(early.done_early - before)
+        return dict(early.images.done - before)
 
     one = frame(0)  # all of them
     for taken in one.images.values():
@@ -132,12 +132,12 @@ def test_a_frame_that_fails_leaves_nothing_behind_that_is_wrong():
         see(early, damaged)
     with pytest.raises(ImageError, match="cam_back: 3 bytes that are no JPEG"):
         early.step(one)
-    assert early.done_early == {}
+    assert early.images.done == {}
     # What is tried next is without it, and need not begin anew.
     rest = {c: taken for c, taken in one.images.items() if taken is not damaged}
     one = replace(one, images=rest, missing={"cam_back": "damaged"})
     assert_equal(early.step(one), plain.step(one))
-    assert early.done_early == {"decoded": 5, "seen": 5}
+    assert early.images.done == {"decoded": 5, "seen": 5}
     one = frame(1)
     for taken in one.images.values():
         see(early, taken)
@@ -162,7 +162,7 @@ def test_images_that_no_frame_wants_are_let_go():
     gc.collect()
     assert not any(one() for one in offered)
     with pytest.raises(CalibrationError, match="cam_roof: the network has no place"):
-        pipeline.begin(image("cam_roof", 1.0, 0), RIG["cam_front"])
+        pipeline.images.begin(image("cam_roof", 1.0, 0), RIG["cam_front"])
 
 
 @pytest.mark.parametrize("backend", ["eager", "reference", "emulated"])
@@ -226,7 +226,7 @@ def test_images_are_only_decoded_early_where_they_are_seen_at_once():
     for taken in (one := frame(0)).images.values():
         see(early, taken)
     assert_equal(early.step(one), plain.step(one))
-    assert early.done_early == {"decoded": 6, "seen": 0}
+    assert early.images.done == {"decoded": 6, "seen": 0}
 
 
 @pytest.mark.parametrize("backend", ["eager", "emulated"])
