@@ -33,6 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="change a setting"
     )
+    parser.add_argument(
+        "--settings",
+        action=_ShowSettings,
+        nargs=0,
+        help="print every setting, its default and its meaning, and exit",
+    )
     parser.add_argument("--steps", type=int, help="the same as --set steps=N")
     parser.add_argument(
         "--weights",
@@ -48,6 +54,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda (default: auto)")
+
+
+class _ShowSettings(argparse.Action):
+    """As ``--help``: nothing else need be given."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        """Prints them and ends the program."""
+        from alocc_ros.training.settings import as_text
+
+        print(as_text())
+        parser.exit()
 
 
 def run(args: argparse.Namespace) -> int:

@@ -39,6 +39,7 @@ from alocc_ros.training.norms import synchronised
 from alocc_ros.training.randomness import seed_everything
 from alocc_ros.training.samples import Preparation, SampleSource, TrainingFrame
 from alocc_ros.training.schedule import Phases, learning_rate_schedule
+from alocc_ros.training.settings import FREE
 from alocc_ros.training.step import TrainingStep
 from alocc_ros.training.streams import Streams
 
@@ -46,12 +47,6 @@ _DROPOUT = 5  # purpose of the random numbers, see randomness.py
 # A pass over nuScenes with class-balanced sampling would be so many times longer; the reference
 # counts its schedules in such epochs.
 _EPOCH = 4.554
-# What may change between a run and its continuation without making it another run.
-_FREE = {
-    *("steps", "batch", "accumulate", "workers", "save_every", "keep", "save_memories"),
-    *("evaluate_every", "evaluate_split", "evaluate_scenes", "log_every"),
-    *("checkpointing", "compile"),
-}
 
 
 @dataclass(frozen=True)
@@ -334,12 +329,17 @@ class Trainer:
     def _check_same(self, state: Mapping[str, Any], where: Path) -> TrainingConfig:
         """The settings that a checkpoint was made with."""
         before = TrainingConfig(self._config.model).with_values(state["config"], str(where))
-        other = [n for n in self._config.differences(before) if n not in _FREE]
+        other = [n for n in self._config.differences(before) if n not in FREE]
         if other:
             changes = ", ".join(
                 f"{n} was {getattr(before, n)}, is {getattr(self._config, n)}" for n in other
             )
-            raise ParameterError(f"{where} is of another run: {changes}")
+            raise ParameterError(
+                f"{where} is of another run: {changes}. Go on with the settings of then, or begin "
+                f"another run with these weights: -o NEW --weights {where} --config "
+                f"{self._output}/config.yaml; at --resume only these may "
+                f"change: {', '.join(sorted(FREE))}"
+            )
         if state["slots"] != self.slots:
             raise ParameterError(
                 f"{where} was trained with {state['slots']} streams (processes x batch x "
