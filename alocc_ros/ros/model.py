@@ -54,6 +54,7 @@ class Model:
             precision=parameters.precision,
             confidence=parameters.confidence,
             random_weights=not self.weights_sha256,
+            early=parameters.early,
         )
         return self.pipeline
 

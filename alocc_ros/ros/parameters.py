@@ -72,6 +72,11 @@ class NodeParameters:
         "differ by 0.5 of 255",
         choices=("exact", "fast"),
     )
+    early: bool = _parameter(
+        False,
+        "decode each image, and do the network's part for it, when it comes: a result is earlier, "
+        "but images are worked on that no set will need",
+    )
     preset: str = _parameter(
         DEFAULT_PRESET, "topics and frames: name of a preset, or a YAML file like config/presets/*"
     )
