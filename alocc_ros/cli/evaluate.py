@@ -65,6 +65,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "each voxel most often has in SPLIT (train)",
     )  # fmt: skip
     parser.add_argument(
+        "--npz", type=Path, metavar="DIR",
+        help="keep each prediction as an NPZ file, for `alocc view DIR --truth ROOT`",
+    )  # fmt: skip
+    parser.add_argument(
         "--submission", type=Path, metavar="FILE", help="also write the challenge's file, .gz"
     )
     parser.add_argument(
@@ -107,7 +111,14 @@ def run(args: argparse.Namespace) -> int:
         identity = world.broadcast(_identity(args, record, weights, dataset, scored))
         default = default_folder(record, weights_file, weights, args)
         folder = ResultStore(args.output or default, identity)
-        report = _evaluated(task, network_predictor(pipeline), world, folder, args.restart)
+        predictor, wanted = network_predictor(pipeline), task
+        if args.npz:
+            from alocc_ros.cli._predictions import Predictions
+
+            predictions = Predictions(args.npz, weights)
+            predictor = predictions.kept(predictor)
+            wanted = replace(task, is_kept=predictions.has)
+        report = _evaluated(wanted, predictor, world, folder, args.restart)
         if world.rank == 0:
             if args.submission:
                 _submit(args.submission, task, folder, {"method": record.name, **about})
@@ -391,6 +402,9 @@ def _print(
         print(f"results  {folder.path / 'scores.json'}")
     if args.submission:
         print(f"submission  {args.submission}")
+    if args.npz:
+        print(f"predictions  {args.npz}; beside the truth: "
+              f"alocc view {args.npz} --truth {args.data}")  # fmt: skip
 
 
 def _totals(reports: Mapping[str, Report]) -> dict[str, dict[str, float]]:

@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from benchmark_labels import VAL, WALL, labelled_nuscenes
 
+from alocc_ros.bags.results import read_npz
+from alocc_ros.cli._predictions import Predictions
 from alocc_ros.cli.evaluate import default_folder
 from alocc_ros.cli.main import main
 from alocc_ros.datasets.nuscenes import NuScenes
@@ -397,6 +399,31 @@ def test_each_checkpoint_has_a_folder_of_its_own_for_its_results(tmp_path):
     assert folder("runs/a/weights.safetensors", "sha256:" + "1" * 64).split("-")[1] == "a"
     assert folder("alocc_2d_r50.pth", "sha256:" + "1" * 64).startswith("evaluation/alocc_2d_r50-1")
     assert folder(None, "RANDOM") == "evaluation/alocc_2d-random3-occ3d-val"
+
+
+def test_predictions_are_kept_and_done_again_where_they_are_missing(dataset, tmp_path):
+    task, store = task_of(dataset, "occ3d"), ResultStore(tmp_path / "out", {})
+    predictions = Predictions(tmp_path / "npz", "sha256:1")
+
+    def calls_of(kept: Predictions) -> int:
+        calls: list[str] = []
+        predictor = kept.kept(from_truth(task, calls=calls))
+        evaluate(replace(task, is_kept=kept.has), predictor, folder=store)
+        return len(calls)
+
+    everything = sum(len(scene.samples) for scene in task.scenes)
+    assert [calls_of(predictions), calls_of(predictions)] == [everything, 0]
+    files = sorted((tmp_path / "npz").iterdir())
+    assert len(files) == everything
+    sample = min((s for c in task.scenes for s in c.samples), key=lambda s: s.stamp)
+    truth = read_truth(task.root, sample, task.scoring.labels)
+    assert np.array_equal(read_npz(files[0]).labels, truth.labels)
+    files[0].unlink()
+    assert calls_of(predictions) == len(task.scenes[0].samples)
+    assert calls_of(replace(predictions, weights="sha256:2")) == everything
+    files[0].write_bytes(b"no archive")
+    with pytest.raises(OutputError, match="not a prediction"):
+        calls_of(predictions)
 
 
 def test_published_models_fit_their_benchmarks():
