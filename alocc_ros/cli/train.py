@@ -176,6 +176,7 @@ def _train(
                 'no files for TensorBoard, which is not here (pip install "alocc_ros[train]"); '
                 "log.jsonl has the same numbers",
                 highlight=False,
+                markup=False,
             )
     barrier()
     console.print(
