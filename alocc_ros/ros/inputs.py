@@ -157,6 +157,7 @@ class Inputs:
     Attributes:
         cameras: by name, in network order.
         collector: a filter; register a callback with it to get the camera sets.
+        on_image: gets every image, after the set that it closed.
     """
 
     def __init__(
@@ -167,6 +168,7 @@ class Inputs:
         rig: dict[str, RigCamera],
     ) -> None:
         self._node, self._preset = node, preset
+        self.on_image: Callable[[CameraImage], None] = lambda image: None
         self._stamp_source = parameters.stamp_source
         if self._stamp_source == "preset":
             self._stamp_source = preset.stamp_source
@@ -228,3 +230,4 @@ class Inputs:
         camera.add_stamp(stamp)
         image = conversions.camera_image(message, camera.name, stamp, self._preset.assume_8uc3)
         self.collector.add(image, now)  # which counts images that it cannot use
+        self.on_image(image)
