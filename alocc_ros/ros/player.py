@@ -18,6 +18,7 @@ from alocc_ros.errors import BagError
 from alocc_ros.outputs import is_latched
 from alocc_ros.ros.definitions import is_installed, message_class
 from alocc_ros.ros.encoder import time as time_message
+from alocc_ros.stream.video import VIDEO_TYPES
 
 CLOCK = "/clock"
 _DEPTH = 10
@@ -91,12 +92,12 @@ class Player:
         as_cameras = QoSProfile(depth=_DEPTH, reliability=ReliabilityPolicy.BEST_EFFORT)
         self._publishers = {}
         for topic in self._topics:
-            is_camera = bag.types[topic] in (*IMAGE_TYPES, CAMERA_INFO_TYPE)
+            is_camera = bag.types[topic] in (*IMAGE_TYPES, *VIDEO_TYPES, CAMERA_INFO_TYPE)
             qos = as_cameras if best_effort and is_camera else reliable
             kind = message_class(bag.types[topic])
             name = new_name(topic, renamed)
             self._publishers[topic] = node.create_publisher(kind, name, qos)
-        self._images = [t for t in self._topics if bag.types[t] in IMAGE_TYPES]
+        self._images = [t for t in self._topics if bag.types[t] in (*IMAGE_TYPES, *VIDEO_TYPES)]
         first = next(bag.messages(self._topics), None)
         if first is None:
             raise BagError(f"bag {bag.path} has no messages on {', '.join(topics)}")
