@@ -181,7 +181,7 @@ def _pipeline(
     device = _device(args.device, world)
     if args.deterministic:
         _make_deterministic()
-    network, weights = load_network(record, weights_file, device, args.seed)
+    network, weights = load_network(record, weights_file, device, args.seed, quiet=world.rank > 0)
     from alocc_ros.evaluation.network import AS_IN_TRAINING
     from alocc_ros.pipeline import Pipeline
 

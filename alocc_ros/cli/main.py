@@ -27,6 +27,7 @@ COMMANDS = (
     ("play", "publish a bag over ROS 2, where there is no rosbag2"),
     ("record", "write ROS 2 topics into a bag, where there is no rosbag2"),
     ("demo", "a synthetic street, the node, and the scores of what it says"),
+    ("soak", "a bag in a loop and faults into the node for hours, and what became of all"),
     ("parity", "compare this build of the network with golden tensors"),
     ("benchmark", "time the network on this machine"),
     ("flops", "count the network's operations"),

@@ -162,6 +162,8 @@ class Inputs:
     Attributes:
         cameras: by name, in network order.
         collector: a filter; register a callback with it to get the camera sets.
+        on_image: gets every image, after the set that it closed; of video in threads of their
+            cameras.
     """
 
     def __init__(
@@ -176,6 +178,7 @@ class Inputs:
         self._node, self._preset = node, preset
         self._skips = Skips() if skips is None else skips
         self._videos: dict[str, LiveVideo] = {}
+        self.on_image: Callable[[CameraImage], None] = lambda image: None
         self._stamp_source = parameters.stamp_source
         if self._stamp_source == "preset":
             self._stamp_source = preset.stamp_source
@@ -245,7 +248,11 @@ class Inputs:
         if codec_of(image) and is_available():
             self._video(camera).add(image)
         else:
-            self.collector.add(image, now)  # which counts images that it cannot use
+            self._take(image, now)
+
+    def _take(self, image: CameraImage, now: int) -> None:
+        self.collector.add(image, now)  # which counts images that it cannot use
+        self.on_image(image)
 
     def _video(self, camera: Camera) -> LiveVideo:
         """Made with the first packet."""
@@ -253,7 +260,7 @@ class Inputs:
 
             def deliver(picture: CameraImage) -> None:
                 camera.rejection = ""
-                self.collector.add(picture, self._now())
+                self._take(picture, self._now())
 
             def skip(name: str, reason: str, detail: str) -> None:
                 camera.rejection = f"{reason} ({detail})" if detail else reason

@@ -10,6 +10,7 @@ from types import MappingProxyType
 
 from rclpy.duration import Duration
 from rclpy.node import Node
+from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 
@@ -21,6 +22,8 @@ from alocc_ros.ros.encoder import time as time_message
 from alocc_ros.stream.video import VIDEO_TYPES
 
 CLOCK = "/clock"
+_PICTURE_TYPES = (*IMAGE_TYPES, *VIDEO_TYPES)
+_CAMERA_TYPES = (*_PICTURE_TYPES, CAMERA_INFO_TYPE)
 _DEPTH = 10
 _ACK_TIMEOUT = 2.0  # s
 _POLL = 0.02  # s
@@ -72,10 +75,12 @@ class Player:
         best_effort: bool = False,
         renamed: Mapping[str, str] = MappingProxyType({}),
         say: Callable[[str], None] = print,
+        change: Callable[[Record], bytes | None] | None = None,
     ) -> None:
         """Makes the publishers; ``renamed`` tells other names for topics, or for what is under one.
 
-        ``say`` gets what people should know while it plays.
+        ``say`` gets what people should know while it plays; ``change`` tells what goes out in
+        place of a message's bytes, None: nothing. It may call ``offer``.
 
         Raises:
             BagError: the bag has none of the topics, or nothing after ``start``.
@@ -86,18 +91,12 @@ class Player:
                 f"it has {', '.join(sorted(bag.types))}"
             )
         self._bag, self._rate, self._node = bag, rate, node
+        self._change = change
         latched = [t for t in topics if is_latched(t)]
         self._topics = [t for t in topics if t not in latched]
-        reliable = QoSProfile(depth=_DEPTH)
-        as_cameras = QoSProfile(depth=_DEPTH, reliability=ReliabilityPolicy.BEST_EFFORT)
-        self._publishers = {}
-        for topic in self._topics:
-            is_camera = bag.types[topic] in (*IMAGE_TYPES, *VIDEO_TYPES, CAMERA_INFO_TYPE)
-            qos = as_cameras if best_effort and is_camera else reliable
-            kind = message_class(bag.types[topic])
-            name = new_name(topic, renamed)
-            self._publishers[topic] = node.create_publisher(kind, name, qos)
-        self._images = [t for t in self._topics if bag.types[t] in (*IMAGE_TYPES, *VIDEO_TYPES)]
+        self._names = {topic: new_name(topic, renamed) for topic in self._topics}
+        self._publishers = {topic: self._publisher(topic, best_effort) for topic in self._topics}
+        self._images = [t for t in self._topics if bag.types[t] in _PICTURE_TYPES]
         first = next(bag.messages(self._topics), None)
         if first is None:
             raise BagError(f"bag {bag.path} has no messages on {', '.join(topics)}")
@@ -144,13 +143,23 @@ class Player:
                 self._clock.publish(Clock(clock=time_message(stamp)))
                 continue
             statistics.behind = max(statistics.behind, -delay)
-            self._publishers[record.topic].publish(record.data)
+            data = record.data if self._change is None else self._change(record)
+            played += 1
+            if data is None:
+                continue
+            self._publishers[record.topic].publish(data)
             statistics.messages += 1
             statistics.images += record.topic in self._images
-            played += 1
         if played == 0:
             raise BagError(f"bag {self._bag.path} has no messages so far from its beginning")
         statistics.laps += 1
+
+    def offer(self, *, best_effort: bool) -> None:
+        """Offers images and camera infos with another reliability from now on."""
+        for topic in self._topics:
+            if self._bag.types[topic] in _CAMERA_TYPES:
+                self._node.destroy_publisher(self._publishers[topic])
+                self._publishers[topic] = self._publisher(topic, best_effort)
 
     def finish(self) -> None:
         """Waits until what was published has arrived, for a moment at most."""
@@ -196,6 +205,13 @@ class Player:
                 f"{_duration(length)} without a message, {at:.2f} s after the first one, are "
                 f"jumped over; --start {after:.2f} leaves out what comes before"
             )
+
+    def _publisher(self, topic: str, best_effort: bool) -> Publisher:
+        kind = self._bag.types[topic]
+        qos = QoSProfile(depth=_DEPTH)
+        if best_effort and kind in _CAMERA_TYPES:
+            qos.reliability = ReliabilityPolicy.BEST_EFFORT
+        return self._node.create_publisher(message_class(kind), self._names[topic], qos)
 
     def _latch(self, topic: str, name: str) -> None:
         records = list(self._bag.messages([topic]))

@@ -16,10 +16,13 @@ bridge. One that does not may not be further ahead than a set may spread.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Collection
 
 from alocc_ros.stream.camera_queue import STRAYED, CameraQueue, QueuedImage
 from alocc_ros.stream.collector_config import CollectorConfig
+
+_STEPS = 2  # from image to image, that make a stray's stamps credible
 
 
 class Timeline:
@@ -73,19 +76,30 @@ class Timeline:
         """Takes out the strays that the others have caught up with, and drops old ones."""
         found = []
         self.has_strays = False
+        enough = min(_STEPS, self._config.max_queue // 2 - 1)
         for queue in self._queues:
-            while queue.strays:
-                first = queue.strays[0]
-                others = self._others(queue, now_ns)
-                behind = queue.last_base is not None and first.base <= queue.last_base
-                near = others and not behind and self._is_near(first, others)
-                if now_ns - first.arrival <= self._config.timeout_ns and near:
-                    found.append((queue, queue.strays.popleft()))
-                elif now_ns - first.arrival > self._config.silent_after_ns:
-                    queue.strays.popleft()
+            if not queue.strays:
+                continue
+            others, newest = self._others(queue, now_ns), queue.last_base
+            kept = []
+            before, steps = None, 0
+            for waiting in queue.strays:
+                age = now_ns - waiting.arrival
+                behind = newest is not None and waiting.base <= newest
+                near = others and not behind and self._is_near(waiting, others)
+                # One behind others is believed only if those lead up to it: it must not be right by
+                # chance, but a camera that has come back must be seen.
+                steps = steps + 1 if before and self._goes_on(queue, before, waiting) else 0
+                steady = before is None or steps >= enough
+                if near and steady and age <= self._config.timeout_ns:
+                    found.append((queue, waiting))
+                    newest = waiting.base
+                elif age > self._config.silent_after_ns:
                     queue.drop(STRAYED)
                 else:
-                    break
+                    kept.append(waiting)
+                before = waiting
+            queue.strays = deque(kept)
             self.has_strays = self.has_strays or bool(queue.strays)
         return found
 
@@ -102,6 +116,10 @@ class Timeline:
             and abs(q.stray.base - here.base) <= reach + abs(q.stray.arrival - here.arrival)
         ]
         return gone if 2 * len(gone) > len(sending) else []
+
+    def _goes_on(self, queue: CameraQueue, before: QueuedImage, waiting: QueuedImage) -> bool:
+        passed = waiting.arrival - before.arrival + (queue.period or 0)
+        return 0 < waiting.base - before.base <= passed + self._config.max_spread_ns
 
     def _is_near(self, waiting: QueuedImage, others: Collection[CameraQueue]) -> bool:
         return abs(waiting.base - _middle(others).last_base) <= self._config.max_spread_ns

@@ -296,6 +296,31 @@ def test_a_camera_that_dies_and_returns_is_done_without_and_named(live, recorded
     assert live.stage.values(camera)["received"] == "8"
 
 
+def test_images_that_are_worked_on_when_they_come_give_the_same_voxels(live, recorded, tmp_path):
+    """A camera dies after a third of the bag: then sets wait, and what came has time to be seen."""
+    end = START + 4 * PERIOD - PERIOD // 2
+    dying = (
+        e
+        for e in recorded
+        if not (is_image(e) and of_camera(e, "CAM_BACK") and ns(e.message.header.stamp) > end)
+    )
+    bag = written(tmp_path / "bag.mcap", dying)
+    live.become()
+    expected = [*live.feed(bag)]
+    assert "early: seen" not in live.stage.values("network")
+    live.become(early=True)
+    outputs = live.feed(bag)
+    assert len(outputs) == FRAMES
+    assert sum("cam_back" in m.status.missing_cameras for m in outputs) == FRAMES - 4
+    for ours, theirs in zip(outputs, expected, strict=True):
+        assert ours.header.stamp == theirs.header.stamp and ours.status == theirs.status
+        np.testing.assert_array_equal(ours.labels, theirs.labels)
+        np.testing.assert_allclose(ours.flow, theirs.flow, rtol=2**-10, atol=2**-14)
+    values = live.stage.values("network")
+    assert 0 < int(values["early: seen"]) <= int(values["early: decoded"]) <= 6 * FRAMES
+    assert float(values["early_p95_ms"]) > 0.0
+
+
 def test_poses_that_come_late_are_waited_for(live, recorded, offline, tmp_path):
     """Each after the images of its set."""
     late = [

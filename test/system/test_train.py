@@ -61,7 +61,7 @@ def test_a_run_trains_evaluates_and_is_gone_on_with(streets, tmp_path):
     assert steps_of(run) == [0, 1, 2]
 
     score = alocc(
-        "evaluate", "--model", run / "weights.safetensors", "--variant", "alocc_tiny", "--data",
+        "evaluate", "--model", run, "--data",
         streets, "--benchmark", "openocc", "--json", "-o", tmp_path / "scores",
     )  # fmt: skip
     assert score.returncode == 0, score.stderr
@@ -117,7 +117,7 @@ def test_what_is_missing_is_told_before_work_begins(streets, tmp_path):
     [
         (["--model", "alocc_tinny"], "did you mean alocc_tiny"),
         ([], "say what to train"),
-        (["--model", "alocc_tiny", "--set", "speed=3"], "unknown entry 'speed'"),
+        (["--model", "alocc_tiny", "--set", "speed=3"], "unknown setting 'speed'"),
         (["--model", "alocc_tiny", "--resume"], "no run to resume"),
         (["--model", "alocc_2d", "--set", "benchmark=openocc"], "other voxels or classes"),
         (["--model", "alocc_tiny", "--weights", "nowhere.pth"], "nowhere.pth"),

@@ -21,6 +21,7 @@ from alocc_ros.network.checkpoint import (
     likely_variant,
     load_weights,
     read_state_dict,
+    read_weights,
     save_safetensors,
 )
 from alocc_ros.network.model import Alocc
@@ -313,6 +314,38 @@ def test_unexpected_weights_are_reported_not_fatal():
     report = load_weights(small(), {**small().state_dict(), "cls_embed": torch.ones(1)})
     assert report.unexpected == ("cls_embed",)
     assert "not used: cls_embed" in report.summary()
+
+
+@pytest.mark.parametrize(
+    ("wrap", "source"),
+    [
+        (lambda sd: sd, "the file's only ones"),
+        (
+            lambda sd: {"state_dict": {k: v + 1 for k, v in sd.items()}, "ema_state_dict": sd},
+            "ema_state_dict, the averaged (EMA) ones; not used: state_dict",
+        ),
+        (
+            lambda sd: {"step": 3, "network": {k: v + 1 for k, v in sd.items()}, "average": sd},
+            "average, the averaged (EMA) ones; not used: network",
+        ),
+        (lambda sd: {"model": {"state_dict": sd}}, "model: state_dict, as trained"),
+    ],
+    ids=["bare", "both", "own", "nested"],
+)
+def test_which_tensors_are_taken_is_said(tmp_path, wrap, source):
+    weights = small().state_dict()
+    torch.save(wrap(weights), tmp_path / "file.pth")
+    found = read_weights(tmp_path / "file.pth")
+    assert equal(found.tensors, weights) and found.source() == source
+
+
+def test_weights_of_one_number_are_refused_or_named():
+    zeros = {k: torch.zeros_like(v) for k, v in small().state_dict().items()}
+    with pytest.raises(CheckpointError, match=r"2 of 2 matrices hold one .*: 0.weight, 2.weight"):
+        load_weights(small(), zeros)
+    report = load_weights(small(), {**small().state_dict(), "2.weight": torch.ones(4, 3)})
+    assert report.constant == ("2.weight",)
+    assert "of one number only: 2.weight" in report.summary()
 
 
 def test_batch_counters_may_be_absent():

@@ -92,6 +92,13 @@ def test_tables_of_outputs_are_those_of_the_code(page, row):
     assert made == text, "python tools/output_tables.py makes it anew"
 
 
+def test_the_table_of_settings_is_that_of_the_code():
+    page = ROOT / "docs/settings.md"
+    text = page.read_text(encoding="utf-8")
+    assert "| `learning_rate` | " in text
+    assert tool("settings_table").renewed(page) == text, "python tools/settings_table.py makes it"
+
+
 def test_the_table_of_classes_is_that_of_the_code():
     rows = re.findall(
         r"^\| (\d+) \| (\w+) \| (\w*) ?\|$", (ROOT / "docs/frames.md").read_text(), re.M

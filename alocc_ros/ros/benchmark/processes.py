@@ -52,7 +52,12 @@ class Process:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.program.stdin.close()
+        self.close()
+
+    def close(self) -> None:
+        """Ends it, in order if it can be had, and waits for the end."""
+        with contextlib.suppress(BrokenPipeError):  # of a command that it did not live to read
+            self.program.stdin.close()
         if self.program.poll() is None:
             self.program.terminate()  # what is killed leaves its shared memory behind
         try:
@@ -123,12 +128,20 @@ def growth(memory: list[tuple[float, int]]) -> float:
     """Of (s, bytes): the median of the last tenth against that of the first tenth once warm."""
     if not memory:
         return 0.0
-    begin, end = memory[0][0], memory[-1][0]
-    warm = begin + min(_WARM, (end - begin) / 3)
-    settled = [size for at, size in memory if at >= warm]
+    first, last = first_and_last(memory)
+    return last / first - 1.0
+
+
+def first_and_last(samples: list[tuple[float, int]], warm: float = _WARM) -> tuple[int, int]:
+    """Of (s, value), not empty: the medians of the first and of the last tenth once warm.
+
+    That is after ``warm`` seconds, or a third of a shorter run.
+    """
+    begin, end = samples[0][0], samples[-1][0]
+    settled = [value for at, value in samples if at >= begin + min(warm, (end - begin) / 3)]
     tenth = max(len(settled) // 10, 1)
     first, last = sorted(settled[:tenth]), sorted(settled[-tenth:])
-    return last[len(last) // 2] / first[len(first) // 2] - 1.0
+    return first[len(first) // 2], last[len(last) // 2]
 
 
 class Statuses:
@@ -172,6 +185,7 @@ class Listener:
     Attributes:
         counts: messages by output.
         statuses: the node's own reports.
+        node: for more subscriptions and clients.
     """
 
     def __init__(self, domain: int) -> None:
@@ -190,7 +204,7 @@ class Listener:
             domain_id=domain,
             signal_handler_options=SignalHandlerOptions.NO,
         )
-        node = rclpy.create_node("benchmark", context=self._context)
+        self.node = node = rclpy.create_node("benchmark", context=self._context)
         for name in OUTPUTS:
             kind = message_class(find_output(name).type)
             node.create_subscription(kind, f"{NODE}/{name}", self._counter(name), 10, raw=True)
