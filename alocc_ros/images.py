@@ -104,8 +104,7 @@ class NetworkImages:
             for i, camera in enumerate(cameras)
             if camera in early and self.state.has_seen(i, early[camera])
         }
-        self.done["decoded"] += len(early)
-        self.done["seen"] += len(seen)
+        done = {"decoded": len(early), "seen": len(seen)}
         if seen:  # what is seen in a camera's place while it is missing does not change
             for i, camera in enumerate(cameras):
                 if camera not in frame.images:
@@ -119,6 +118,7 @@ class NetworkImages:
         else:
             pixels = self.preprocessor(frame, others, begun)
             images = torch.from_numpy(pixels).to(self.runner.device)
+        self.done.update(done)  # a frame with a damaged image is tried once more, without it
         return Taken(images, seen, sum(one.seconds for one in early.values()))
 
     def finish(self, frame: FrameSet) -> None:
