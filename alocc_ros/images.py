@@ -31,11 +31,13 @@ class Taken(NamedTuple):
         images: [N, 3, H, W] on the device, of the cameras that were not seen.
         seen: keys of what was, by number of the camera; see ``Runner.step``.
         seconds: that had been spent on its images before it.
+        early: how many of them had been ``decoded``, and ``seen``.
     """
 
     images: Tensor
     seen: dict[int, object]
     seconds: float
+    early: Counter[str]
 
 
 @dataclass
@@ -104,7 +106,7 @@ class NetworkImages:
             for i, camera in enumerate(cameras)
             if camera in early and self.state.has_seen(i, early[camera])
         }
-        done = {"decoded": len(early), "seen": len(seen)}
+        count = Counter(decoded=len(early), seen=len(seen))
         if seen:  # what is seen in a camera's place while it is missing does not change
             for i, camera in enumerate(cameras):
                 if camera not in frame.images:
@@ -118,13 +120,19 @@ class NetworkImages:
         else:
             pixels = self.preprocessor(frame, others, begun)
             images = torch.from_numpy(pixels).to(self.runner.device)
-        self.done.update(done)  # a frame with a damaged image is tried once more, without it
-        return Taken(images, seen, sum(one.seconds for one in early.values()))
+        return Taken(images, seen, sum(one.seconds for one in early.values()), count)
 
-    def finish(self, frame: FrameSet) -> None:
-        """The frame is over, well or not: its images serve no other."""
+    def finish(self, frame: FrameSet, answered: Taken | None) -> None:
+        """The frame is over: its images serve no other. None: without an answer."""
+        if answered is not None:
+            self.done.update(answered.early)
         self._early.forget(frame.images)
         self.state.forget_seen(but=(_BLACK, *self._early))
+
+    @property
+    def waiting(self) -> list[CameraImage]:
+        """Images that were begun and were in no frame yet."""
+        return [early.image for early in self._early]
 
     def on_stream(self) -> AbstractContextManager[Any]:
         """On a GPU, this stream's own CUDA stream is the current one."""

@@ -131,7 +131,7 @@ class Pipeline:
             )
         with self.images.on_stream():
             taken = self.images.take(frame)
-            prepared = time.perf_counter()
+            prepared, answered = time.perf_counter(), None
             try:
                 decision, variant, measured = self.keyframes.plan(frame), self.network.variant, None
                 plan = plan_frame(frame, decision, variant, self.state.ages)
@@ -140,9 +140,9 @@ class Pipeline:
                     measured = Measured(bins.to(taken.images.device))
                 output = self.runner.step(taken.images, plan, self.state, measured, taken.seen)
                 self.keyframes.update(frame)
-                answer = self._occupancy(frame, output, decision.reset)
+                answer, answered = self._occupancy(frame, output, decision.reset), taken
             finally:
-                self.images.finish(frame)
+                self.images.finish(frame, answered)
         seconds = prepared - start, (end := time.perf_counter()) - prepared, end - start
         self.timings = dict(zip(("preprocess", "network", "total"), seconds, strict=True))
         self.timings["early"] = taken.seconds

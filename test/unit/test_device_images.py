@@ -34,7 +34,9 @@ def jpeg(camera: str, seed: int) -> CameraImage:
 @pytest.fixture
 def frame() -> FrameSet:
     rig = {c: calibration(c) for c in CAMERAS}
-    rig["cam_back"] = calibration("cam_back", distortion=(-0.3, 0.1, 0.0, 0.0, 0.0))
+    rig["cam_back"] = calibration(
+        "cam_back", distortion=(-0.3, 0.1, 0.0, 0.0), distortion_model="plumb_bob"
+    )
     images = {c: jpeg(c, i) for i, c in enumerate(CAMERAS) if c != "cam_front_left"}
     return FrameSet(1, images, rig, np.eye(4), {})
 

@@ -80,7 +80,7 @@ def test_whatever_happens_to_the_images_results_are_those_without(name):
     def both(one: FrameSet) -> dict[str, int]:
         before = early.images.done.copy()
         assert_equal(early.step(one), plain.step(one))
-        assert not list(early.images._early), "all were in the frame, or are older"
+        assert not early.images.waiting, "all were in the frame, or are older"
         return dict(early.images.done - before)
 
     one = frame(0)  # all of them
@@ -91,14 +91,14 @@ def test_whatever_happens_to_the_images_results_are_those_without(name):
     one = frame(2)  # some, and of one only the pixels
     see(early, one.images["cam_front"])
     see(early, one.images["cam_back"])
-    early.images.begin(one.images["cam_back_left"], RIG["cam_back_left"])
+    early.begin(one.images["cam_back_left"], RIG["cam_back_left"])
     assert both(one) == {"decoded": 3, "seen": 2}
     one = frame(3, without=("cam_front", "cam_back_right"))  # cameras die; what came is dropped
     see(early, image("cam_front", 1.7, 77))
     for taken in one.images.values():
         see(early, taken)
     assert_equal(early.step(one), plain.step(one))
-    assert [left.image.camera for left in early.images._early] == ["cam_front"]
+    assert [left.camera for left in early.images.waiting] == ["cam_front"]
     one = frame(4)  # and come back; one image is seen, but a newer one takes its place in the set
     see(early, image("cam_back", 1.9, 78))
     for taken in one.images.values():
@@ -110,7 +110,7 @@ def test_whatever_happens_to_the_images_results_are_those_without(name):
     newer = frame(6).images["cam_front"]
     see(early, newer)
     assert_equal(early.step(one), plain.step(one))
-    assert [left.image for left in early.images._early] == [newer]
+    assert early.images.waiting == [newer]
     one = replace(frame(6), images={**frame(6).images, "cam_front": newer})
     assert both(one) == {"decoded": 1}  # its features had to go, its pixels are there
     one = frame(7)  # another image with the same stamp, and a camera with another calibration
