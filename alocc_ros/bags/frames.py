@@ -164,26 +164,29 @@ class FrameSource:
         streams = VideoStreams(lambda camera, *why: self.skips.add(names[camera], *why))
         for record in self._bag.messages(list(topics)):
             image, reason, detail = self._image(record)
-            if image is None:
+            if reason:
                 self.skips.add(record.topic, reason, detail)
-            else:
-                yield from streams.add(image)
-        yield from streams.flush()
+            if image is not None:
+                yield from (i for i in streams.add(image) if i.stamp > 0)
+        yield from (i for i in streams.flush() if i.stamp > 0)
 
     def _image(self, record: Record) -> tuple[CameraImage | None, str, str]:
-        """The image, or None and why there is none: in general, and here."""
+        """The image, or None, and why it cannot be used, in general and here.
+
+        One without a stamp, which is then zero, may be a packet of video that others need.
+        """
         try:
             message = self._bag.decode(record)
         except BagError as error:
             return None, NO_SUCH_MESSAGE, str(error)
+        stamp, detail = 0, ""
         try:
-            stamp = self._stamp(record, message)
+            stamp = max(self._stamp(record, message), 0)
         except StampError as error:
-            return None, BAD_STAMP, str(error)
-        if stamp <= 0:
-            return None, BAD_STAMP, ""
+            detail = str(error)
         camera = self._topics[record.topic]
-        return conversions.camera_image(message, camera, stamp, self._preset.assume_8uc3), "", ""
+        image = conversions.camera_image(message, camera, stamp, self._preset.assume_8uc3)
+        return image, "" if stamp else BAD_STAMP, detail
 
     def _assembled(self, camera_set: CameraSet) -> FrameSet | None:
         """None, and counted, if the set was taken where there are too few ego poses."""
@@ -314,7 +317,8 @@ class FrameSource:
     def _look_at(self, record: Record, camera: str, streams: VideoStreams) -> int | None:
         """ns from stamp to recording; None for a packet of video that no picture comes of yet."""
         image, reason, detail = self._image(record)
-        if image is None and reason == BAD_STAMP:
+        if image is not None and reason:
+            streams.add(image)
             raise StampError(
                 f"all images on {record.topic} have stamp zero or none that can be; if the bag was "
                 "recorded live, use the time of recording: `stamp_source: receive` in the preset, "

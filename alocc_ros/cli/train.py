@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -121,6 +122,7 @@ def _train(
     from alocc_ros import records
     from alocc_ros.distributed import barrier
     from alocc_ros.errors import OutputError
+    from alocc_ros.files import whole_file
     from alocc_ros.network.checkpoint import read_weights
     from alocc_ros.network.model import Alocc
     from alocc_ros.network.variants import find_variant
@@ -140,6 +142,7 @@ def _train(
     initialise(network)
     if config.spread_classes:
         spread_classes(network)
+    taken = ""
     if args.weights is not None:
         path = records.weights_file(args.weights)
         for known in records.load_records().values():
@@ -150,6 +153,7 @@ def _train(
         report = load_matching(network, weights.tensors, record.channel_order, args.fresh)
         for line in report.lines():
             console.print(line, highlight=False)
+        taken = "\n".join([f"from {path}", *report.lines(most=len(weights.tensors))]) + "\n"
     evaluate = None
     if config.evaluate_every:
         evaluate = evaluator(
@@ -164,6 +168,15 @@ def _train(
         except OSError as error:
             raise OutputError(f"cannot write {args.output}: {error.strerror}") from error
         config.write(args.output / "config.yaml")
+        if taken:
+            with whole_file(args.output / "start.txt") as scratch:
+                scratch.write_text(taken, encoding="utf-8")
+        if find_spec("tensorboard") is None:
+            console.print(
+                'no files for TensorBoard, which is not here (pip install "alocc_ros[train]"); '
+                "log.jsonl has the same numbers",
+                highlight=False,
+            )
     barrier()
     console.print(
         f"{config.model} on {sum(map(len, source.scenes))} key frames of {len(source.scenes)} "

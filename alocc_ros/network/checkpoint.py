@@ -8,6 +8,7 @@ tensors, ``load_weights`` copies them into a module of the same names, all or no
 from __future__ import annotations
 
 import functools
+import json
 import os
 import pickle
 import re
@@ -174,11 +175,26 @@ def save_safetensors(
     try:
         scratch.unlink(missing_ok=True)  # a link would be followed
         safetensors.torch.save_file(tensors, scratch, metadata=dict(metadata or {}))
+        _sort_metadata(scratch)
         os.replace(scratch, path)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: cannot be written: {error}") from error
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def _sort_metadata(path: Path) -> None:
+    """The library writes metadata in another order each time; equal weights are equal files."""
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        if "__metadata__" in header:
+            header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) > length:
+            raise OSError(f"its header became longer than the {length} bytes there are")
+        file.seek(8)
+        file.write(text.ljust(length))
 
 
 # --- reading --------------------------------------------------------------------------

@@ -193,8 +193,8 @@ class AloccNode(LifecycleNode):
             f"the network runs on {pipeline.runner.device}: "
             + ", ".join(f"{name} {value}" for name, value in runs.items())
         )
-        inputs = Inputs(self, preset, parameters, configured.rig)
         skips = Skips(self.get_logger().warning)
+        inputs = Inputs(self, preset, parameters, configured.rig, skips)
         poses = LivePoses(self, preset, self._buffer, skips)
         assembler = FrameAssembler(
             preset,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 _START = re.compile(b"\x00\x00\x01")
 _HEAD = 256  # bytes of a unit that are looked into; parameter sets and slice headers are shorter
+_SETS = {"h264": (7, 8), "hevc": (32, 33, 34)}  # units with parameters
 # Profiles whose parameter sets tell of chroma and scaling lists (ITU-T H.264, 7.3.2.1.1).
 _HIGH = frozenset({100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135})
 
@@ -65,12 +66,14 @@ class Unit:
 
     Attributes:
         has_sets: it holds a sequence's parameters.
+        sets: the units with parameters, with their start codes.
         has_picture: it holds (a part of) a picture.
         is_key: decoding can begin here, with parameters that came before or in it.
         is_after_gap: a picture that this one may refer to did not arrive.
     """
 
     has_sets: bool = False
+    sets: bytes = b""
     has_picture: bool = False
     is_key: bool = False
     is_after_gap: bool = False
@@ -95,16 +98,16 @@ class AccessUnits:
         if not starts:
             raise ValueError("no start codes: only streams in the form of Annex B are decoded")
         unit = Unit()
-        for at in starts:
+        for at, end in zip(starts, [*(after - 3 for after in starts[1:]), len(data)], strict=True):
             if self.codec == "hevc":
-                self._look_h265(unit, data[at] >> 1 & 0x3F)
+                kind = data[at] >> 1 & 0x3F
+                self._look_h265(unit, kind)
             else:
+                kind = data[at] & 31
                 self._look_h264(unit, data[at : at + _HEAD])
+            if kind in _SETS[self.codec]:
+                unit.sets += b"\0\0\0\1" + data[at:end]
         return unit
-
-    def forget(self) -> None:
-        """What comes next does not go on from here."""
-        self._last = None
 
     @staticmethod
     def _look_h265(unit: Unit, kind: int) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 from alocc_ros.errors import ImageError
 from alocc_ros.stream.access_units import AccessUnits, sniffed
-from alocc_ros.stream.decoding import MAX_PIXELS, check_size
+from alocc_ros.stream.decoding import MAX_PIXELS
 from alocc_ros.stream.encodings import video_of
 from alocc_ros.stream.skips import BAD_PACKET, NO_KEY_FRAME, NO_PICTURE
 from alocc_ros.types import CameraImage
@@ -116,10 +116,12 @@ class _Decoder:
     def __init__(self, codec: str, skip: Skip) -> None:
         """Raises ImageError: there is no decoder for it."""
         self.codec, self._skip = codec, skip
-        self._context = _context(codec)
+        self._context, self._av = _context(codec)
+        self._context_sets = b""  # those that it was begun with
         self._units = AccessUnits(_DECODERS[codec])
-        self._has_sets = self._is_running = False
-        self._sets = b""  # that wait for their picture
+        self._is_running = False
+        self._sets = b""  # the newest parameters
+        self._are_sets_new = False  # not handed to the decoder yet
         self._serial = 0
         self._waiting: dict[int, CameraImage] = {}  # packets without a picture, by serial number
         self._last: int | None = None  # stamp
@@ -132,28 +134,63 @@ class _Decoder:
             unit = self._units.look(data)
         except ValueError as error:
             return out + self._fail(image, str(error))
-        self._has_sets |= unit.has_sets
+        if unit.sets:
+            self._sets = (unit.sets if unit.has_sets else self._sets + unit.sets)[-_MOST_SETS:]
+            self._are_sets_new = True
         if not unit.has_picture:
-            self._sets = (self._sets + data)[-_MOST_SETS:]
             return out
         if unit.is_after_gap and self._is_running:
             out += self.end()
-        if not self._is_running and not (unit.is_key and self._has_sets):
+        if not self._is_running and not (unit.is_key and self._sets):
             self._skip(image.camera, NO_KEY_FRAME, "decoding begins with the next one")
             return out
-        packet = self._packet(self._sets + data)
-        self._sets = b""
-        self._is_running = True
-        self._waiting[self._serial] = image
+        if unit.is_key and not (self._is_running and self._sets == self._context_sets):
+            out += self._begin()
+        # At the beginning, and where parameters came in a message of their own.
+        if not unit.has_sets and (self._are_sets_new or not self._is_running):
+            data = self._sets + data
+        self._are_sets_new = False
         try:
-            out += self._images(self._context.decode(packet))
-        except (OSError, ValueError) as error:  # PyAV's errors are both
-            self._waiting.pop(self._serial, None)
-            out += self._fail(image, _text(error))
+            out += self._decode(image, data)
+        except (self._av.FFmpegError, ValueError) as error:
+            out += (
+                self._again(image, data, error) if unit.is_key else self._fail(image, _text(error))
+            )
         for serial in [s for s in self._waiting if s < self._serial - _REORDERED]:
             self._skip(self._waiting.pop(serial).camera, NO_PICTURE, "")
         self._serial += 1
         return out
+
+    def _begin(self) -> list[CameraImage]:
+        """A new decoder: what damage made of the last one must not outlive its group.
+
+        Flushing is not enough: the matrix of colours and the encoder's version, by which FFmpeg
+        works around bugs of old encoders, would stay.
+        """
+        out = self.end()
+        self._context, self._av = _context(self.codec)
+        self._context_sets = self._sets
+        return out
+
+    def _decode(self, image: CameraImage, data: bytes) -> list[CameraImage]:
+        """Raises FFmpegError or ValueError."""
+        packet = self._av.Packet(data)
+        packet.pts = self._serial
+        self._is_running = True
+        self._waiting[self._serial] = image
+        try:
+            return self._images(self._context.decode(packet))
+        except (self._av.FFmpegError, ValueError):
+            self._waiting.pop(self._serial, None)
+            raise
+
+    def _again(self, image: CameraImage, data: bytes, error: Exception) -> list[CameraImage]:
+        """A key frame that fails, perhaps for what was before it."""
+        out = self._begin()
+        try:
+            return out + self._decode(image, data)
+        except (self._av.FFmpegError, ValueError):
+            return out + self._fail(image, _text(error))
 
     def end(self) -> list[CameraImage]:
         """What is held back; the next packet has to be a key frame."""
@@ -161,20 +198,12 @@ class _Decoder:
         if self._is_running:
             try:
                 out = self._images(self._context.decode(None))
-            except (OSError, ValueError) as error:
+            except (self._av.FFmpegError, ValueError) as error:
                 self._lose_waiting(_text(error))
             self._context.flush_buffers()
         self._lose_waiting("")
         self._is_running = False
-        self._units.forget()
         return out
-
-    def _packet(self, data: bytes) -> Any:
-        import av
-
-        packet = av.Packet(data)
-        packet.pts = self._serial
-        return packet
 
     def _images(self, frames: Iterable[Any]) -> list[CameraImage]:
         out = []
@@ -185,7 +214,9 @@ class _Decoder:
             if frame.is_corrupt:
                 self._skip(packet.camera, BAD_PACKET, "parts of the picture are made up")
                 continue
-            check_size(packet, frame.width, frame.height, None)
+            if frame.width * frame.height > MAX_PIXELS:  # should the decoder let it pass
+                self._skip(packet.camera, BAD_PACKET, f"{frame.width}x{frame.height} pixels")
+                continue
             pixels = frame.to_ndarray(format="rgb24")
             size = {"height": frame.height, "width": frame.width, "step": 3 * frame.width}
             out.append(replace(packet, data=pixels, encoding="rgb8", **size))
@@ -204,6 +235,8 @@ class _Decoder:
 
     def _is_elsewhere(self, stamp: int) -> bool:
         """Whether this packet does not go on from the last one: a seek, a loop, a long pause."""
+        if stamp <= 0:  # a broken header says nothing about the stream
+            return False
         last, self._last = self._last, stamp
         if last is None:
             return False
@@ -216,7 +249,12 @@ class _Decoder:
         return False
 
 
-def _context(codec: str) -> Any:
+def _context(codec: str) -> tuple[Any, Any]:
+    """A decoder, and the module that it is of.
+
+    Raises:
+        ImageError: there is none for this codec.
+    """
     if codec not in _DECODERS:
         raise ImageError(f"{codec} is not decoded here; of video {', '.join(_DECODERS)} are")
     try:
@@ -228,7 +266,7 @@ def _context(codec: str) -> Any:
         raise ImageError(f"PyAV does not decode {codec} here ({_text(error)})") from error
     context.thread_count = 1  # more would hold pictures back
     context.options = {"err_detect": "explode", "ec": "0", "max_pixels": str(MAX_PIXELS)}
-    return context
+    return context, av
 
 
 def _text(error: Exception) -> str:

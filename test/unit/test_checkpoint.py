@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 from torch import nn
 
 from alocc_ros.errors import CheckpointError
@@ -115,6 +116,20 @@ def test_safetensors_survive_a_round_trip_also_under_another_suffix(tmp_path):
                  dict(sorted({**weights, "again": tied}.items())))  # fmt: skip
     renamed = path.rename(tmp_path / "net.pth")
     assert set(read_state_dict(renamed)) == {*weights, "again"}
+
+
+def test_equal_weights_are_equal_files(tmp_path):
+    words = {name: "1" for name in ("step", "model", "mIoU", "RayIoU", "IoU", "é")}
+    files = []
+    for n, entries in enumerate((words, dict(reversed(words.items())), words)):
+        path = tmp_path / f"{n}.safetensors"
+        save_safetensors(path, small().state_dict(), entries)
+        files.append(path.read_bytes())
+    assert files[0] == files[1] == files[2]
+    with safe_open(path, "pt") as file:
+        assert file.metadata() == words
+    assert equal(dict(sorted(read_state_dict(path).items())),
+                 dict(sorted(small().state_dict().items())))  # fmt: skip
 
 
 def test_a_failed_save_leaves_nothing(tmp_path):

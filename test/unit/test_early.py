@@ -91,7 +91,7 @@ def test_whatever_happens_to_the_images_results_are_those_without(name):
     one = frame(2)  # some, and of one only the pixels
     see(early, one.images["cam_front"])
     see(early, one.images["cam_back"])
-    early.begin(one.images["cam_back_left"], RIG["cam_back_left"])
+    early.images.begin(one.images["cam_back_left"], RIG["cam_back_left"])
     assert both(one) == {"decoded": 3, "seen": 2}
     one = frame(3, without=("cam_front", "cam_back_right"))  # cameras die; what came is dropped
     see(early, image("cam_front", 1.7, 77))

@@ -720,6 +720,23 @@ def test_weights_of_other_networks_are_taken_over_where_they_fit():
     assert any("img_backbone" in line for line in report.lines())
 
 
+def test_bevdets_depth_network_is_tried_and_all_mismatches_can_be_listed():
+    v = small("alocc_2d")
+    source, network = Alocc(v).state_dict(), Alocc(v)
+    bevdet = {
+        n.replace("depth_net.", "img_view_transformer.depth_net.", 1): t
+        for n, t in source.items()
+        if n.startswith(("depth_net.", "img_backbone."))
+    }
+    extra = {f"pts_bbox_head.{n}": torch.zeros(1) for n in range(20)}
+    report = load_matching(network, {**bevdet, **extra}, "bgr")
+    here, of = report.matched["depth_net"]
+    assert here == of > 10
+    assert report.unused == tuple(extra)
+    assert report.lines()[-1].endswith("pts_bbox_head.9 and 10 more")
+    assert report.lines(most=99)[-1].endswith("pts_bbox_head.19")
+
+
 def test_both_depth_layers_of_a_recurrent_network_begin_as_the_one_of_another():
     source, network = Alocc(small("alocc_3d")).state_dict(), Alocc(small("alocc_3d_gf"))
     report = load_matching(network, source, "bgr")

@@ -21,7 +21,7 @@ from alocc_ros.messages import COMPRESSED_IMAGE
 from alocc_ros.stream.access_units import AccessUnits, sniffed
 from alocc_ros.stream.decoding import decode
 from alocc_ros.stream.preset import load_preset
-from alocc_ros.stream.skips import BAD_PACKET, NO_KEY_FRAME, Skips
+from alocc_ros.stream.skips import BAD_PACKET, BAD_STAMP, NO_KEY_FRAME, Skips
 from alocc_ros.stream.video import COMPRESSED_VIDEO, FFMPEG_PACKET, VideoStreams
 from alocc_ros.types import CameraImage, FrameSet
 
@@ -117,13 +117,20 @@ def test_decoding_begins_at_a_key_frame(codec):
     assert got.skips == [NO_KEY_FRAME] * (KEY_EVERY - 2)
 
 
+@pytest.mark.parametrize("lost", [1, 2, 4])
 @pytest.mark.parametrize("codec", ENCODERS)
-def test_after_a_lost_packet_nothing_is_shown_until_the_next_key_frame(codec):
+def test_after_a_lost_packet_nothing_is_shown_until_the_next_key_frame(codec, lost):
     stream = list(packets(codec))
-    del stream[2]
+    del stream[lost]
     got = Decoded(stream, f"compressed {codec}")
-    assert got.numbers == [0, 1, *range(KEY_EVERY, NUMBER)]
-    assert len(got.skips) == KEY_EVERY - 3
+    assert got.numbers == [*range(lost), *range(KEY_EVERY, NUMBER)]
+    assert len(got.skips) == KEY_EVERY - lost - 1
+
+
+def test_after_a_lost_key_frame_nothing_is_shown_of_its_group():
+    stream = list(packets("h264"))
+    del stream[KEY_EVERY]
+    assert Decoded(stream).numbers == list(range(KEY_EVERY))
 
 
 @pytest.mark.parametrize(
@@ -161,6 +168,31 @@ def test_enormous_pictures_are_refused(monkeypatch):
     monkeypatch.setattr("alocc_ros.stream.video.MAX_PIXELS", WIDTH * HEIGHT - 1)
     got = Decoded(list(packets("h264")[:KEY_EVERY]))
     assert got.numbers == [] and got.skips == [BAD_PACKET] + [NO_KEY_FRAME] * (KEY_EVERY - 1)
+
+
+@pytest.mark.parametrize("codec", ENCODERS)
+def test_whatever_a_packet_holds_the_stream_goes_on(codec):
+    random = np.random.default_rng(0)
+    stream = packets(codec)
+    for _ in range(40):
+        said: list[str] = []
+        streams = VideoStreams(lambda camera, reason, detail, said=said: said.append(reason))
+        got = []
+        for number, data in stream:
+            broken = np.frombuffer(data, np.uint8).copy()
+            if number < KEY_EVERY:
+                at = random.integers(0, len(broken), 6)
+                broken[at] = random.integers(0, 256, 6)
+                broken = broken[: random.integers(1, len(broken) + 1)]
+            sent = CameraImage(CAMERA, number + 1, broken.tobytes(), f"compressed {codec}")
+            got += streams.add(sent)
+        got += streams.flush()
+        # Packets of parameters alone are what is neither shown nor counted.
+        assert len(got) + len(said) <= NUMBER
+        assert [image.stamp for image in got[KEY_EVERY - NUMBER :]] == list(range(7, NUMBER + 1))
+        for image in got[KEY_EVERY - NUMBER :]:
+            off = np.abs(decode(image).astype(int) - pictures()[image.stamp - 1]).mean()
+            assert off < TOLERANCE
 
 
 def test_other_codecs_are_refused_by_name():
@@ -277,6 +309,15 @@ def test_faults_in_the_video_of_a_camera_cost_that_camera(tmp_path, raw, options
     frames, skips = read(tmp_path / "bag.mcap", events(COMPRESSED_VIDEO, **options))
     assert_same(frames, raw, without)
     assert skips.counts == {f"{TOPIC}: {reason}": n for reason, n in counts.items()}
+
+
+def test_a_packet_without_a_stamp_costs_its_picture_alone(tmp_path, raw):
+    bag = events(FFMPEG_PACKET)
+    stamp = [event[3] for event in bag if event[0] == TOPIC][7].header.stamp
+    stamp.sec = stamp.nanosec = 0
+    frames, skips = read(tmp_path / "bag.mcap", bag)
+    assert_same(frames, raw, {7})
+    assert skips.counts == {f"{TOPIC}: {BAD_STAMP}": 1}
 
 
 def test_a_camera_without_a_key_frame_is_refused_by_name(tmp_path):
