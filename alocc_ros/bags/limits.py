@@ -1,7 +1,10 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
-"""How much memory an MCAP may ask for, told from its headers before anything is decompressed.
+"""How much memory a recording may ask for, told before anything of it is read.
 
-The libraries that read bags decompress a chunk as far as it goes: 263 KB can become 6 GB. A chunk
+A database may compute what it gives out: a view or a generated column makes gigabytes of nothing,
+and rows without an end. Recorders write tables.
+
+The libraries that read MCAP decompress a chunk as far as it goes: 263 KB can become 6 GB. A chunk
 is held several times over while it is read, and empty records in it take time, nine bytes each.
 So one may become as long as the file and a little more, which is far above what recorders write
 (1 to 4 MB).
@@ -9,7 +12,9 @@ So one may become as long as the file and a little more, which is far above what
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sqlite3
 import struct
 from pathlib import Path
 from typing import BinaryIO
@@ -23,6 +28,15 @@ SPARE = 32 << 20  # bytes that a chunk may be longer than its file
 _MAGIC = b"\x89MCAP0\r\n"
 _CHUNK = 0x06
 _PIECE = 1 << 20
+# Views, virtual tables and generated columns (hidden 2 and 3), by name.
+_COMPUTED = """
+SELECT name FROM sqlite_master
+    WHERE type = 'view' OR (type = 'table' AND sql LIKE 'CREATE VIRTUAL%')
+UNION ALL
+SELECT t.name || '.' || c.name FROM sqlite_master AS t, pragma_table_xinfo(t.name) AS c
+    WHERE t.type = 'table' AND c.hidden IN (2, 3)
+LIMIT 1
+"""
 _LZ4_RATIO = 255  # at most, by its format
 _SKIPPABLE = range(0x184D2A50, 0x184D2A60)  # magic numbers of zstd's frames without contents
 
@@ -46,6 +60,24 @@ def check_mcap(path: Path) -> None:
             if opcode == _CHUNK:
                 _check_chunk(file, path, at, length, size + SPARE)
             at += 9 + length
+
+
+def check_database(path: Path) -> None:
+    """Looks at the schema of an sqlite3 bag; damage is left to those who read on.
+
+    Raises:
+        BagError: what a reader asks for would be computed.
+    """
+    try:
+        with contextlib.closing(
+            sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+        ) as found:
+            found.execute("PRAGMA trusted_schema=OFF")
+            computed = found.execute(_COMPUTED).fetchall()
+    except sqlite3.Error:
+        return
+    if computed:
+        raise BagError(f"bag {path}: {computed[0][0]} is computed, not recorded; it is not read")
 
 
 def _check_chunk(file: BinaryIO, path: Path, at: int, length: int, most: int) -> None:

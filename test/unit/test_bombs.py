@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+import sqlite3
 import struct
 import time
 import zipfile
@@ -176,3 +177,58 @@ def test_a_file_or_message_that_becomes_far_longer_is_refused(tmp_path, monkeypa
     assert storage.plain_message(packed, "std_msgs/msg/String", "cdr") == packed
     small = zstandard.ZstdCompressor().compress(bytes(100))
     assert storage.plain_message(small, "std_msgs/msg/String", "cdr") == bytes(100)
+
+
+def database(folder: Path, messages_sql: str) -> Path:
+    """An sqlite3 bag whose table of messages is something else."""
+    path = folder / "bag.db3"
+    with sqlite3.connect(path) as file:
+        file.executescript(
+            "CREATE TABLE topics(id INTEGER PRIMARY KEY, name TEXT, type TEXT, "
+            "serialization_format TEXT, offered_qos_profiles TEXT);"
+            "INSERT INTO topics VALUES (1, '/tf', 'tf2_msgs/msg/TFMessage', 'cdr', '');"
+            + messages_sql
+        )
+    file.close()
+    return path
+
+
+COMPUTED = {
+    "a view without an end": (
+        "CREATE VIEW messages AS WITH RECURSIVE n(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM n) "
+        "SELECT id, 1 AS topic_id, id AS timestamp, zeroblob(100000000) AS data FROM n;"
+    ),
+    "a generated column": (
+        "CREATE TABLE messages(id INTEGER PRIMARY KEY, topic_id INTEGER, timestamp INTEGER, "
+        "data BLOB GENERATED ALWAYS AS (zeroblob(900000000)));"
+        "INSERT INTO messages(topic_id, timestamp) VALUES (1, 5);"
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", COMPUTED)
+def test_a_database_that_computes_its_messages_is_refused(tmp_path, kind):
+    path = database(tmp_path, COMPUTED[kind])
+    begin = time.monotonic()
+    with pytest.raises(BagError, match="is computed, not recorded"):
+        Bag(path)
+    assert time.monotonic() - begin < 10
+
+
+def test_a_zstd_message_in_a_database_is_refused_before_it_becomes_long(tmp_path, monkeypatch):
+    """By metadata.yaml too, which names the compression that the library would undo itself."""
+    monkeypatch.setattr(storage, "_MOST_MESSAGE", 1 << 20)
+    columns = "id INTEGER PRIMARY KEY, topic_id INTEGER, timestamp INTEGER, data BLOB"
+    path = database(tmp_path, f"CREATE TABLE messages({columns});")
+    with sqlite3.connect(path) as file:
+        file.execute("INSERT INTO messages VALUES (1, 1, 5, ?)", (packed(64 * MB),))
+    file.close()
+    (tmp_path / "metadata.yaml").write_text(
+        "rosbag2_bagfile_information: {version: 5, storage_identifier: sqlite3, "
+        "relative_file_paths: [bag.db3], compression_format: zstd, compression_mode: MESSAGE}"
+    )
+    with Bag(tmp_path) as bag:
+        (record,) = bag.messages(["/tf"])
+        assert len(record.data) < MB
+        with pytest.raises(BagError, match="is no tf2_msgs"):
+            bag.decode(record)

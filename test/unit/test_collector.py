@@ -494,6 +494,30 @@ def test_the_camera_that_strays_is_named_with_how_far() -> None:
     assert set(dropped) == {camera_queue.STRAYED}
 
 
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("camera", ["cam_front", "cam_front_right", "cam_back_left"])
+def test_a_camera_whose_stamps_are_right_again_is_used_again(camera: str, seed: int) -> None:
+    """Images arrive late now and then, so that strays wait when the fault ends."""
+    ends = START + 8 * SECOND
+
+    def used(seconds: int) -> list[int]:
+        """Stamps of the sets after the fault that have the camera."""
+        random = Random(seed)
+        collector = FrameCollector(CollectorConfig(min_cameras=1))
+        sets, now = [], START
+        for taken in stream(56, period=SECOND // 4):
+            faulty = taken.camera == camera and START + 4 * SECOND < taken.stamp < ends
+            now = max(now, taken.stamp + random.choice((0, 20, 150)) * MS)
+            sent = image(taken.camera, taken.stamp + seconds * SECOND * faulty)
+            sets += collector.poll(now) + collector.add(sent, now)
+        assert_accounted_for(collector)
+        return [s.stamp for s in sets if camera in s.images and s.stamp > ends]
+
+    healthy, after_fault = used(0), used(-1)
+    assert after_fault[0] < ends + 2 * SECOND
+    assert len(after_fault) >= len(healthy) - 5
+
+
 @pytest.mark.parametrize("step", [-1000 * SECOND, -2 * SECOND, 20 * SECOND, 1000 * SECOND])
 def test_a_rig_that_goes_to_another_time_as_a_whole_is_followed_without_loss(step: int) -> None:
     collector = FrameCollector()
