@@ -23,19 +23,22 @@ unexport PIP_IGNORE_INSTALLED PIP_FORCE_REINSTALL PIP_EDITABLE PIP_REQUIREMENT P
 unexport PIP_QUIET PIP_VERBOSE PIP_UPGRADE PIP_NO_BINARY PIP_REQUIRE_HASHES PYTHONHOME
 
 .DEFAULT_GOAL := help
-.PHONY: help setup ros lint format test test-ros test-fast test-gpu-less sanitize fuzz demo bench clean
+.PHONY: help setup ros lint format test test-ros test-fast test-gpu-less sanitize fuzz \
+	lock sbom demo bench clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*##/  make \1 \t/p' $(MAKEFILE_LIST) | expand -t 24
 
 setup: $(STAMP) $(ROS_STAMP)  ## set up .venv (GPU=1: with CUDA; TENSORRT=1; ROS=0: without ROS)
 
-$(STAMP): setup.py setup.cfg pyproject.toml tools/install_torch.py tools/install_gpu_tests.py
+$(STAMP): setup.py setup.cfg pyproject.toml tools/install_torch.py tools/install_gpu_tests.py \
+		tools/lock.py $(wildcard locks/python-*.txt)
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 10) and \
 	  f"error: Python 3.10 or newer is needed, {sys.executable} is {v[0]}.{v[1]}; make PYTHON=...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet "pip>=25.3" "setuptools>=68" "wheel>=0.40"
 	$(BIN)/python tools/install_torch.py $(if $(GPU),--gpu)
+	$(BIN)/python tools/lock.py install
 	$(BIN)/python -m pip install --quiet --no-build-isolation -e ".[test]"
 	$(BIN)/python -m pip install --quiet --no-deps "nuscenes-devkit==1.2.0"
 	$(BIN)/python tools/install_gpu_tests.py $(if $(TENSORRT),--tensorrt)
@@ -43,7 +46,7 @@ $(STAMP): setup.py setup.cfg pyproject.toml tools/install_torch.py tools/install
 
 ros: $(ROS_STAMP)  ## only the ROS part of setup: wheels and our messages
 
-$(VENV)/.ros-%: tools/install_ros.py ros_wheels/%.txt CMakeLists.txt \
+$(VENV)/.ros-%: tools/install_ros.py tools/lock.py ros_wheels/%.txt CMakeLists.txt \
 		$(wildcard msg/*.msg ros_wheels/tf2_msgs/*.* ros_wheels/tf2_msgs/*/*) | $(STAMP)
 	$(BIN)/python tools/install_ros.py --distro $* --stamp $@
 
@@ -88,6 +91,17 @@ SECONDS := 60
 fuzz: $(STAMP)  ## hostile files and messages into every reader (SECONDS=600)
 	ALOCC_FUZZ_SECONDS=$(SECONDS) $(BIN)/python -m pytest -q -s test/fuzz
 
+lock: $(STAMP) $(ROS_STAMP)  ## lock files with hashes, of what this environment has tested
+	$(BIN)/python tools/lock.py write
+	$(if $(ROS_STAMP),$(BIN)/python tools/lock.py write --ros $(ROS))
+
+# In an environment of its own: what lists the packages is none of them.
+sbom: $(STAMP)  ## what is installed in .venv, as CycloneDX: out/sbom.json
+	test -x $(VENV)-sbom/bin/cyclonedx-py || { $(PYTHON) -m venv $(VENV)-sbom && \
+	  $(VENV)-sbom/bin/python -m pip install --quiet "cyclonedx-bom>=7,<8"; }
+	mkdir -p $(OUT)
+	$(VENV)-sbom/bin/cyclonedx-py environment --output-reproducible -o $(OUT)/sbom.json $(BIN)/python
+
 # `alocc demo` itself says what is missing where ROS could not be set up (ROS=0, no C++ compiler).
 demo: $(STAMP) $(ROS_STAMP)  ## a synthetic street into the node; scores, MCAP, picture (VIEW=1: show it)
 	$(BIN)/alocc demo -o $(OUT)/demo $(if $(VIEW),--view)
@@ -96,4 +110,4 @@ bench: $(STAMP)  ## time the networks on this machine
 	$(BIN)/alocc benchmark
 
 clean:  ## remove what the commands above made, .venv too
-	rm -rf $(VENV) $(VENV)-jazzy $(OUT) build dist alocc_ros.egg-info .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(VENV)-jazzy $(VENV)-sbom $(OUT) build dist alocc_ros.egg-info .pytest_cache .ruff_cache .import_linter_cache

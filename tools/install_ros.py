@@ -93,6 +93,7 @@ def install_wheels(distro: str) -> None:
             f"{PREFIX} holds the wheels of another ROS release (rclpy {found}); "
             f"use an environment of its own: make setup VENV=.venv-{distro} ROS={distro}"
         )
+    run(sys.executable, ROOT / "tools" / "lock.py", "install", "--ros", distro)
     pip("-r", requirements)
 
 
