@@ -6,20 +6,23 @@ Nothing here knows where a frame set comes from (bag, vehicle, data set) or wher
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 
 from alocc_ros import records
 from alocc_ros.errors import ModelError
+from alocc_ros.images import NetworkImages
 from alocc_ros.network.lifting import lidar_bins
 from alocc_ros.network.model import Alocc, Measured, Output
 from alocc_ros.planning import plan_frame
 from alocc_ros.records import ModelRecord
 from alocc_ros.runtime.loading import load_network
-from alocc_ros.runtime.runner import make_runner
+from alocc_ros.runtime.runner import Runner, make_runner
 from alocc_ros.stream.keyframes import MANUAL, KeyframePolicy, KeyframeSettings
 from alocc_ros.stream.preprocessing import Preprocessor
 from alocc_ros.types import FrameSet, Occupancy
@@ -39,7 +42,11 @@ class Pipeline:
             ``runtime.precision.PRECISIONS``.
         confidence: also return how sure the network is of each label.
         random_weights: marks every output as worthless.
-        timings: seconds of the last step by part: preprocess, network, total.
+        early: images will be given to ``images`` before the frame that they are in.
+        runner: how it is run; None: made, from ``network``, ``backend`` and ``precision``.
+        images: the way of images into the network (``images.py``).
+        timings: seconds of the last step by part: preprocess, network, total; and early, which was
+            spent on its images before it.
         flow_overflow: moving voxels so far that got no flow because there were too many.
     """
 
@@ -52,6 +59,8 @@ class Pipeline:
     precision: str = "auto"
     confidence: bool = False
     random_weights: bool = False
+    early: bool = False
+    runner: Runner | None = None
     timings: dict[str, float] = field(default_factory=dict)
     flow_overflow: int = 0
 
@@ -60,15 +69,17 @@ class Pipeline:
         interval = round(record.history_interval * 1e9)
         self.keyframes = KeyframePolicy(self.settings or KeyframeSettings(interval_ns=interval))
         self.preprocessor = self.preprocessor or Preprocessor.for_model(record, variant.input_size)
-        self.runner = make_runner(self.network, self.backend, self.precision)
-        self.state = self.runner.new_state()
+        if self.runner is None:
+            self.runner = make_runner(self.network, self.backend, self.precision)
+        self.state = self.runner.new_state(early=self.early and self.runner.sees)
+        self.images = NetworkImages(self.preprocessor, self.runner, self.state)
 
     @classmethod
     def load(cls, model: str, device: str = "auto", variant: str | None = None) -> Pipeline:
         """The pipeline of a model.
 
         Args:
-            model: a name of ``alocc models list``, or a file of weights.
+            model: a name of ``alocc models list``, a file of weights, or the folder of a run.
             device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
             variant: the network that a file of unknown origin is for.
 
@@ -81,6 +92,25 @@ class Pipeline:
         if weights is None:
             raise ModelError(f"the weights of {record.name} are not here: alocc models fetch")
         return cls(load_network(record, weights, device, seed=0)[0], record)
+
+    def beside(self, **changes: Any) -> Pipeline:
+        """Another stream through the same weights, with a memory of its own.
+
+        Both may step at the same time, each in a thread, and on a GPU on a CUDA stream of its own.
+        Make all of them before the first one steps. Backends whose buffers are their own
+        (``tensorrt``, ``compiled``) load the weights once more.
+
+        Args:
+            changes: what is not to be as here, by the name of an attribute. ``preprocessor`` is not
+                shared; without one it is that of the model.
+        """
+        own = {
+            "preprocessor": None,
+            "runner": self.runner if self.runner.concurrent else None,
+            "timings": {},
+            "flow_overflow": 0,
+        }
+        return dataclasses.replace(self, **own | changes)
 
     def step(self, frame: FrameSet, lidar_depth: np.ndarray | None = None) -> Occupancy:
         """Occupancy and flow at ``frame.stamp``.
@@ -99,18 +129,23 @@ class Pipeline:
                 f"{self.record.name} sees in the {self.record.frame} frame: give base_T_grid, "
                 f"where the {self.record.frame} is mounted"
             )
-        images = torch.from_numpy(self.preprocessor(frame)).to(self.runner.device)
-        prepared = time.perf_counter()
-        decision, variant, measured = self.keyframes.plan(frame), self.network.variant, None
-        plan = plan_frame(frame, decision, variant, self.state.ages)
-        if lidar_depth is not None:
-            bins = lidar_bins(torch.from_numpy(lidar_depth), variant)
-            measured = Measured(bins.to(images.device))
-        output = self.runner.step(images, plan, self.state, measured)
-        self.keyframes.update(frame)
-        answer = self._occupancy(frame, output, decision.reset)
+        with self.images.on_stream():
+            taken = self.images.take(frame)
+            prepared, answered = time.perf_counter(), None
+            try:
+                decision, variant, measured = self.keyframes.plan(frame), self.network.variant, None
+                plan = plan_frame(frame, decision, variant, self.state.ages)
+                if lidar_depth is not None:
+                    bins = lidar_bins(torch.from_numpy(lidar_depth), variant)
+                    measured = Measured(bins.to(taken.images.device))
+                output = self.runner.step(taken.images, plan, self.state, measured, taken.seen)
+                self.keyframes.update(frame)
+                answer, answered = self._occupancy(frame, output, decision.reset), taken
+            finally:
+                self.images.finish(frame, answered)
         seconds = prepared - start, (end := time.perf_counter()) - prepared, end - start
         self.timings = dict(zip(("preprocess", "network", "total"), seconds, strict=True))
+        self.timings["early"] = taken.seconds
         return answer
 
     def reset(self, reason: str = MANUAL) -> None:

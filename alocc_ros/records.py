@@ -18,6 +18,7 @@ from typing import Annotated, Any
 
 import yaml
 from pydantic import StringConstraints
+from safetensors import SafetensorError, safe_open
 
 from alocc_ros import schema
 from alocc_ros.errors import ModelError
@@ -30,6 +31,9 @@ from alocc_ros.schema import described, one_of
 # model trained on camera-visible voxels fills what is hidden with guesses. "visible": a camera or
 # one of the benchmark's rays.
 SUPERVISIONS = ("camera_visible", "ray_visible", "visible", "all")
+
+# What a run of ``alocc train`` leaves: in its folder, and in the folder of each checkpoint.
+_WEIGHTS, _STATE = "weights.safetensors", "state.pt"
 
 
 @dataclass(frozen=True)
@@ -128,47 +132,121 @@ def record_of_file(path: Path, variant: str | None = None) -> ModelRecord:
     """The record that a checkpoint file belongs to.
 
     Told by the file's name (a record's name, or its file on the hub), else by its SHA-256,
-    else by ``variant``: then the record of that name, without its weights and scores. A
-    given ``variant`` that contradicts the file's own record is refused.
+    else by ``variant``, else by what ``alocc train`` wrote: then the record of that name, without
+    its weights and scores. A given ``variant`` that contradicts the file is refused.
 
     Raises:
         ModelError: nothing tells.
     """
+    found = published_record(path)
+    trained = None if found else trained_model(path)
+    if found is None and variant is None and trained is None:
+        raise ModelError(
+            f"{path.name}: neither its name nor its SHA-256 belongs to a model record, and its "
+            "metadata name none; say which network it is with --variant"
+        )
+    own = found or (find(trained) if trained else None)
+    # A model of the same network may be meant, one with other labels, say; not of another one.
+    asked = None if variant is None or found else find(variant)
+    if own is not None and variant is not None:
+        wanted = asked.variant if asked else variant
+        if own.variant != wanted:
+            raise ModelError(f"{path.name} is {own.name}, a {own.variant} network, not {variant}")
+    if found:
+        return found
+    record = asked or own
+    return replace(record, repository=None, file=None, sha256=None, scores=(), note="")
+
+
+def published_record(path: Path) -> ModelRecord | None:
+    """The record that a file's name or SHA-256 belongs to, if there is one."""
     records = load_records()
     by_name = [r for r in records.values() if path.stem in (r.name, Path(r.file or "").stem)]
     found = by_name or _records_of_digest(path, records)
-    if not found:
-        if variant is None:
-            raise ModelError(
-                f"{path.name}: neither its name nor its SHA-256 belongs to a model record; "
-                "say which network it is with --variant"
-            )
-        return replace(find(variant), repository=None, file=None, sha256=None, scores=(), note="")
-    if variant is not None and found[0].variant != variant:
-        raise ModelError(
-            f"{path.name} is {found[0].name}, a {found[0].variant} network, not {variant}"
-        )
-    return found[0]
+    return found[0] if found else None
+
+
+def trained_model(path: Path) -> str | None:
+    """The model that ``alocc train`` made this file of, where the file or its run says so."""
+    name = None
+    if path.suffix == ".safetensors":
+        try:
+            with safe_open(path, "numpy") as file:
+                name = (file.metadata() or {}).get("model")
+        except (OSError, SafetensorError):
+            return None  # whoever reads the weights says what is wrong with it
+    elif path.name == _STATE and len(path.parents) > 2:
+        try:
+            text = (path.parents[2] / "config.yaml").read_text(encoding="utf-8")
+            entries = schema.load_yaml(text)
+        except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError):
+            return None  # a state file that was carried elsewhere: it has no run beside it
+        name = entries.get("model") if isinstance(entries, dict) else None
+    return name if name in load_records() else None
 
 
 def resolve(model: str, variant: str | None = None) -> tuple[ModelRecord, Path | None]:
-    """What ``--model NAME|FILE`` means: the record, and its weights if they are here.
+    """What ``--model NAME|FILE|FOLDER`` means: the record, and its weights if they are here.
 
     A name whose weights were not fetched gives None; a file must exist.
 
     Raises:
-        ModelError: it is neither, or a file that belongs to no record.
+        ModelError: it is none of these, or a file that belongs to no record.
+    """
+    record, path = locate(model)
+    if record is None and path is not None:
+        record = record_of_file(path, variant)
+    return record, path
+
+
+def locate(model: str) -> tuple[ModelRecord | None, Path | None]:
+    """Where the weights are that a name, a file or the folder of a run stands for.
+
+    Returns:
+        The record, of a name only; the file, None for a name whose weights are not here.
+
+    Raises:
+        ModelError: it is none of these.
     """
     if model in load_records():
         record = find(model)
-        path = weights_path(record)
-        return record, path if path.is_file() else None
+        path = None if record.file is None else weights_path(record)
+        return record, path if path and path.is_file() else None
     path = Path(model)
+    if path.is_dir():
+        return None, _weights_of_run(path)
     if path.is_file():
-        return record_of_file(path, variant), path
+        return None, path
     if path.suffix or path.name != model:
         raise ModelError(f"{model}: no such file")
     return find(model), None
+
+
+def weights_file(model: str) -> Path:
+    """The file of weights that a name, a file or the folder of a run stands for.
+
+    Raises:
+        ModelError: it is none of these, or the weights are not here.
+    """
+    record, path = locate(model)
+    if path is None:
+        fetch = f"fetch them with `alocc models fetch {model}`, " if record and record.file else ""
+        raise ModelError(f"the weights of {model} are not here: {fetch}give a file or a run")
+    return path
+
+
+def _weights_of_run(folder: Path) -> Path:
+    """What ``alocc train`` left in the folder of a run, or in one of its checkpoints."""
+    for name in (_WEIGHTS, _STATE):
+        if (folder / name).is_file():
+            return folder / name
+    newest = max(folder.glob(f"checkpoints/step-*/{_STATE}"), default=None)
+    if newest is not None:
+        raise ModelError(
+            f"{folder}: no {_WEIGHTS} in it yet, the run has not come to its end or an "
+            f"evaluation; its newest checkpoint is {newest}"
+        )
+    raise ModelError(f"{folder}: a folder, but of no run: there is no {_WEIGHTS} in it")
 
 
 def weights_path(record: ModelRecord, folder: Path | None = None) -> Path:

@@ -195,6 +195,13 @@ def nearest(name: Any, known: Collection[str]) -> str:
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 
+def nearest_names(name: str, known: Collection[str]) -> str:
+    """Names that are spelt alike, or that share a word's beginning (``lr``: none), in quotes."""
+    near = difflib.get_close_matches(name, list(known), n=3)
+    near += [k for k in known if len(name) > 2 and name in k and k not in near]
+    return ", ".join(repr(k) for k in near[:5])
+
+
 def unknown_name(noun: str, name: Any, known: Collection[str]) -> str:
     """What there is instead, the nearest first."""
     return f"unknown {noun} {name!r}{nearest(name, known)}; there are {', '.join(known)}"

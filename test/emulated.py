@@ -52,7 +52,7 @@ def both(
     results.append(_results(overload, given, form(*given)))
     for own, emulated in zip(*results, strict=True):
         assert own.dtype == emulated.dtype and own.shape == emulated.shape
-        assert own.stride() == emulated.stride()
+        assert own.stride() == emulated.stride() or own.numel() == 0
     return tuple(r[0] if len(r) == 1 else tuple(r) for r in results)
 
 

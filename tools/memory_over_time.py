@@ -13,7 +13,7 @@ decides.
 
 Scores of each window of so many key frames, with what grows with time stopped as the variant says,
 never stopped, and with a memory that begins anew with each window. ``--turns`` drives each scene
-there and back until there are so many key frames: then each window has the same contents. Results
+there and back until there are so many key frames: then all windows show the same street. Results
 as JSON with -o.
 """
 
@@ -324,6 +324,8 @@ def open_scenes(args: argparse.Namespace) -> tuple[NuScenes, tuple[Scene, ...]]:
         DataError: there are none.
     """
     dataset = NuScenes(args.data)
+    if args.scene:
+        return dataset, tuple(dataset.scene(name) for name in args.scene)
     return dataset, dataset.split(args.split)[: args.max_scenes]
 
 
@@ -338,6 +340,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         add_model_arguments(one)
         one.add_argument("--data", type=Path, required=True, help="in the format of nuScenes")
         one.add_argument("--split", default="val", help="which scenes (val)")
+        one.add_argument("--scene", action="append", metavar="NAME", help="this one; repeatable")
         one.add_argument("--max-scenes", type=int, metavar="N", help="only the first N")
         one.add_argument("-o", "--output", type=Path, metavar="FILE", help="JSON")
     kinds.choices["rate"].add_argument(

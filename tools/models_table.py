@@ -15,6 +15,7 @@ from alocc_ros.records import ModelRecord, load_records
 
 ROOT = Path(__file__).parents[1]
 FIVE = ("alocc_2d_mini", "alocc_2d", "alocc_3d", "alocc_flow_2d", "alocc_flow_3d")
+_PUBLISHED = ("mIoU", "mIoU_D", "IoU", "RayIoU", "occ_score", "mAVE", "FPS", "memory_MB")
 _BLOCK = r"(<!-- models: .*? -->\n\n).*?(\n\n)"
 
 
@@ -33,7 +34,8 @@ def table(rows: list[tuple[str, ...]]) -> str:
 def full() -> str:
     """Every record whose weights its authors published."""
     heading = ("model", "network", "input", "classes", "frame", "history", "trained on voxels",
-               "mIoU", "mIoU_D", "RayIoU", "Occ score", "mAVE, m/s", "FPS")  # fmt: skip
+               "mIoU", "mIoU_D", "IoU", "RayIoU", "Occ score", "mAVE, m/s", "FPS",
+               "memory, MB")  # fmt: skip
     rows = [heading]
     for r in load_records().values():
         if r.repository is None:
@@ -52,7 +54,7 @@ def full() -> str:
                     "ray_visible": "a ray meets",
                     "visible": "a camera sees or a ray meets",
                 }.get(r.supervision, r.supervision),
-                *(score(r, m) for m in ("mIoU", "mIoU_D", "RayIoU", "occ_score", "mAVE", "FPS")),
+                *(score(r, metric) for metric in _PUBLISHED),
             )
         )
     return table(rows)

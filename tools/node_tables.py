@@ -77,6 +77,11 @@ def stages() -> str:
     return table(("stage", "time"), *rows)
 
 
+def early() -> str:
+    rows = [(f"`early: {name}`", meaning) for name, meaning in worker.EARLY]
+    return table(("key", "images"), *rows)
+
+
 def launch_arguments() -> str:
     """Read, not imported: launch need not be installed."""
     rows = []
@@ -111,6 +116,7 @@ def _preset(name: str, preset: Preset) -> tuple[str, ...]:
 
 
 BLOCKS: dict[str, Callable[[], str]] = {
+    "early": early,
     "frames": frames,
     "launch arguments": launch_arguments,
     "parameters": lambda: parameters.table().rstrip(),

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from alocc_ros.stream.conversions import frame_name
+from alocc_ros.stream.conversions import frame_name, header
 from alocc_ros.stream.preset import Preset, distortion_remark
 from alocc_ros.stream.rig import Intrinsics, intrinsics_from_camera_info
 
@@ -48,7 +48,7 @@ class RecordedCameras:
 
     def add_header(self, camera: str, message: Any) -> None:
         """The first header that names a frame counts, if the preset names none."""
-        self.frames[camera] = self.frames[camera] or frame_name(message.header.frame_id)
+        self.frames[camera] = self.frames[camera] or frame_name(header(message).frame_id)
 
     def has_info(self, camera: str) -> bool:
         """Whether a CameraInfo was recorded."""

@@ -29,6 +29,7 @@ from alocc_ros.messages import (
     Message,
     Points,
 )
+from alocc_ros.stream.video import COMPRESSED_VIDEO, FFMPEG_PACKET
 
 # Field by field as in the .msg files.
 OWN_TYPES = {
@@ -74,8 +75,26 @@ OWN_TYPES = {
         uint8[] labels""",
 }
 
+# Of packages that are seldom installed; their layout has not changed since they came.
+_VIDEO_TYPES = {
+    FFMPEG_PACKET: """
+        std_msgs/Header header
+        int32 width
+        int32 height
+        string encoding
+        uint64 pts
+        uint8 flags
+        bool is_bigendian
+        uint8[] data""",
+    COMPRESSED_VIDEO: """
+        builtin_interfaces/Time timestamp
+        string frame_id
+        uint8[] data
+        string format""",
+}
+
 TYPESTORE = get_typestore(Stores.ROS2_HUMBLE)
-for _name, _definition in OWN_TYPES.items():
+for _name, _definition in (OWN_TYPES | _VIDEO_TYPES).items():
     TYPESTORE.register(get_types_from_msg(_definition, _name))
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy as np
 from alocc_ros.bags.cameras import RecordedCameras
 from alocc_ros.bags.order import WINDOW, StampClock, StampOrder, in_order
 from alocc_ros.bags.poses import NO_POSE, RecordedPoses
-from alocc_ros.bags.reader import CAMERA_INFO_TYPE, IMAGE_TYPES, POSE_TYPES, TF_TYPE, Bag, Record
+from alocc_ros.bags.reader import CAMERA_INFO_TYPE, POSE_TYPES, TF_TYPE, Bag, Record, camera_types
 from alocc_ros.bags.reader import topic_name as named
 from alocc_ros.errors import AloccError, BagError, CalibrationError, PoseError, StampError
 from alocc_ros.stream import conversions
@@ -35,6 +36,7 @@ from alocc_ros.stream.preset import (
 )
 from alocc_ros.stream.rig import load_rig
 from alocc_ros.stream.skips import BAD_CAMERA_INFO, BAD_STAMP, NO_SUCH_MESSAGE, Skips
+from alocc_ros.stream.video import VideoStreams, how_to_decode
 from alocc_ros.types import CameraImage, CameraSet, FrameSet
 
 # ns by which the cameras' times of recording may lag differently behind their stamps; what is
@@ -127,12 +129,15 @@ class FrameSource:
         """
         collector = FrameCollector(CollectorConfig.from_preset(self._preset))
         self.drops, self.no_pose, self.warnings = Counter(), "", []
-        self.skips.counts = self._skipped_at_first.copy()
+        self._forget_skips()
         order = StampOrder()
         apart = max(self._lags) - min(self._lags) > _IN_STEP
         clock = StampClock()
         try:
-            for image in in_order(order, self._topics, self._images, apart=apart):
+            images = in_order(
+                order, self._topics, self._images, apart=apart, begin_again=self._forget_skips
+            )
+            for image in images:
                 now = clock.at(image.stamp)
                 yield from filter(None, map(self._assembled, collector.add(image, now)))
             yield from filter(None, map(self._assembled, collector.flush()))
@@ -149,29 +154,39 @@ class FrameSource:
 
     # --- second pass ---------------------------------------------------------------------
 
+    def _forget_skips(self) -> None:
+        """Those of the second pass."""
+        self.skips.counts = self._skipped_at_first.copy()
+
     def _images(self, topics: Iterable[str]) -> Iterator[CameraImage]:
         """Those that can be used, in the order of recording; the rest is counted."""
+        names = {camera: topic for topic, camera in self._topics.items()}
+        streams = VideoStreams(lambda camera, *why: self.skips.add(names[camera], *why))
         for record in self._bag.messages(list(topics)):
             image, reason, detail = self._image(record)
-            if image is None:
+            if reason:
                 self.skips.add(record.topic, reason, detail)
-            else:
-                yield image
+            if image is not None:
+                yield from (i for i in streams.add(image) if i.stamp > 0)
+        yield from (i for i in streams.flush() if i.stamp > 0)
 
     def _image(self, record: Record) -> tuple[CameraImage | None, str, str]:
-        """The image, or None and why there is none: in general, and here."""
+        """The image, or None, and why it cannot be used, in general and here.
+
+        One without a stamp, which is then zero, may be a packet of video that others need.
+        """
         try:
             message = self._bag.decode(record)
         except BagError as error:
             return None, NO_SUCH_MESSAGE, str(error)
+        stamp, detail = 0, ""
         try:
-            stamp = self._stamp(record, message)
+            stamp = max(self._stamp(record, message), 0)
         except StampError as error:
-            return None, BAD_STAMP, str(error)
-        if stamp <= 0:
-            return None, BAD_STAMP, ""
+            detail = str(error)
         camera = self._topics[record.topic]
-        return conversions.camera_image(message, camera, stamp, self._preset.assume_8uc3), "", ""
+        image = conversions.camera_image(message, camera, stamp, self._preset.assume_8uc3)
+        return image, "" if stamp else BAD_STAMP, detail
 
     def _assembled(self, camera_set: CameraSet) -> FrameSet | None:
         """None, and counted, if the set was taken where there are too few ego poses."""
@@ -187,18 +202,18 @@ class FrameSource:
 
     def _check_topics(self) -> None:
         types = self._bag.types
-        missing = [t for t in self._topics if types.get(t) not in IMAGE_TYPES]
+        missing = [t for t in self._topics if types.get(t) not in camera_types()]
         if not missing:
             return
         if unreadable := [t for t in missing if t in types]:
             kinds = sorted({types[t] for t in unreadable})
             raise BagError(
                 f"bag {self._bag.path}: {', '.join(unreadable)} is of type {', '.join(kinds)}, not "
-                f"sensor_msgs/msg/Image or CompressedImage{_how_to_decode(kinds)}"
+                f"sensor_msgs/msg/Image or CompressedImage{how_to_decode(kinds)}"
             )
-        there = sorted(t for t, kind in types.items() if kind in IMAGE_TYPES)
+        there = sorted(t for t, kind in types.items() if kind in camera_types())
         fitting = _presets_for(set(there))
-        video = sorted(t for t, kind in types.items() if _how_to_decode([kind]))
+        video = sorted(t for t in types.keys() - set(there) if how_to_decode([types[t]]))
         kinds = sorted({types[t] for t in video})
         raise BagError(
             f"bag {self._bag.path} has no images on {', '.join(missing)} "
@@ -212,7 +227,7 @@ class FrameSource:
                 if there
                 else ""
             )
-            + (f"; there is video on {', '.join(video)}{_how_to_decode(kinds)}" if video else "")
+            + (f"; there is video on {', '.join(video)}{how_to_decode(kinds)}" if video else "")
         )
 
     def _read_motion_and_cameras(self) -> None:
@@ -283,20 +298,27 @@ class FrameSource:
         """
         lags = []
         for topic, camera in self._topics.items():
-            first: AloccError | None = None
+            problems: list[AloccError] = []
+            streams = VideoStreams(partial(_note_packet, problems, topic))
             for record in self._bag.messages([topic]):
                 try:
-                    lags.append(self._look_at(record, camera))
-                    break
+                    lag = self._look_at(record, camera, streams)
                 except AloccError as error:
-                    first = first or error
+                    _note_first(problems, error)
+                    continue
+                if lag is not None:
+                    lags.append(lag)
+                    break
             else:
-                raise first or BagError(f"bag {self._bag.path}: {topic} has no messages")
+                none = BagError(f"bag {self._bag.path}: {topic} has no messages")
+                raise next(iter(problems), none)
         return lags
 
-    def _look_at(self, record: Record, camera: str) -> int:
+    def _look_at(self, record: Record, camera: str, streams: VideoStreams) -> int | None:
+        """ns from stamp to recording; None for a packet of video that no picture comes of yet."""
         image, reason, detail = self._image(record)
-        if image is None and reason == BAD_STAMP:
+        if image is not None and reason:
+            streams.add(image)
             raise StampError(
                 f"all images on {record.topic} have stamp zero or none that can be; if the bag was "
                 "recorded live, use the time of recording: `stamp_source: receive` in the preset, "
@@ -308,6 +330,9 @@ class FrameSource:
         entry = self._rig.get(camera)
         known = entry.intrinsics if entry is not None else None
         known = known or self._cameras.intrinsics(camera, image.stamp)
+        image = next(iter(streams.add(image)), None)
+        if image is None:
+            return None
         check_size(image, *image_size(image), (known.width, known.height))
         return record.log_time - image.stamp
 
@@ -349,18 +374,18 @@ class FrameSource:
     def _stamp(self, record: Record, message: Any) -> int:
         if self._preset.stamp_source == "receive":
             return record.log_time
-        return conversions.stamp_ns(message.header.stamp)
+        return conversions.stamp_ns(conversions.header(message).stamp)
 
 
-def _how_to_decode(kinds: Iterable[str]) -> str:
-    """What to do about topics of these types, if they hold video."""
-    if not any("FFMPEG" in kind or "Video" in kind or "H264" in kind for kind in kinds):
-        return ""
-    return (
-        f" ({', '.join(kinds)}); decode it while the bag is played and record what comes out: "
-        "ros2 run image_transport republish --ros-args -p in_transport:=ffmpeg -p "
-        "out_transport:=compressed -r in/ffmpeg:=TOPIC -r out/compressed:=TOPIC/compressed"
-    )
+def _note_packet(
+    problems: list[AloccError], topic: str, camera: str, reason: str, detail: str
+) -> None:
+    _note_first(problems, BagError(f"{topic}: {reason}" + (f" ({detail})" if detail else "")))
+
+
+def _note_first(problems: list[AloccError], problem: AloccError) -> None:
+    if not problems:
+        problems.append(problem)
 
 
 def preset_of(bag: Bag) -> Preset:
@@ -368,7 +393,7 @@ def preset_of(bag: Bag) -> Preset:
 
     Of several the one with the most cameras.
     """
-    fitting = _presets_for({t for t, kind in bag.types.items() if kind in IMAGE_TYPES})
+    fitting = _presets_for({t for t, kind in bag.types.items() if kind in camera_types()})
     presets = sorted((load_preset(n) for n in fitting), key=lambda p: -len(p.used_cameras))
     most = [p for p in presets if len(p.used_cameras) == len(presets[0].used_cameras)]
     return most[0] if len(most) == 1 else load_preset(DEFAULT_PRESET)

@@ -91,6 +91,7 @@ def in_order(
     read: Callable[[Iterable[str]], Iterator[CameraImage]],
     *,
     apart: bool,
+    begin_again: Callable[[], None] = lambda: None,
 ) -> Iterator[CameraImage]:
     """The images of all cameras by stamp.
 
@@ -99,6 +100,7 @@ def in_order(
         topics: the cameras by topic; each has images.
         read: the images on some topics, in the order of recording.
         apart: the topics are known to be out of step: read each by itself at once.
+        begin_again: called where what was read is read a second time.
     """
     window = WINDOW * len(topics)
     if not apart:
@@ -109,6 +111,7 @@ def in_order(
         if len(first) < window or {image.camera for image in first} == set(topics.values()):
             yield from order.sort(_chained(first, images), window)
             return
+        begin_again()
     streams = [order.sort(read([topic]), WINDOW) for topic in topics]
     yield from heapq.merge(*streams, key=lambda image: image.stamp)
 

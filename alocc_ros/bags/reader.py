@@ -39,6 +39,7 @@ from alocc_ros.bags.storage import (
 )
 from alocc_ros.errors import AloccError, BagError
 from alocc_ros.outputs import OUTPUTS
+from alocc_ros.stream import video
 
 # Only these types are ever decoded. Their layout is the same in every ROS 2 release, so the
 # definitions inside a bag (which may be missing, or of types that nobody here can parse) are
@@ -56,6 +57,7 @@ STRING_TYPE = "std_msgs/msg/String"
 KNOWN_TYPES = frozenset(
     {
         *IMAGE_TYPES,
+        *video.VIDEO_TYPES,
         CAMERA_INFO_TYPE,
         TF_TYPE,
         *POSE_TYPES,
@@ -71,6 +73,11 @@ _PROTOBUF = (
 _ENCODINGS = frozenset({"cdr", "ros1"})  # that are read
 _SIGNED = 1 << 63  # ns; log times from here on are negative numbers
 _ROS1 = "is a ROS 1 recording; convert it first: rosbags-convert --src {} --dst ros2_bag"
+
+
+def camera_types() -> tuple[str, ...]:
+    """The types that images can be made of here; video needs PyAV."""
+    return (*IMAGE_TYPES, *(video.VIDEO_TYPES if video.is_available() else ()))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from alocc_ros.bags.reader import CAMERA_INFO_TYPE, IMAGE_TYPES, POSE_TYPES, TF_TYPE, Bag
+from alocc_ros.bags.reader import CAMERA_INFO_TYPE, POSE_TYPES, TF_TYPE, Bag, camera_types
 from alocc_ros.errors import AloccError, BagError
 from alocc_ros.stream import conversions
 from alocc_ros.stream.pose_limits import PoseLimits
@@ -128,11 +128,11 @@ def _apart(a: float, b: float) -> float:
 
 
 def _cameras(bag: Bag, tree: TransformTree, base: str) -> list[FoundCamera]:
-    topics = sorted(t for t, kind in bag.types.items() if kind in IMAGE_TYPES)
+    topics = sorted(t for t, kind in bag.types.items() if kind in camera_types())
     topics = [t for t in topics if not _NOT_FOR_US.search(t.lower())]
     found: dict[str, FoundCamera] = {}
     for topic in topics:
-        parent = topic.removesuffix("/compressed").rsplit("/", 1)[0]
+        parent = topic.removesuffix("/compressed").removesuffix("/ffmpeg").rsplit("/", 1)[0]
         info = next(
             (
                 t
@@ -159,7 +159,7 @@ def _rank(camera: FoundCamera) -> tuple[bool, bool]:
 def _frame(bag: Bag, topic: str) -> str:
     for record in bag.messages([topic]):
         try:
-            return conversions.frame_name(bag.decode(record).header.frame_id)
+            return conversions.frame_name(conversions.header(bag.decode(record)).frame_id)
         except BagError:
             continue
     return ""
@@ -226,7 +226,7 @@ def _first_stamps(bag: Bag, topic: str) -> np.ndarray:  # ns
     found = []
     for record in bag.messages([topic]):
         with contextlib.suppress(AloccError):
-            found.append(conversions.stamp_ns(bag.decode(record).header.stamp))
+            found.append(conversions.stamp_ns(conversions.header(bag.decode(record)).stamp))
         if len(found) == _MOST:
             break
     return np.sort(np.array(found, dtype=np.int64))

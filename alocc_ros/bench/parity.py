@@ -297,7 +297,7 @@ def compare(
 
             with watching(runner.core, compare_one, recorded):
                 output = runner.step(frame.images.to(device), plan, state)
-            host = {"depth_net/mlp_input": plan.tensors("cpu").camera_vector[None]}
+            host = {"depth_net/mlp_input": plan.tensors("cpu").camera_vector[None].float()}
             if variant.stereo:
                 cameras = frame.cameras.at_rest() if first else frame.cameras
                 host["stereo/curr2adjsensor"] = cameras.previous_T_camera

@@ -221,6 +221,18 @@ def _operations(func: Any, args: tuple[Any, ...], kwargs: Any, result: Any) -> t
         return 0.0, 2.0 * 8 * points * context.shape[1]
     if name == "correlation_fused":
         return 0.0, 2.0 * args[0].numel() * 121
+    if name == "matching_maps_fused":
+        # Four cells of full size; each of them four taps in the past map.
+        return 0.0, 2.0 * result.numel() * (4 + 16) / 2
+    if name == "camera_gates_fused":
+        return 0.0, 2.0 * len(args[0]) * sum(args[i].numel() for i in (1, 3, 5))
+    if name == "gated_mix_fused":
+        pixels, matrix = args[1][:, 0].numel(), args[3]
+        return 2.0 * pixels * matrix.numel(), 8.0 * args[1].numel()
+    if name == "time_bias_fused":
+        return 0.0, 2.0 * args[0].numel() * (args[3].numel() + args[5].numel())
+    if name == "classify_fused":
+        return 2.0 * args[0].numel() * args[1].shape[1], 4.0 * result[0].numel()
     if name in ("dense_flow_fused", "sparse_flow_fused"):
         *_, first, _, second, _ = args if name == "dense_flow_fused" else args[:-1]
         cells = args[0][..., 0].numel() if name == "dense_flow_fused" else args[-1]

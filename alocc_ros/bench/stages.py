@@ -134,7 +134,7 @@ def _table(core: Alocc) -> list[tuple[str, Callable[[Any, Any], dict[str, Callab
         }
 
     def classify(_: Any, y: Any) -> dict[str, Callable[[], Tensor]]:
-        logits, voxels = y
+        voxels = y.voxels
         if voxels is None:
             return {}
         stages: dict[str, Callable[[], Tensor]] = {"voxel_feature_before_head": lambda: voxels}
@@ -176,7 +176,7 @@ def _table(core: Alocc) -> list[tuple[str, Callable[[Any, Any], dict[str, Callab
         ("classify", classify),
         ("flow_match.maps.warp", of("flow/history_bev_warped", lambda y: y[..., 0])),
         ("flow_match", plain("flow/cost_volume_softmax")),
-        ("flow_head", of("head/flow", lambda y: y[0])),
+        ("flow_head", of("head/flow", lambda y: y[0].flip(-1))),
     ]
     if core.variant.recurrent:
         table += _recurrent_table(core.variant)

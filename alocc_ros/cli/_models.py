@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -56,7 +57,11 @@ def add_model_arguments(parser: argparse.ArgumentParser, backend: str = "auto") 
 
 def add_weights_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of commands that take one network with its weights, and where."""
-    parser.add_argument("--model", required=True, help="a name of `alocc models list`, or a file")
+    parser.add_argument(
+        "--model",
+        required=True,
+        help="a name of `alocc models list`, a file, or the folder of a run",
+    )
     parser.add_argument("--variant", help="the network that a file of unknown origin is for")
     parser.add_argument("--random-weights", action="store_true", help="run without trained weights")
     parser.add_argument("--seed", type=int, default=0, help="of the random weights")
@@ -95,9 +100,19 @@ def find_model(args: argparse.Namespace) -> tuple[records.ModelRecord, Path | No
 
 
 def load_network(
-    record: records.ModelRecord, weights_file: Path | None, device: str, seed: int
+    record: records.ModelRecord,
+    weights_file: Path | None,
+    device: str,
+    seed: int,
+    quiet: bool = False,
 ) -> tuple[Alocc, str]:
-    """See ``runtime.loading.load_network``, which needs torch."""
+    """See ``runtime.loading.load_network``, which needs torch; unless ``quiet`` it is said on
+    standard error which tensors of the file are used.
+    """
     from alocc_ros.runtime.loading import load_network as load
 
-    return load(record, weights_file, device, seed)
+    def say(text: str) -> None:
+        if not quiet:
+            print(f"alocc: {text}", file=sys.stderr)
+
+    return load(record, weights_file, device, seed, say)

@@ -60,6 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     node.add_argument("--seconds", type=float, default=60.0, metavar="S", help="how long (60)")
     node.add_argument("--raw", action="store_true", help="rgb8 images instead of JPEG")
     node.add_argument("--decode", default="exact", choices=("exact", "fast"), help="of JPEG images")
+    node.add_argument(
+        "--early", action="store_true", help="images are decoded and seen when they come"
+    )
     node.add_argument("--bag", type=Path, help="a bag in a loop instead of the cameras")
     node.add_argument(
         "--rate", type=float, help="Hz of the cameras (12), times real time of the bag (1)"
@@ -76,8 +79,8 @@ def run(args: argparse.Namespace) -> int:
         return _predict(args)
     if args.compare:
         return _compare(args)
-    if args.raw or args.bag or args.rate:
-        raise ParameterError("--raw, --bag and --rate go with --node")
+    if args.raw or args.bag or args.rate or args.early:
+        raise ParameterError("--raw, --early, --bag and --rate go with --node")
     names = args.model or list(FIVE)
     for name in ("frames", "warmup", "threads"):
         value = getattr(args, name)
@@ -176,7 +179,7 @@ def _node(args: argparse.Namespace) -> int:
             report = publishing.measure(status.update)
         else:
             setup = end_to_end.Setup(
-                args.seconds, args.raw, args.decode, args.bag, rate, model, device
+                args.seconds, args.raw, args.decode, args.bag, rate, model, device, args.early
             )
             report = end_to_end.measure(setup, status.update)
     table = Table(title=report.title)

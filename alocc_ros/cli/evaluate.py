@@ -24,6 +24,7 @@ from alocc_ros.evaluation.evaluate import Predictor, Report, Task, evaluate, wri
 from alocc_ros.evaluation.scoring import SCORINGS, Scoring, find_scoring, scoring_of
 from alocc_ros.evaluation.store import ResultStore
 from alocc_ros.evaluation.submission import check_about, write_submission
+from alocc_ros.files import component
 from alocc_ros.metrics.sums import text_table
 
 if TYPE_CHECKING:
@@ -56,12 +57,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-scenes", type=int, metavar="N", help="only the first N scenes")
     parser.add_argument(
         "-o", "--output", type=Path, metavar="DIR",
-        help="where results go (default: evaluation/MODEL-BENCHMARK-SPLIT)",
+        help="where results go (default: evaluation/MODEL-FILE-DIGEST-BENCHMARK-SPLIT)",
     )  # fmt: skip
     parser.add_argument(
         "--baselines", metavar="SPLIT",
         help="also score what the network must beat: itself without memory, and the class that "
         "each voxel most often has in SPLIT (train)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--npz", type=Path, metavar="DIR",
+        help="keep each prediction as an NPZ file, for `alocc view DIR --truth ROOT`",
     )  # fmt: skip
     parser.add_argument(
         "--submission", type=Path, metavar="FILE", help="also write the challenge's file, .gz"
@@ -104,9 +109,16 @@ def run(args: argparse.Namespace) -> int:
         counted = _prior_scenes(args, dataset, scoring)
         pipeline, weights = _pipeline(args, record, weights_file, world)
         identity = world.broadcast(_identity(args, record, weights, dataset, scored))
-        default = Path("evaluation", f"{record.name}-{scoring.name}-{args.split}")
+        default = default_folder(record, weights_file, weights, args)
         folder = ResultStore(args.output or default, identity)
-        report = _evaluated(task, network_predictor(pipeline), world, folder, args.restart)
+        predictor, wanted = network_predictor(pipeline), task
+        if args.npz:
+            from alocc_ros.cli._predictions import Predictions
+
+            predictions = Predictions(args.npz, weights)
+            predictor = predictions.kept(predictor)
+            wanted = replace(task, is_kept=predictions.has)
+        report = _evaluated(wanted, predictor, world, folder, args.restart)
         if world.rank == 0:
             if args.submission:
                 _submit(args.submission, task, folder, {"method": record.name, **about})
@@ -124,6 +136,23 @@ def run(args: argparse.Namespace) -> int:
         if world.rank == 0:
             _print(args, reports, folder, record, scored)
     return 0
+
+
+def default_folder(
+    record: ModelRecord, weights_file: Path | None, weights: str, args: argparse.Namespace
+) -> Path:
+    """Where results go: another checkpoint of the same model has another folder."""
+    name = [record.name]
+    if weights_file is None:
+        name.append(f"random{args.seed}")
+    else:
+        file = weights_file.stem
+        # Those of runs all have one name: the run's tells more.
+        file = weights_file.resolve().parent.name if file in ("weights", "state") else file
+        if file.startswith(record.name):
+            name = []
+        name += [component(file), weights.removeprefix("sha256:")[:8]]
+    return Path("evaluation", "-".join((*name, args.benchmark, args.split)))
 
 
 def _task(
@@ -147,7 +176,7 @@ def _prior_scenes(args: argparse.Namespace, dataset: Dataset, scoring: Scoring) 
     scenes = dataset.split(args.baselines)
     samples = [sample for scene in scenes for sample in scene.samples]
     missing = missing_files(dataset.root, samples, scoring.labels, camera_mask=scoring.masked)
-    check_present(missing, f"{dataset.root}, in which classes are counted,")
+    check_present(missing, f"{dataset.root}, in which classes are counted,", dataset.root)
     return scenes
 
 
@@ -181,7 +210,7 @@ def _pipeline(
     device = _device(args.device, world)
     if args.deterministic:
         _make_deterministic()
-    network, weights = load_network(record, weights_file, device, args.seed)
+    network, weights = load_network(record, weights_file, device, args.seed, quiet=world.rank > 0)
     from alocc_ros.evaluation.network import AS_IN_TRAINING
     from alocc_ros.pipeline import Pipeline
 
@@ -373,6 +402,9 @@ def _print(
         print(f"results  {folder.path / 'scores.json'}")
     if args.submission:
         print(f"submission  {args.submission}")
+    if args.npz:
+        print(f"predictions  {args.npz}; beside the truth: "
+              f"alocc view {args.npz} --truth {args.data}")  # fmt: skip
 
 
 def _totals(reports: Mapping[str, Report]) -> dict[str, dict[str, float]]:

@@ -19,8 +19,10 @@ from alocc_ros.records import (
     ModelRecord,
     find,
     load_records,
-    record_of_file,
+    published_record,
     sha256,
+    trained_model,
+    weights_file,
     weights_path,
 )
 from alocc_ros.resources import cache_folder
@@ -39,7 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     verifying = actions.add_parser(
         "verify", help="read a checkpoint safely and check that it fits its network"
     )
-    verifying.add_argument("file", metavar="FILE", type=Path, help=".pth or .safetensors")
+    verifying.add_argument(
+        "file", metavar="FILE", help=".pth or .safetensors, the folder of a run, or a name"
+    )
     verifying.add_argument("--variant", help="the network it must fit (default: told by the file)")
 
 
@@ -49,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
         return _list(args.json)
     if args.action == "fetch":
         return _fetch(find(args.name), args.dir)
-    return _verify(args.file, args.variant)
+    return _verify(_checkpoint(args.file), args.variant)
 
 
 def _list(as_json: bool) -> int:
@@ -155,26 +159,30 @@ def _cause(error: BaseException) -> str:
 
 
 def _verify(path: Path, variant: str | None) -> int:
-    from alocc_ros.network.checkpoint import likely_variant, load_weights, read_state_dict
+    from alocc_ros.network.checkpoint import likely_variant, load_weights, read_weights
     from alocc_ros.network.model import Alocc
     from alocc_ros.network.variants import VARIANTS, find_variant
 
     if variant is not None:
         find_variant(variant)
-    weights = read_state_dict(path)
+    found = read_weights(path)
+    weights = found.tensors
     digest = sha256(path)
     print(f"file     {path} ({path.stat().st_size / 1e6:.1f} MB)\nsha256   {digest}")
 
-    record = _record(path)
+    record = published_record(path)
     if variant is not None:
         name, reason = variant, "asked for"
     elif record is not None:
         name, reason = record.variant, "by the file's name or SHA-256"
+    elif (trained := trained_model(path)) is not None:
+        name, reason = find(trained).variant, f"trained as {trained}"
     else:
         name, share = likely_variant(weights)
         reason = f"a guess: {share:.0%} of its weights fit"
     print(f"network  {name} ({reason})")
 
+    print(f"tensors  {found.source()}")
     problems = []
     try:
         print(f"weights  {load_weights(Alocc(VARIANTS[name]), weights).summary()}")
@@ -194,8 +202,7 @@ def _verify(path: Path, variant: str | None) -> int:
     return 1 if problems else 0
 
 
-def _record(path: Path) -> ModelRecord | None:
-    try:
-        return record_of_file(path)
-    except ModelError:
-        return None
+def _checkpoint(name: str) -> Path:
+    """Of a file that is not there its reader says so."""
+    is_path = Path(name).suffix or Path(name).name != name
+    return Path(name) if is_path and not Path(name).is_dir() else weights_file(name)

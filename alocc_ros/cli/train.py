@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,8 +34,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="change a setting"
     )
+    parser.add_argument(
+        "--settings",
+        action=_ShowSettings,
+        nargs=0,
+        help="print every setting, its default and its meaning, and exit",
+    )
     parser.add_argument("--steps", type=int, help="the same as --set steps=N")
-    parser.add_argument("--weights", type=Path, help="start from whatever fits of these")
+    parser.add_argument(
+        "--weights",
+        metavar="MODEL",
+        help="start from whatever fits of these: a name, a file, or the folder of a run",
+    )
     parser.add_argument(
         "--fresh",
         action="append",
@@ -44,6 +55,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda (default: auto)")
+
+
+class _ShowSettings(argparse.Action):
+    """As ``--help``: nothing else need be given."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        """Prints them and ends the program."""
+        from alocc_ros.training.settings import as_text
+
+        print(as_text())
+        parser.exit()
 
 
 def run(args: argparse.Namespace) -> int:
@@ -100,7 +122,8 @@ def _train(
     from alocc_ros import records
     from alocc_ros.distributed import barrier
     from alocc_ros.errors import OutputError
-    from alocc_ros.network.checkpoint import read_state_dict
+    from alocc_ros.files import whole_file
+    from alocc_ros.network.checkpoint import read_weights
     from alocc_ros.network.model import Alocc
     from alocc_ros.network.variants import find_variant
     from alocc_ros.training.randomness import seed_everything
@@ -119,14 +142,18 @@ def _train(
     initialise(network)
     if config.spread_classes:
         spread_classes(network)
+    taken = ""
     if args.weights is not None:
+        path = records.weights_file(args.weights)
         for known in records.load_records().values():
-            if known.file == args.weights.name:
-                records.verified_sha256(args.weights, known)
-        weights = read_state_dict(args.weights)
-        report = load_matching(network, weights, record.channel_order, args.fresh)
+            if known.file == path.name:
+                records.verified_sha256(path, known)
+        weights = read_weights(path)
+        console.print(f"weights of {path}: {weights.source()}", highlight=False)
+        report = load_matching(network, weights.tensors, record.channel_order, args.fresh)
         for line in report.lines():
             console.print(line, highlight=False)
+        taken = "\n".join([f"from {path}", *report.lines(most=len(weights.tensors))]) + "\n"
     evaluate = None
     if config.evaluate_every:
         evaluate = evaluator(
@@ -141,6 +168,16 @@ def _train(
         except OSError as error:
             raise OutputError(f"cannot write {args.output}: {error.strerror}") from error
         config.write(args.output / "config.yaml")
+        if taken:
+            with whole_file(args.output / "start.txt") as scratch:
+                scratch.write_text(taken, encoding="utf-8")
+        if find_spec("tensorboard") is None:
+            console.print(
+                'no files for TensorBoard, which is not here (pip install "alocc_ros[train]"); '
+                "log.jsonl has the same numbers",
+                highlight=False,
+                markup=False,
+            )
     barrier()
     console.print(
         f"{config.model} on {sum(map(len, source.scenes))} key frames of {len(source.scenes)} "
@@ -148,6 +185,7 @@ def _train(
         f"{world.size} x {device}",
         highlight=False,
     )
+    console.print(trainer.average_in_words(), highlight=False)
     if not source.has_point_labels:
         console.print(
             "no classes of LiDAR points (nuScenes-lidarseg is not there): pixels learn depth only",
@@ -163,6 +201,7 @@ def _train(
             "from it with --resume"
         ) from error
     console.print(f"weights: {args.output / 'weights.safetensors'}", highlight=False)
+    console.print(trainer.average_in_words(), highlight=False)
 
 
 @contextmanager

@@ -39,7 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--truth", type=Path, metavar="FILE|DIR", help="ground truth to show beside it"
     )
-    parser.add_argument("--scene", metavar="NAME", help="of a nuScenes folder")
+    scenes = parser.add_mutually_exclusive_group()
+    scenes.add_argument("--scene", metavar="NAME", help="of a nuScenes folder")
+    scenes.add_argument(
+        "--split", metavar="NAME", help="all scenes of a split of a nuScenes folder, such as val"
+    )
     parser.add_argument(
         "--benchmark", metavar="NAME", help="ground truth of a nuScenes folder: occ3d, openocc"
     )
@@ -105,6 +109,7 @@ def run(args: argparse.Namespace) -> int:
         preset=load_preset(chosen) if chosen else None,
         calibration=args.calibration,
         scene=args.scene,
+        split=args.split,
         benchmark=args.benchmark,
     )
     with contextlib.ExitStack() as stack:

@@ -3,24 +3,39 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from alocc_ros.datasets.formats import LabelFormat, MaskFile, find_format
 from alocc_ros.datasets.label_files import UNKNOWN, Truth, read_mask
-from alocc_ros.datasets.samples import Sample
+from alocc_ros.datasets.samples import LidarSample, Sample
 from alocc_ros.errors import DataError
 
 __all__ = [
     "UNKNOWN",
     "Truth",
+    "SOURCES",
     "check_present",
+    "label_folders",
     "missing_files",
     "missing_images",
     "read_truth",
+    "training_masks",
     "truth_files",
 ]
+
+# Who publishes what is in a folder of a data set; all else is nuScenes' own.
+SOURCES = {
+    "gts": "Occ3D-nuScenes",
+    "openocc_v2": "OpenOcc",
+    "openocc_v2_ray_mask": "OpenOcc's ray mask",
+    "gts_surroundocc": "SurroundOcc",
+    "nuScenes-Occupancy-v0.1": "OpenOccupancy",
+}
 
 
 def truth_files(
@@ -65,8 +80,27 @@ def missing_images(samples: Iterable[Sample]) -> list[Path]:
     return [file for file in files if not file.is_file()]
 
 
-def check_present(missing: list[Path], what: str) -> None:
-    """Says what is missing, all of it at once.
+def training_masks(supervision: str) -> dict[str, bool]:
+    """Which masks a model of that supervision learns with, as arguments of ``read_truth``."""
+    return {
+        "ray_mask": supervision in ("ray_visible", "visible"),
+        "camera_mask": supervision in ("camera_visible", "visible"),
+    }
+
+
+def label_folders(
+    labels: LabelFormat, *, ray_mask: bool = False, camera_mask: bool = False
+) -> tuple[str, ...]:
+    """The folders of a data set in which ``read_truth`` opens files."""
+    pose = np.eye(4)
+    sweep = LidarSample("token", 0, Path("sweep"), pose, pose)  # any: its folder is asked for
+    sample = Sample("token", "scene", "scene", 0, {}, sweep)
+    files = truth_files(Path(), sample, labels, ray_mask=ray_mask, camera_mask=camera_mask)
+    return tuple(dict.fromkeys(file.parts[0] for file in files))
+
+
+def check_present(missing: list[Path], what: str, root: Path | None = None) -> None:
+    """Says what is missing, all of it at once; below ``root``, how much of which data set.
 
     Raises:
         DataError: something is missing.
@@ -74,7 +108,14 @@ def check_present(missing: list[Path], what: str) -> None:
     if missing:
         shown = ", ".join(str(path) for path in missing[:5])
         rest = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-        raise DataError(f"{len(missing)} files of {what} are missing: {shown}{rest}")
+        parts = Counter(
+            path.relative_to(root).parts[0]
+            for path in missing
+            if root is not None and path.is_relative_to(root)
+        )
+        sources = [f"{n} in {f}/ of {SOURCES.get(f, 'nuScenes')}" for f, n in parts.items()]
+        where = f" ({', '.join(sources)})" if sources else ""
+        raise DataError(f"{len(missing)} files of {what} are missing{where}: {shown}{rest}")
 
 
 def read_truth(

@@ -52,6 +52,7 @@ class Task:
         scored: False: there is no truth, only rays are wanted.
         keep_rays: keep where the predictions' rays end, for a submission.
         images, lidar: the predictor looks at images, or LiDAR points, so they must be there.
+        is_kept: whether all else that is wanted of a scene is there; where not, it is done again.
     """
 
     root: Path
@@ -62,6 +63,7 @@ class Task:
     keep_rays: bool = False
     images: bool = True
     lidar: bool = False
+    is_kept: Callable[[Scene], bool] = lambda scene: True
 
     def scores(self) -> Scores:
         """Empty accumulators."""
@@ -168,11 +170,11 @@ def _check_files(task: Task) -> None:
         missing += missing_images(samples)
     if task.lidar:
         missing += [s.lidar.path for s in samples if not s.lidar.path.is_file()]
-    check_present(missing, f"{task.root}, which this evaluation reads,")
+    check_present(missing, f"{task.root}, which this evaluation reads,", task.root)
 
 
 def _is_done(task: Task, scene: Scene, folder: ResultStore | None) -> bool:
-    if folder is None or folder.done(scene) is None:
+    if folder is None or folder.done(scene) is None or not task.is_kept(scene):
         return False
     return not task.keep_rays or folder.has_rays(scene)
 

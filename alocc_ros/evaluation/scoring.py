@@ -69,25 +69,33 @@ class Scoring:
         Raises:
             ModelError: other classes, another grid, or no flow.
         """
+        reason = self.misfit(record)
+        if reason:
+            fit = ", ".join(fitting(record)) or "none"
+            raise ModelError(f"{reason}; benchmarks that fit it: {fit}")
+
+    def misfit(self, record: ModelRecord) -> str:
+        """Why a model cannot be scored; empty if it can."""
         truth = self.labels
         if record.classes != truth.classes:
-            raise ModelError(
+            return (
                 f"{record.name} gives the classes of {record.classes.name}, "
                 f"but {self.name} scores those of {truth.classes.name}"
             )
         if self.flow and not record.flow:
-            raise ModelError(f"{record.name} gives no flow, which {self.name} scores")
+            return f"{record.name} gives no flow, which {self.name} scores"
         if record.frame != truth.frame:
             frame = "LiDAR's" if truth.in_lidar_frame else "vehicle's"
-            raise ModelError(
+            return (
                 f"{record.name} sees in the {record.frame} frame, "
                 f"but the voxels of {self.name} lie in the {frame}"
             )
         if record.grid != truth.grid:
-            raise ModelError(
+            return (
                 f"{record.name} has other voxels than {self.name}, and a prediction is not "
                 f"resampled: {_in_words(record.grid)}, not {_in_words(truth.grid)}"
             )
+        return ""
 
 
 def _in_words(grid: VoxelGrid) -> str:
@@ -143,6 +151,11 @@ def find_scoring(name: str) -> Scoring:
     if name not in SCORINGS:
         raise ParameterError(f"no benchmark is called {name!r}; there are {', '.join(SCORINGS)}")
     return SCORINGS[name]
+
+
+def fitting(record: ModelRecord) -> list[str]:
+    """The benchmarks that a model can be scored by."""
+    return [name for name, scoring in SCORINGS.items() if not scoring.misfit(record)]
 
 
 def scoring_of(record: ModelRecord) -> Scoring:

@@ -8,6 +8,7 @@ tensors, ``load_weights`` copies them into a module of the same names, all or no
 from __future__ import annotations
 
 import functools
+import json
 import os
 import pickle
 import re
@@ -26,24 +27,11 @@ from torch import Tensor, nn
 
 from alocc_ros.errors import CheckpointError
 from alocc_ros.network.variants import VARIANTS, Variant
+from alocc_ros.network.weights_file import Weights, check_numbers, some, weights_in
 
 # Below this release a crafted .pth can run code even with weights_only=True
 # (CVE-2025-32434 before 2.6, CVE-2026-24747 before 2.10).
 _SAFE_TORCH = (2, 10)
-
-# Where training codes keep the weights inside the file, averaged (EMA) weights first: those
-# are the ones that were evaluated and published.
-_WRAPPERS = (
-    "ema_state_dict",
-    "ema",
-    "teacher",
-    "state_dict",
-    "model_state_dict",
-    "model",
-    "module",
-    "network",
-)
-_PREFIXES = ("module.", "teacher.", "ema_model.", "ema.", "model.", "network.")
 
 # One tensor in the network under two names; a file may hold either or both.
 _TIED = tuple(
@@ -68,31 +56,40 @@ class LoadReport:
         unexpected: names in the file that the network does not have; left out.
         untrained: training-only names that the file lacks; they keep their first values.
         converted: names whose number format was changed to the network's.
+        constant: names of matrices that hold one number only, as if nobody had trained them.
     """
 
     loaded: int
     unexpected: tuple[str, ...] = ()
     untrained: tuple[str, ...] = ()
     converted: tuple[str, ...] = ()
+    constant: tuple[str, ...] = ()
 
     def summary(self) -> str:
         """One line for a log."""
         parts = [f"{self.loaded} tensors loaded"]
         if self.unexpected:
-            parts.append(f"not used: {_some(self.unexpected)}")
+            parts.append(f"not used: {some(self.unexpected)}")
         if self.untrained:
-            parts.append(f"training only, absent: {_some(self.untrained)}")
+            parts.append(f"training only, absent: {some(self.untrained)}")
         if self.converted:
-            parts.append(f"number format changed: {_some(self.converted)}")
+            parts.append(f"number format changed: {some(self.converted)}")
+        if self.constant:
+            parts.append(f"of one number only: {some(self.constant)}")
         return "; ".join(parts)
 
 
 def read_state_dict(path: Path | str) -> dict[str, Tensor]:
+    """The tensors of ``read_weights``."""
+    return read_weights(path).tensors
+
+
+def read_weights(path: Path | str) -> Weights:
     """All weights of a checkpoint file, on the CPU, under the network's own names.
 
     Takes ``.safetensors`` and what ``torch.save`` writes (zip and the older format), bare or
-    wrapped by a training code; prefixes such as ``module.`` are removed if every name has
-    them. Nothing in the file is executed.
+    wrapped by a training code, averaged ones before those that were trained; prefixes such as
+    ``module.`` are removed if every name has them. Nothing in the file is executed.
 
     Raises:
         CheckpointError: the file is not there, is damaged, holds code, or holds no weights.
@@ -105,7 +102,7 @@ def read_state_dict(path: Path | str) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
     is_safetensors = path.suffix == ".safetensors" or head[8:] == b"{"
     content = _read_safetensors(path) if is_safetensors else _read_pickle(path, head)
-    return _without_prefix(_weights_in(content, path.name))
+    return weights_in(content, path.name)
 
 
 def load_weights(
@@ -119,7 +116,7 @@ def load_weights(
 
     Raises:
         CheckpointError: names are missing, shapes differ, tied weights or the grid
-            contradict the network, or numbers are not finite.
+            contradict the network, numbers are not finite, or most matrices are constant.
     """
     variant = variant or getattr(module, "variant", None)
     wanted = module.state_dict()
@@ -128,13 +125,10 @@ def load_weights(
     misshaped = [k for k in wanted if k in given and given[k].shape != wanted[k].shape]
     if missing or misshaped:
         raise CheckpointError(_misfit(missing, misshaped, given, wanted, variant))
+    chosen = {k: _converted(k, given[k], wanted[k].dtype) for k in wanted if k in given}
+    constant = check_numbers(chosen)
     if variant is not None:
         _check_grid(state_dict, variant)
-
-    chosen = {k: _converted(k, given[k], wanted[k].dtype) for k in wanted if k in given}
-    broken = [k for k, v in chosen.items() if not torch.isfinite(v).all()]
-    if broken:
-        raise CheckpointError(f"weights with NaN or inf: {_some(broken)}")
     module.load_state_dict({**wanted, **chosen})
 
     known = {*wanted, *_GRID_KEYS, *(name for pair in _TIED for name in pair)}
@@ -143,6 +137,7 @@ def load_weights(
         unexpected=tuple(k for k in state_dict if k not in known),
         untrained=tuple(k for k in wanted if k not in given and k.startswith(_TRAINING_ONLY)),
         converted=tuple(k for k in chosen if given[k].dtype != wanted[k].dtype),
+        constant=tuple(constant),
     )
 
 
@@ -180,11 +175,26 @@ def save_safetensors(
     try:
         scratch.unlink(missing_ok=True)  # a link would be followed
         safetensors.torch.save_file(tensors, scratch, metadata=dict(metadata or {}))
+        _sort_metadata(scratch)
         os.replace(scratch, path)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: cannot be written: {error}") from error
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def _sort_metadata(path: Path) -> None:
+    """The library writes metadata in another order each time; equal weights are equal files."""
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        if "__metadata__" in header:
+            header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) > length:
+            raise OSError(f"its header became longer than the {length} bytes there are")
+        file.seek(8)
+        file.write(text.ljust(length))
 
 
 # --- reading --------------------------------------------------------------------------
@@ -308,38 +318,6 @@ def _check_archive(path: Path) -> None:
                     ) from error
 
 
-def _weights_in(content: Any, where: str) -> dict[str, Tensor]:
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{where}: holds {type(content).__name__}, not a dict of weights")
-    if content and all(isinstance(v, Tensor) for v in content.values()):
-        odd = [k for k, v in content.items() if not isinstance(k, str) or not _is_plain(v)]
-        if odd:
-            raise CheckpointError(f"{where}: not plain named tensors: {_some(odd)}")
-        return {k: v.detach() for k, v in content.items()}
-    for wrapper in _WRAPPERS:
-        if isinstance(content.get(wrapper), dict):
-            return _weights_in(content[wrapper], f"{where}: {wrapper}")
-    others = [k for k, v in content.items() if not isinstance(v, Tensor)]
-    if len(others) < len(content):
-        raise CheckpointError(f"{where}: not tensors among the weights: {_some(others)}")
-    raise CheckpointError(f"{where}: no weights in it, only {_some(others) or 'nothing'}")
-
-
-def _is_plain(tensor: Tensor) -> bool:
-    strided = tensor.layout is torch.strided and not tensor.is_nested
-    if not strided or tensor.device.type != "cpu" or tensor.is_quantized:
-        return False
-    # A few bytes can pose as terabytes by strides of zero.
-    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
-
-
-def _without_prefix(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    for prefix in _PREFIXES:
-        if all(k.startswith(prefix) for k in weights):
-            return _without_prefix({k.removeprefix(prefix): v for k, v in weights.items()})
-    return weights
-
-
 # --- loading --------------------------------------------------------------------------
 
 
@@ -392,10 +370,10 @@ def _misfit(
 ) -> str:
     parts = []
     if missing:
-        parts.append(f"missing: {_some(missing)}")
+        parts.append(f"missing: {some(missing)}")
     if misshaped:
         shapes = [f"{k} {_shape(given[k])} instead of {_shape(wanted[k])}" for k in misshaped]
-        parts.append(f"wrong shape: {_some(shapes)}")
+        parts.append(f"wrong shape: {some(shapes)}")
     title = "the weights do not fit" + (f" {variant.name}" if variant else "")
     best, share = likely_variant(given)
     if (variant is None or best != variant.name) and share > 0.5:
@@ -413,13 +391,6 @@ def _shapes(variant: str) -> dict[str, torch.Size]:
 
 
 # --- words ----------------------------------------------------------------------------
-
-
-def _some(names: Any) -> str:
-    """The first ten of some names, and how many more there are."""
-    names = [str(n) for n in names]
-    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-    return ", ".join(names[:10]) + more
 
 
 def _shape(tensor: Tensor) -> str:

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from alocc_ros.network.variants import Variant
 from alocc_ros.ops.conv import conv_bn
+from alocc_ros.ops.depth_net import camera_gates
 
 _ASPP_DILATIONS = (1, 6, 12, 18)
 _ASPP_CHANNELS = 96
 # Side offsets: the network's numbers times this, clamped to these, are input-image pixels.
-_OFFSET_SCALE, _OFFSET_LIMIT = 4.0, 8.0
+OFFSET_SCALE, OFFSET_LIMIT = 4.0, 8.0
 
 
 class DepthPrediction(NamedTuple):
@@ -96,7 +97,8 @@ class CameraGates(nn.Module):
 
     def forward(self, camera: Tensor) -> Gates:  # [N, 27], see CameraGeometry.camera_vector
         norm, branches = self._layers
-        camera = norm(camera)  # BatchNorm carries the scale of raw focal lengths and crops
+        # BatchNorm carries the scale of raw focal lengths and crops.
+        camera = norm(camera.to(norm.weight.dtype))
         return Gates(*(se.gate(mlp(camera)) for mlp, se in branches))
 
     @torch.no_grad()
@@ -133,20 +135,21 @@ class CameraGates(nn.Module):
 
 
 class PreparedGates(nn.Module):
-    """The same, both networks at once: three batched products. Float32 whatever the network is."""
+    """The same, both networks at once. Float32 whatever the network is."""
 
     def __init__(self, layers: Sequence[tuple[Tensor, Tensor]]) -> None:
         super().__init__()
+        self.operator = camera_gates
         for i, (matrix, bias) in enumerate(layers):
             self.register_buffer(f"matrix{i}", matrix.float(), persistent=False)  # [2, C, C']
             self.register_buffer(f"bias{i}", bias[:, None].float(), persistent=False)
 
     def forward(self, camera: Tensor) -> Gates:
-        x = camera.expand(2, -1, -1)
-        x = torch.relu(torch.baddbmm(self.bias0, x, self.matrix0))
-        x = torch.relu(torch.baddbmm(self.bias1, x, self.matrix1))
-        x = torch.sigmoid(torch.baddbmm(self.bias2, x, self.matrix2))[..., None, None]
-        return Gates(x[0], x[1])
+        first, second, third = (
+            (getattr(self, f"matrix{i}"), getattr(self, f"bias{i}")) for i in range(3)
+        )
+        gates = self.operator(camera, *first, *second, *third)
+        return Gates(gates[0], gates[1])
 
 
 class BasicBlock(nn.Module):
@@ -266,20 +269,13 @@ class DepthNet(nn.Module):
         side_weight = side_offset = None
         if hasattr(self, "depth2occ_inter_weight_net"):
             side_weight = torch.sigmoid(conv_bn(where, self.depth2occ_inter_weight_net))
-            offset = conv_bn(where, self.depth2occ_inter_bias_net) * _OFFSET_SCALE
-            side_offset = offset.clamp(-_OFFSET_LIMIT, _OFFSET_LIMIT)
+            offset = conv_bn(where, self.depth2occ_inter_bias_net) * OFFSET_SCALE
+            side_offset = offset.clamp(-OFFSET_LIMIT, OFFSET_LIMIT)
         if cost is not None:
-            matched = conv_bn(cost, *self.cost_volumn_net[:2])
-            matched = conv_bn(matched, *self.cost_volumn_net[2:])
-            where = torch.cat([where, matched], 1)
+            where = torch.cat([where, self.match(cost)], 1)
 
-        shared = self.depth_conv[0].downsample
-        skip = where if shared is None else conv_bn(where, shared)
-        depth, fill = self.depth_conv[0](where, skip), self.occ_conv[0](where, skip)
-        for block in (1, 2):
-            depth = self.depth_conv[block](depth, depth)
-            fill = self.occ_conv[block](fill, fill)
-        seen, history = self.depth_conv[3](depth), None
+        seen, fill = self.branches(where)
+        history = None
         if hasattr(self, "depth_head2"):
             logits, history = conv_bn(seen, self.depth_head), conv_bn(seen, self.depth_head2)
         else:
@@ -289,6 +285,21 @@ class DepthNet(nn.Module):
         return DepthPrediction(
             probability, torch.sigmoid(fill), context, side_weight, side_offset, history
         )
+
+    def match(self, cost: Tensor) -> Tensor:  # [N, D, H/4, W/4] -> [N, D, h, w]
+        """The stereo cost volume as a part of the feature."""
+        matched = conv_bn(cost, *self.cost_volumn_net[:2])
+        return conv_bn(matched, *self.cost_volumn_net[2:])
+
+    def branches(self, x: Tensor) -> tuple[Tensor, Tensor]:  # [N, C (+ D), h, w]
+        """What the last layers make depths and lengths of, [N, C, h, w] each."""
+        shared = self.depth_conv[0].downsample
+        skip = x if shared is None else conv_bn(x, shared)
+        depth, fill = self.depth_conv[0](x, skip), self.occ_conv[0](x, skip)
+        for block in (1, 2):
+            depth = self.depth_conv[block](depth, depth)
+            fill = self.occ_conv[block](fill, fill)
+        return self.depth_conv[3](depth), fill
 
 
 def gate_logit(net: nn.Sequential, x: Tensor) -> Tensor:  # [N, 2 * bins, h, w] -> [N, 1, h, w]

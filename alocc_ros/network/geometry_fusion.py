@@ -51,15 +51,37 @@ class FrustumWarp(nn.Module):
         return self.operator(values, homography, offset, *self._depths)
 
 
+class LogitsMix(nn.Module):
+    """Remembered logits that were moved to the present and those of now, by a gate."""
+
+    def __init__(self, depth_net: DepthNet) -> None:
+        super().__init__()
+        # A tuple, so that the module keeps the one name that the state_dict has for it.
+        self._gates = (depth_net.depth_his_fusion_post_layer.gate_net,)
+
+    def forward(
+        self,
+        warped: Tensor,  # [N, D, h, w]
+        logits: Tensor,  # [N, D, h, w], of the network
+        known: Tensor,  # [N, D, h, w], the same or what a LiDAR says in their place
+    ) -> tuple[Tensor, Tensor]:
+        """What is gone on with, and what is remembered."""
+        gate = torch.sigmoid(gate_logit(self._gates[0], torch.cat([warped, logits], 1)))
+        # BUG-COMPAT: what is outside is told by the value, bin by bin: an exact 0 is outside.
+        seen = warped != 0
+        fused = torch.where(seen, gate * warped + (1 - gate) * logits, logits)
+        if known is logits:
+            return fused, fused
+        return fused, torch.where(seen, gate * warped + (1 - gate) * known, known)
+
+
 class GeometryFusion(nn.Module):
     """Remembered logits of where surfaces are, moved to the present and mixed with those of now."""
 
     def __init__(self, variant: Variant, depth_net: DepthNet) -> None:
         super().__init__()
-        # A tuple, so that the module keeps the one name that the state_dict has for it.
-        self._gates = (depth_net.depth_his_fusion_post_layer.gate_net,)
         self._variant = variant
-        self.warp = FrustumWarp(variant)
+        self.warp, self.mix = FrustumWarp(variant), LogitsMix(depth_net)
 
     def shapes(self, samples: int, cameras: int) -> dict[str, tuple[int, ...]]:
         """Of the state of so many streams."""
@@ -83,7 +105,7 @@ class GeometryFusion(nn.Module):
         not see it.
         """
         logits = prediction.history
-        known = logits if measured is None else _surface(logits, measured[0])
+        known = logits if measured is None else surface(logits, measured[0])
         fused, kept = logits, known
         if state is not None:
             previous = state.geometry
@@ -93,13 +115,7 @@ class GeometryFusion(nn.Module):
                 cameras = len(warped) // len(plan.has_history)
                 begun = plan.has_history.repeat_interleave(cameras, output_size=len(warped))
                 warped = warped.masked_fill(~begun.view(-1, 1, 1, 1), 0.0)
-            gate = torch.sigmoid(gate_logit(self._gates[0], torch.cat([warped, logits], 1)))
-            # BUG-COMPAT: what is outside is told by the value, bin by bin: an exact 0 is outside.
-            seen = warped != 0
-            fused = torch.where(seen, gate * warped + (1 - gate) * logits, logits)
-            kept = fused
-            if measured is not None:
-                kept = torch.where(seen, gate * warped + (1 - gate) * known, known)
+            fused, kept = self.mix(warped, logits, known)
         prediction = prediction._replace(
             history=fused, surface=None if measured is None else measured[0]
         )
@@ -123,11 +139,11 @@ class GeometryMix(nn.Module):
         remembered = torch.softmax(prediction.history, 1)
         gate = torch.sigmoid(gate_logit(self._gates[0], torch.cat([remembered, geometry], 1)))
         if prediction.surface is not None:
-            geometry = _surface(geometry, prediction.surface)
+            geometry = surface(geometry, prediction.surface)
         return gate * remembered + (1 - gate) * geometry
 
 
-def _surface(values: Tensor, bins: Tensor) -> Tensor:  # [N, D, h, w], [N, h, w] -> [N, D, h, w]
+def surface(values: Tensor, bins: Tensor) -> Tensor:  # [N, D, h, w], [N, h, w] -> [N, D, h, w]
     """One in the measured bin and zero in the others, where something was measured."""
     every = torch.arange(values.shape[1], device=bins.device)[:, None, None]
     return torch.where((bins >= 0)[:, None], (bins[:, None] == every).to(values), values)

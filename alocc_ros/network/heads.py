@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -58,6 +59,20 @@ class AloccHead(nn.Module):
         return self.mask_embed2(self.post_norm(self.query_feat.weight))[1:]
 
 
+class Classified(NamedTuple):
+    """What is said of every voxel.
+
+    Attributes:
+        logits: [B, Y, X, Z, Q - 1].
+        voxels: [B, V, Y, X, Z]; None where only the logits are made.
+        labels: [B, Y, X, Z] uint8, where they are made in the same pass; None: not yet.
+    """
+
+    logits: Tensor
+    voxels: Tensor | None
+    labels: Tensor | None = None
+
+
 class Classifier(nn.Module):
     """Encoder feature to class logits and voxel features."""
 
@@ -67,8 +82,8 @@ class Classifier(nn.Module):
         self._parts = (final_conv, head)
         self._heights = variant.grid.shape[2]
 
-    def forward(self, merged: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, C, Y, X] or [B, V, Y, X, Z] -> logits [B, Y, X, Z, Q - 1], voxels [B, V, Y, X, Z].
+    def forward(self, merged: Tensor) -> Classified:  # [B, C, Y, X] or [B, V, Y, X, Z]
+        """Logits and voxels.
 
         Channel c * Z + z of a bird's-eye map is channel c at height z. Heights come first in
         memory there: putting them last would cost a copy and another one of the gradient.
@@ -81,7 +96,7 @@ class Classifier(nn.Module):
         embeddings = head.class_embeddings()
         logits = embeddings.expand(len(rising), -1, -1) @ rising.flatten(2)
         logits = logits.unflatten(2, rising.shape[2:])  # [B, Q - 1, Z, Y, X]
-        return logits.permute(0, 3, 4, 2, 1), rising.permute(0, 1, 3, 4, 2)
+        return Classified(logits.permute(0, 3, 4, 2, 1), rising.permute(0, 1, 3, 4, 2))
 
 
 class PreparedClassifier(nn.Module):
@@ -108,25 +123,31 @@ class PreparedClassifier(nn.Module):
         classes = embeddings.T if features else None
         self.register_buffer("classes", classes, persistent=False)
 
-    def forward(self, merged: Tensor) -> tuple[Tensor, Tensor | None]:
+    def forward(self, merged: Tensor) -> Classified:
         """As ``Classifier``; voxels are None where only the logits are made."""
-        if self.conv is None:
-            rows = merged.permute(0, 2, 3, 4, 1)
-        else:
-            flat = self.conv(merged).unflatten(1, (self._heights, -1))
-            rows = flat.permute(0, 3, 4, 1, 2)  # [B, Y, X, Z, V or Q - 1]
+        rows = self.rows(merged)
         if self.classes is None:
-            return rows, None
-        return rows @ self.classes, rows.permute(0, 4, 1, 2, 3)
+            return Classified(rows, None)
+        return Classified(rows @ self.classes, rows.permute(0, 4, 1, 2, 3))
+
+    def rows(self, merged: Tensor) -> Tensor:  # [B, Y, X, Z, V or Q - 1]
+        """Features of voxels, or their logits where nobody wants the features."""
+        if self.conv is None:
+            return merged.permute(0, 2, 3, 4, 1)
+        return self.conv(merged).unflatten(1, (self._heights, -1)).permute(0, 3, 4, 1, 2)
 
 
 class FlowMap(nn.Module):
     """The bird's-eye map that is matched: [B, V, Y, X, Z] -> [B, V, Y, X]."""
 
-    def forward(self, voxels: Tensor) -> Tensor:
+    def forward(self, voxels: Tensor, out: Tensor | None = None) -> Tensor:
+        """Into ``out``, if there is one."""
         # Over rows of channels, the order in which prepared voxels lie in memory.
-        rows = voxels.detach().permute(0, 2, 3, 4, 1)
-        return rows[:, :, :, FLOW_SLICES].mean(3).permute(0, 3, 1, 2)
+        rows = voxels.detach().permute(0, 2, 3, 4, 1)[:, :, :, FLOW_SLICES]
+        if out is None:
+            return rows.mean(3).permute(0, 3, 1, 2)
+        torch.mean(rows, 3, out=out.permute(0, 2, 3, 1))
+        return out
 
 
 class MatchingMaps(nn.Module):
@@ -192,9 +213,10 @@ class FlowHead(nn.Module):
         cost: Tensor,  # [B, 24, Y, X]
         voxels: Tensor,  # [B, V, Y, X, Z]
         labels: Tensor,  # [B, Y, X, Z] uint8
-    ) -> tuple[Tensor, Tensor | None]:  # [B, Y, X, Z, 2] m/s (along Y, along X); too many [B]
+    ) -> tuple[Tensor, Tensor | None]:  # [B, Y, X, Z, 2] m/s (vx, vy); too many [B]
         where = None if self._everywhere else self.moving[labels.long()]
-        return decode_flow_reference(cost, voxels, *self._layers, where), None
+        # The layers' components are (along y, along x).
+        return decode_flow_reference(cost, voxels, *self._layers, where).flip(-1), None
 
 
 class PreparedFlowHead(nn.Module):
@@ -208,13 +230,14 @@ class PreparedFlowHead(nn.Module):
         self.operator = dense_flow if variant.flow_everywhere else sparse_flow
         self._capacity = math.prod(variant.grid.shape) // _FLOW_SHARE
         first, last = predict[0], predict[2]
-        # Component-major, so that each component's bins lie side by side for the softmax.
-        matrix2 = last.weight.flatten(1).unflatten(0, (FLOW_BINS, 2)).transpose(0, 1).flatten(0, 1)
+        # Component-major, so that each component's bins lie side by side for the softmax; the last
+        # component (along x, vx) first.
+        matrix2 = last.weight.flatten(1).unflatten(0, (FLOW_BINS, 2)).transpose(0, 1).flip(0)
         constants = {
             "matrix1": first.weight.flatten(1).T,
             "offset1": first.bias,
-            "matrix2": matrix2.T,
-            "offset2": last.bias.unflatten(0, (FLOW_BINS, 2)).T.flatten(),
+            "matrix2": matrix2.flatten(0, 1).T,
+            "offset2": last.bias.unflatten(0, (FLOW_BINS, 2)).T.flip(0).flatten(),
         }
         if variant.flow_everywhere:
             constants = {name: value.contiguous() for name, value in constants.items()}
@@ -225,6 +248,8 @@ class PreparedFlowHead(nn.Module):
             ones = (1, 1)
             parts = [flat.sum(-1), flat[..., 1:].sum(-1), flat[..., :2].sum(-1)]
             self.flat = FoldedConv(torch.cat(parts), post_conv.bias.repeat(3), ones, ones, ones)
+            # What the operator is to add where ``flat`` does not: see runtime/fused.py.
+            self.register_buffer("bias", None, persistent=False)
         else:
             constants["post_weight"] = post_conv.weight.flatten(1).T
             constants["post_bias"] = post_conv.bias
@@ -236,7 +261,8 @@ class PreparedFlowHead(nn.Module):
         layers = (self.matrix1, self.offset1, self.matrix2, self.offset2)
         if self._everywhere:
             deep = self.deep(voxels).permute(0, 2, 3, 4, 1)
-            return self.operator(deep, self.flat(cost).permute(0, 2, 3, 1), *layers), None
+            shared = self.flat(cost).permute(0, 2, 3, 1)
+            return self.operator(deep, shared, self.bias, *layers), None
         where = self.moving[labels.long()]
         return self.operator(
             cost, voxels, where, self.post_weight, self.post_bias, *layers, self._capacity

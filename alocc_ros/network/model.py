@@ -57,6 +57,18 @@ class RigConstants(NamedTuple):
     nodes: tuple[Tensor, Tensor] | None = None
 
 
+class Seen(NamedTuple):
+    """What depends on one image alone, of each of B * N images; see ``Alocc.see``.
+
+    Attributes:
+        c2: [B * N, C2, H/4, W/4], for the stereo of this frame and of later ones.
+        feature: [B * N, C, H/16, W/16].
+    """
+
+    c2: Tensor
+    feature: Tensor
+
+
 class Measured(NamedTuple):
     """Measurements, or truth, that replace what the network believes.
 
@@ -83,12 +95,14 @@ class Prediction(NamedTuple):
         logits: [B, Y, X, Z, classes].
         voxels: [B, V, Y, X, Z]; None where only the logits are made (prepared networks).
         flow_cost: [B, 24, Y, X] match with the reference frame; None without flow.
+        labels: [B, Y, X, Z] uint8, where they were made with the logits; None: not yet.
     """
 
     depth: DepthPrediction
     logits: Tensor
     voxels: Tensor | None
     flow_cost: Tensor | None
+    labels: Tensor | None = None
 
 
 class Output(NamedTuple):
@@ -173,7 +187,7 @@ class Alocc(nn.Module):
 
     def forward(
         self,
-        images: Tensor,  # [B * N, 3, H, W] preprocessed (stream/preprocessing.py)
+        images: Tensor | Seen,  # [B * N, 3, H, W] preprocessed (stream/preprocessing.py)
         plan: PlanTensors,
         state: State | None = None,
         out: State | None = None,
@@ -184,7 +198,7 @@ class Alocc(nn.Module):
         """One step.
 
         Args:
-            images: of all samples, one sample after the other.
+            images: of all samples, one sample after the other; or what ``see`` made of them.
             plan: of the frame.
             state: what the last key frame left, with the reference frame's features; None begins a
                 sequence.
@@ -199,19 +213,20 @@ class Alocc(nn.Module):
             TemporalMemoryError: the state is not this network's.
         """
         prediction, state = self.predict(images, plan, state, out, keyframe, rig, measured)
-        skip, logits = self.variant.skip_classes, prediction.logits
-        labels = self.operator(logits[..., skip:], skip)  # [B, Y, X, Z]
+        logits, labels = prediction.logits, prediction.labels  # [B, Y, X, Z]
+        if labels is None:
+            skip = self.variant.skip_classes
+            labels = self.operator(logits[..., skip:], skip)
         flow = overflow = None
         if self.variant.flow:
             flow, overflow = self.flow_head(prediction.flow_cost, prediction.voxels, labels)
-            # Network components are (along y, along x); users want (vx, vy).
-            flow = flow.transpose(1, 2).flip(-1)
-        labels = labels.transpose(1, 2).contiguous()
+            flow = flow.transpose(1, 2)
+        labels = labels.transpose(1, 2).contiguous()  # the order in which they lie in memory
         return Output(labels, logits.transpose(1, 2), flow, overflow), state
 
     def predict(
         self,
-        images: Tensor,
+        images: Tensor | Seen,
         plan: PlanTensors,
         state: State | None = None,
         out: State | None = None,
@@ -234,10 +249,10 @@ class Alocc(nn.Module):
         volume, new = self.fusion(volume, recalled, state, plan, out, keyframe)
         volume, scene = self.scene(volume, state, plan, out, keyframe)
         levels = self.img_bev_encoder_backbone(self._planes(volume))
-        logits, voxels = self.classify(self.img_bev_encoder_neck(levels))
+        classified = self.classify(self.img_bev_encoder_neck(levels))
         flow_cost = bev = None
         if v.flow:
-            bev = self.flow_map(voxels)
+            bev = self.flow_map(classified.voxels, out.flow_bev)
             match = self.flow_match(bev, self._previous(bev, plan, state), plan.flow_motion)
             if measured.match is not None:
                 match = mix_true_match(match, measured.match, measured.match_share)
@@ -249,11 +264,27 @@ class Alocc(nn.Module):
             geometry=geometry,
             scene=scene,
         )
-        return Prediction(depth, logits, voxels, flow_cost), new
+        logits, voxels, labels = classified
+        return Prediction(depth, logits, voxels, flow_cost, labels), new
+
+    def see(self, images: Tensor) -> Seen:  # [n, 3, H, W], any number of images
+        """The part that looks at each image by itself; needs neither plan nor past.
+
+        Raises:
+            ModelError: images are not the variant's.
+        """
+        expected = (3, *self.variant.input_size)
+        if images.dim() != 4 or tuple(images.shape[1:]) != expected:
+            raise ModelError(
+                f"{self.variant.name} takes images [N, {', '.join(map(str, expected))}], "
+                f"got {list(images.shape)}"
+            )
+        c2, c4, c5 = self.img_backbone(images)
+        return Seen(c2, self.img_neck(c4, c5))
 
     def encode_images(
         self,
-        images: Tensor,  # [B * N, 3, H, W]
+        images: Tensor | Seen,  # [B * N, 3, H, W]
         plan: PlanTensors,
         state: State | None = None,
         rig: RigConstants | None = None,
@@ -261,9 +292,11 @@ class Alocc(nn.Module):
         """The part that only looks at images: depth and context of every pixel, and the feature
         [B * N, C2, H/4, W/4] for the stereo of later frames.
         """
-        self._check(images, plan)
-        c2, c4, c5 = self.img_backbone(images)
-        feature = self.img_neck(c4, c5)
+        seen = images if isinstance(images, Seen) else None
+        count, cameras = len(images if seen is None else seen.c2), len(plan.camera_vector)
+        if count != cameras:
+            raise ModelError(f"{count} images but {cameras} cameras")
+        c2, feature = self.see(images) if seen is None else seen
         cost = None
         if self.variant.stereo:
             reference = None if state is None else state.stereo
@@ -334,16 +367,6 @@ class Alocc(nn.Module):
             return state.flow_bev
         return torch.where(plan.has_reference.view(-1, 1, 1, 1), state.flow_bev, bev)
 
-    def _check(self, images: Tensor, plan: PlanTensors) -> None:
-        expected, count = (3, *self.variant.input_size), len(plan.camera_vector)
-        if images.dim() != 4 or tuple(images.shape[1:]) != expected:
-            raise ModelError(
-                f"{self.variant.name} takes images [N, {', '.join(map(str, expected))}], "
-                f"got {list(images.shape)}"
-            )
-        if len(images) != count:
-            raise ModelError(f"{len(images)} images but {count} cameras")
-
 
 class StereoMatching(nn.Module):
     """Matching cost of each depth against the reference frame's feature, which is kept, never
@@ -400,4 +423,4 @@ class _Stages(nn.Module):
 
 
 def _kept(value: Tensor | None, out: Tensor | None) -> Tensor | None:
-    return value if value is None or out is None else out.copy_(value)
+    return value if value is None or out is None or value is out else out.copy_(value)

@@ -26,7 +26,7 @@ class PlanTensors(NamedTuple):
     """What the network takes of a plan, on its device; B samples with N cameras.
 
     Attributes:
-        camera_vector: [B * N, 27] float32, what the depth network is told of each camera.
+        camera_vector: [B * N, 27] float64, what the depth network is told of each camera.
         rays: [B * N, 3, 3] float64; pixel (u, v) at depth d lies at d * M (u, v, 1) + origin.
         origin: [B * N, 3] float64 metres, in the grid's frame.
         camera_mask: [B * N] bool; False: no image came, nothing is lifted from this camera.
@@ -222,7 +222,7 @@ def unpack(packed: Tensor, cameras: int, samples: int, slots: int) -> PlanTensor
         name: packed[end - prod(shape) : end].view(shape)
         for (name, shape), end in zip(shapes.items(), ends, strict=True)
     }
-    views["camera_vector"], views["ages"] = views["camera_vector"].float(), views["ages"].float()
+    views["ages"] = views["ages"].float()
     views["camera_mask"] = views["camera_mask"] != 0
     return PlanTensors(**views)
 

@@ -35,6 +35,7 @@ from alocc_ros.ops.recurrent import (
     sample_rows,
     scene_step,
     scene_step_reference,
+    time_bias,
 )
 
 
@@ -269,6 +270,7 @@ class PreparedTime(nn.Module):
 
     def __init__(self, rates: Tensor, first: nn.Linear, matrix: Tensor, bias: Tensor) -> None:
         super().__init__()
+        self.operator = time_bias
         phases = torch.tensor([0.0, math.pi / 2], device=rates.device)
         for name, value in (
             ("rates", rates.repeat_interleave(2)),
@@ -281,9 +283,8 @@ class PreparedTime(nn.Module):
             self.register_buffer(name, value.detach().contiguous(), persistent=False)
 
     def forward(self, times: Tensor) -> Tensor:  # [B, 2] seconds -> [B, 2, C]
-        waves = torch.sin(torch.addcmul(self.phases, times[..., None], self.rates)).flatten(0, 1)
-        hidden = torch.relu(torch.addmm(self.bias1, waves, self.matrix1))
-        return torch.addmm(self.bias2, hidden, self.matrix2).view(*times.shape, -1)
+        layers = (self.matrix1, self.bias1, self.matrix2, self.bias2)
+        return self.operator(times, self.rates, self.phases, *layers)
 
 
 class NoScene(nn.Module):

@@ -104,3 +104,18 @@ def channels_last(tensor: Tensor) -> Tensor:  # [N, C, h, w]
 def relu(x):
     """Of NaN it is NaN, unlike ``tl.maximum``'s."""
     return tl.where(x < 0, 0.0, x)
+
+
+@triton.jit
+def aligned(i, SIZE: tl.constexpr, FULL: tl.constexpr):
+    """Lower node, upper node and the upper one's weight; ends lie on ends, as torch counts it."""
+    STEP: tl.constexpr = (SIZE - 1) / max(FULL - 1, 1)
+    place = i.to(tl.float32) * STEP
+    low = tl.minimum(place.to(tl.int32), SIZE - 1)
+    return low, tl.minimum(low + 1, SIZE - 1), place - low.to(tl.float32)
+
+
+@triton.jit
+def sigmoid(x):
+    """In [0, 1]; of NaN it is NaN."""
+    return 1 / (1 + tl.exp(-x))

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import array
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from time import monotonic, sleep
 
 import numpy as np
@@ -13,6 +13,7 @@ from sensor_msgs.msg import Image
 
 from alocc_ros.errors import CalibrationError, ImageError
 from alocc_ros.ros.inputs import Camera
+from alocc_ros.stream.assembler import FrameAssembler
 from alocc_ros.stream.decoding import check_size, image_size, is_supported
 from alocc_ros.stream.rig import Intrinsics
 from alocc_ros.types import Calibration, CameraImage
@@ -53,16 +54,34 @@ class LiveCameras:
         return self._cameras[camera].frame
 
 
+def needs_conversion(image: CameraImage) -> bool:
+    """Whether ``check_image`` makes another image of it."""
+    return bool(image.height) and not is_supported(image.encoding)
+
+
 def check_image(image: CameraImage, calibration: Calibration) -> CameraImage:
     """The image, in an encoding that the core knows.
 
     Raises:
         ImageError: it is not of the calibration's size, or of an encoding that nobody knows.
     """
-    if image.height and not is_supported(image.encoding):
+    if needs_conversion(image):
         image = _converted(image)
     check_size(image, *image_size(image), (calibration.width, calibration.height))
     return image
+
+
+def ahead(assembler: FrameAssembler) -> Callable[[CameraImage], Calibration]:
+    """Calibrations of images that have no set yet; an ImageError for one that has to be
+    converted, which its set does.
+    """
+
+    def calibrate(image: CameraImage) -> Calibration:
+        if needs_conversion(image):
+            raise ImageError(f"encoding {image.encoding!r} has to be converted")
+        return assembler.calibration_ahead(image)
+
+    return calibrate
 
 
 def _converted(image: CameraImage) -> CameraImage:

@@ -61,6 +61,7 @@ KEYS = (
     ("network", "rate_hz", "results a second since the last report"),
     ("network", "latency_pNN_ms", "from the anchor's stamp to publish; NN: 50 and 95"),
     ("network", "STAGE_pNN_ms", "time by stage, see below"),
+    ("network", "early: WHAT", "images worked on ahead of their set, see below; only with `early`"),
     ("network", "reset: REASON", "how often the memory was thrown away"),
     (
         "network",
@@ -279,6 +280,7 @@ class Diagnostics:
                 f"{1e3 * p50:.1f}",
                 f"{1e3 * p95:.1f}",
             )
+        values |= {f"early: {what}": n for what, n in worker.early.items()}
         values |= {f"reset: {why}": n for why, n in sorted(worker.resets.items())}
         if worker.flow_overflow:
             values["flow_overflow"] = worker.flow_overflow

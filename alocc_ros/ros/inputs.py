@@ -2,7 +2,7 @@
 """The cameras: images and CameraInfo in, sets of images that belong together out.
 
 Everything here happens in the executor's thread and takes microseconds: nothing is decoded,
-converted or waited for.
+converted or waited for. Video is decoded beside it, as each packet needs those before it.
 """
 
 from __future__ import annotations
@@ -20,11 +20,14 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from alocc_ros.errors import CalibrationError, StampError
 from alocc_ros.ros.parameters import NodeParameters
 from alocc_ros.ros.topics import Topic
+from alocc_ros.ros.video import LiveVideo, advice, video_classes
 from alocc_ros.stream import conversions
 from alocc_ros.stream.collector import CollectorStatistics, FrameCollector
 from alocc_ros.stream.collector_config import CollectorConfig
 from alocc_ros.stream.preset import CameraTopics, Preset, distortion_remark
 from alocc_ros.stream.rig import Intrinsics, RigCamera, intrinsics_from_camera_info
+from alocc_ros.stream.skips import Skips
+from alocc_ros.stream.video import codec_of, is_available
 from alocc_ros.types import CameraImage, CameraSet
 
 RAW, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
@@ -107,7 +110,9 @@ class Camera:
         self._preset, self._logger, self._remark = preset, node.get_logger(), ""
         self._info_key: tuple[Any, ...] = ()
         callback = partial(on_image, self)
-        self.image = Topic(node, topics.image, types, callback, _IMAGE_DEPTH, count_lost=True)
+        self.image = Topic(
+            node, topics.image, types, callback, _IMAGE_DEPTH, count_lost=True, advice=advice
+        )
         self.info: Topic | None = None
         if self.intrinsics is None and topics.camera_info:
             info_types = {"sensor_msgs/msg/CameraInfo": CameraInfo}
@@ -157,6 +162,8 @@ class Inputs:
     Attributes:
         cameras: by name, in network order.
         collector: a filter; register a callback with it to get the camera sets.
+        on_image: gets every image, after the set that it closed; of video in threads of their
+            cameras.
     """
 
     def __init__(
@@ -165,8 +172,13 @@ class Inputs:
         preset: Preset,
         parameters: NodeParameters,
         rig: dict[str, RigCamera],
+        skips: Skips | None = None,
     ) -> None:
+        """Subscribes; ``skips`` takes note of packets of video that no picture comes of."""
         self._node, self._preset = node, preset
+        self._skips = Skips() if skips is None else skips
+        self._videos: dict[str, LiveVideo] = {}
+        self.on_image: Callable[[CameraImage], None] = lambda image: None
         self._stamp_source = parameters.stamp_source
         if self._stamp_source == "preset":
             self._stamp_source = preset.stamp_source
@@ -178,13 +190,16 @@ class Inputs:
                 silent_after_s=parameters.stale_after,
             )
         )
+        types = IMAGE_TYPES[parameters.image_transport]
+        if parameters.image_transport == "auto":
+            types = types | video_classes()
         self.cameras = {
             name: Camera(
                 node,
                 name,
                 topics,
                 rig.get(name),
-                types=IMAGE_TYPES[parameters.image_transport],
+                types=types,
                 preset=preset,
                 on_image=self._on_image,
             )
@@ -208,23 +223,48 @@ class Inputs:
             camera.image.close()
             if camera.info is not None:
                 camera.info.close()
+        for video in self._videos.values():
+            video.close()
 
     def _now(self) -> int:
         return self._node.get_clock().now().nanoseconds
 
-    def _on_image(self, camera: Camera, message: Image | CompressedImage) -> None:
-        camera.add_frame(message.header.frame_id)
+    def _on_image(self, camera: Camera, message: Any) -> None:
+        header = conversions.header(message)
+        camera.add_frame(header.frame_id)
         now = self._now()
         try:
-            header_stamp = conversions.stamp_ns(message.header.stamp)
+            header_stamp = conversions.stamp_ns(header.stamp)
         except StampError as error:
             camera.rejection = str(error)
             return
         if self._stamp_source == "header" and header_stamp == 0:
             camera.rejection = "the header stamp is zero; stamp_source: receive takes the arrival's"
-        else:
+        elif camera.name not in self._videos:  # whose thread knows better
             camera.rejection = ""
         stamp = now if self._stamp_source == "receive" else header_stamp
         camera.add_stamp(stamp)
         image = conversions.camera_image(message, camera.name, stamp, self._preset.assume_8uc3)
+        if codec_of(image) and is_available():
+            self._video(camera).add(image)
+        else:
+            self._take(image, now)
+
+    def _take(self, image: CameraImage, now: int) -> None:
         self.collector.add(image, now)  # which counts images that it cannot use
+        self.on_image(image)
+
+    def _video(self, camera: Camera) -> LiveVideo:
+        """Made with the first packet."""
+        if camera.name not in self._videos:
+
+            def deliver(picture: CameraImage) -> None:
+                camera.rejection = ""
+                self._take(picture, self._now())
+
+            def skip(name: str, reason: str, detail: str) -> None:
+                camera.rejection = f"{reason} ({detail})" if detail else reason
+                self._skips.add(camera.image.resolved, reason, detail)
+
+            self._videos[camera.name] = LiveVideo(camera.name, deliver, skip)
+        return self._videos[camera.name]

@@ -26,6 +26,7 @@ class Model:
         record: what its input and labels mean.
         weights_sha256: of its file; "" for random weights.
         device: where it is to run.
+        remarks: which of the file's tensors are used, where it has several.
         pipeline: while it is started.
     """
 
@@ -34,6 +35,7 @@ class Model:
     device: torch.device
     network: Alocc
     parameters: NodeParameters
+    remarks: tuple[str, ...] = ()
     pipeline: Pipeline | None = None
 
     def start(self) -> Pipeline:
@@ -52,6 +54,7 @@ class Model:
             precision=parameters.precision,
             confidence=parameters.confidence,
             random_weights=not self.weights_sha256,
+            early=parameters.early,
         )
         return self.pipeline
 
@@ -112,10 +115,10 @@ def load(parameters: NodeParameters) -> Model:
 
     import torch
 
-    from alocc_ros.network.checkpoint import load_weights, read_state_dict
     from alocc_ros.network.model import Alocc
     from alocc_ros.network.variants import find_variant
     from alocc_ros.runtime.device import keep_freed_memory, resolve_device
+    from alocc_ros.runtime.loading import fill
     from alocc_ros.runtime.runner import choose
 
     device = resolve_device(parameters.device)
@@ -123,6 +126,5 @@ def load(parameters: NodeParameters) -> Model:
     keep_freed_memory()
     torch.manual_seed(0)
     network = Alocc(find_variant(record.variant))
-    if path is not None:
-        load_weights(network, read_state_dict(path))
-    return Model(record, digest, device, network.eval(), parameters)
+    remarks = [] if path is None else fill(network, path)
+    return Model(record, digest, device, network.eval(), parameters, tuple(remarks))

@@ -29,7 +29,7 @@ from std_srvs.srv import SetBool, Trigger
 from tf2_ros import Buffer
 
 from alocc_ros.errors import AloccError, ParameterError
-from alocc_ros.ros.cameras import LiveCameras, check_image
+from alocc_ros.ros.cameras import LiveCameras, ahead, check_image
 from alocc_ros.ros.diagnostics import Diagnostics
 from alocc_ros.ros.encoder import time
 from alocc_ros.ros.inputs import Inputs
@@ -151,6 +151,8 @@ class AloccNode(LifecycleNode):
             f"configured: {model.record.name} ({weights}) on {model.device}, preset "
             f"{preset.name}, {monotonic() - begin:.1f} s"
         )
+        for remark in model.remarks:
+            self.get_logger().info(remark)
         return SUCCESS
 
     def _load(self, parameters: NodeParameters) -> tuple[Preset, dict[str, RigCamera], Model]:
@@ -191,8 +193,8 @@ class AloccNode(LifecycleNode):
             f"the network runs on {pipeline.runner.device}: "
             + ", ".join(f"{name} {value}" for name, value in runs.items())
         )
-        inputs = Inputs(self, preset, parameters, configured.rig)
         skips = Skips(self.get_logger().warning)
+        inputs = Inputs(self, preset, parameters, configured.rig, skips)
         poses = LivePoses(self, preset, self._buffer, skips)
         assembler = FrameAssembler(
             preset,
@@ -213,9 +215,11 @@ class AloccNode(LifecycleNode):
             now=self._now,
             report_error=self._report_error,
             skips=skips,
+            calibrate=ahead(assembler) if parameters.early else None,
         )
         outputs.cameras = inputs.cameras
         inputs.collector.registerCallback(worker.submit)
+        inputs.on_image = worker.offer
         timers = [self._every(_POLL_PERIOD, inputs.poll), self._every(_SCAN_PERIOD, self._scan)]
         now = monotonic()
         diagnostics = Diagnostics(self.get_fully_qualified_name(), parameters.stale_after, now)

@@ -45,7 +45,9 @@ class NodeParameters:
     """What can be set from outside; taken over when the node is configured."""
 
     model: str = _parameter(
-        "", "name of a model (`alocc models list`), or file of a checkpoint; must be given"
+        "",
+        "name of a model (`alocc models list`), file of a checkpoint, or folder of a run; "
+        "must be given",
     )
     variant: str = _parameter("", "network that a checkpoint of unknown origin is for")
     random_weights: bool = _parameter(
@@ -69,6 +71,11 @@ class NodeParameters:
         "JPEG images exactly as in training, or scaled while decoding: twice as fast, pixels "
         "differ by 0.5 of 255",
         choices=("exact", "fast"),
+    )
+    early: bool = _parameter(
+        False,
+        "decode each image, and do the network's part for it, when it comes: a result is earlier, "
+        "but images are worked on that no set will need",
     )
     preset: str = _parameter(
         DEFAULT_PRESET, "topics and frames: name of a preset, or a YAML file like config/presets/*"

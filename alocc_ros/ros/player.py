@@ -19,9 +19,11 @@ from alocc_ros.errors import BagError
 from alocc_ros.outputs import is_latched
 from alocc_ros.ros.definitions import is_installed, message_class
 from alocc_ros.ros.encoder import time as time_message
+from alocc_ros.stream.video import VIDEO_TYPES
 
 CLOCK = "/clock"
-_CAMERA_TYPES = (*IMAGE_TYPES, CAMERA_INFO_TYPE)
+_PICTURE_TYPES = (*IMAGE_TYPES, *VIDEO_TYPES)
+_CAMERA_TYPES = (*_PICTURE_TYPES, CAMERA_INFO_TYPE)
 _DEPTH = 10
 _ACK_TIMEOUT = 2.0  # s
 _POLL = 0.02  # s
@@ -94,7 +96,7 @@ class Player:
         self._topics = [t for t in topics if t not in latched]
         self._names = {topic: new_name(topic, renamed) for topic in self._topics}
         self._publishers = {topic: self._publisher(topic, best_effort) for topic in self._topics}
-        self._images = [t for t in self._topics if bag.types[t] in IMAGE_TYPES]
+        self._images = [t for t in self._topics if bag.types[t] in _PICTURE_TYPES]
         first = next(bag.messages(self._topics), None)
         if first is None:
             raise BagError(f"bag {bag.path} has no messages on {', '.join(topics)}")

@@ -56,6 +56,7 @@ class Topic:
         depth: int,
         *,
         count_lost: bool = False,
+        advice: Callable[[str], str] = lambda kind: "",
     ) -> None:
         """Subscribes at once if there is only one possible type.
 
@@ -67,6 +68,7 @@ class Topic:
             depth: messages that may wait for the executor; overridable, like reliability, by
                 the parameters ``qos_overrides.<topic>.subscription.*``.
             count_lost: ask the middleware what it loses, which costs the executor time.
+            advice: what to do about a publisher of another type, by its name.
         """
         self.name = name if name.startswith(("/", "~")) else f"/{name}"
         self.type = self.problem = self.doubled = ""
@@ -74,6 +76,7 @@ class Topic:
         self.last_arrival: float | None = None
         self._node, self._types, self._callback = node, dict(types), callback
         self._qos, self._count_lost = best_effort(depth), count_lost
+        self._advice = advice
         self._subscriber: Subscriber | None = None
         if len(self._types) == 1:
             self._subscribe(*self._types)
@@ -101,7 +104,7 @@ class Topic:
             if publisher.topic_type not in self._types:
                 problems.append(
                     f"{_node_name(publisher)} publishes {publisher.topic_type} on {self.resolved}, "
-                    f"not {' or '.join(self._types)}"
+                    f"not {' or '.join(self._types)}{self._advice(publisher.topic_type)}"
                 )
         self.problem = "; ".join(problems)
 

@@ -3,6 +3,10 @@
 
 A newer camera set replaces an older one that still waits, so that latency is bounded by the
 time of one frame, and memory never grows.
+
+While no set waits, images that came can be worked on ahead of the set that they will be in, the
+newest first, one a camera: decoded by the preprocessor's threads, and seen by the network one after
+the other. A set that comes meanwhile waits for the one image that the network is at.
 """
 
 from __future__ import annotations
@@ -11,15 +15,26 @@ import threading
 import traceback
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import partial
 from time import monotonic
+from typing import TypeVar
 
 from alocc_ros.errors import AloccError, ImageError, PoseError
 from alocc_ros.pipeline import Pipeline
+from alocc_ros.stream.early import EarlyImage
 from alocc_ros.stream.preprocessing import note_damaged, without_damaged
 from alocc_ros.stream.skips import Skips
-from alocc_ros.types import CameraSet, FrameSet, Occupancy
+from alocc_ros.types import Calibration, CameraImage, CameraSet, FrameSet, Occupancy
 
+# What was done ahead, or was not; the documentation is made of it.
+EARLY = (
+    ("decoded", "images that were decoded before their set was whole"),
+    ("seen", "images whose part of the network was done then, too"),
+    ("superseded", "a newer one of the camera, or a set, came before it was their turn"),
+    ("left", "to their set: calibration not known yet, cannot be used, or has to be converted"),
+)
 # What the time of a set goes into; the documentation is made of it.
 STAGES = (
     ("arrival", "from the newest image's stamp until the set is whole"),
@@ -27,6 +42,7 @@ STAGES = (
     ("poses", "poses and calibration, and waiting for them"),
     ("preprocess", "decoding and scaling six images"),
     ("network", "to the device, the network, and back"),
+    ("early", "what was done on the set's images before it was whole; part of no other time"),
     ("publish", "filling and publishing the messages that somebody wants"),
     (
         "added",
@@ -36,6 +52,7 @@ STAGES = (
 )
 _RECENT = 200  # results that the times are of
 _JOIN_TIMEOUT = 30.0  # s
+_Early = TypeVar("_Early", CameraImage, EarlyImage)
 _LAP = 1_000_000_000  # ns; a set so far ahead of what comes is of the lap before
 
 
@@ -52,6 +69,8 @@ class WorkerStatistics:
         resets: of the temporal memory by reason.
         flow_overflow: moving voxels so far that got no flow because there were too many at once.
         waiting: whether a set is waiting.
+        early: images by what became of them ahead of their set (``EARLY``); empty: nothing is done
+            ahead.
     """
 
     submitted: int
@@ -65,6 +84,7 @@ class WorkerStatistics:
     resets: dict[str, int]
     flow_overflow: int
     waiting: bool
+    early: dict[str, int] = field(default_factory=dict)
 
 
 class Worker:
@@ -82,6 +102,7 @@ class Worker:
         now: Callable[[], int],
         report_error: Callable[[str], None],
         skips: Skips | None = None,
+        calibrate: Callable[[CameraImage], Calibration] | None = None,
     ) -> None:
         """Starts the thread.
 
@@ -92,12 +113,21 @@ class Worker:
             now: ns on the clock of the stamps.
             report_error: gets each failure, as one text.
             skips: takes note of images that cannot be decoded.
+            calibrate: calibration of an image that has no set yet, as it is known at once, the
+                same object that its frame will have; may raise AloccError. None: nothing is done
+                ahead of sets.
         """
         self.enabled = True
         self._pipeline, self._assemble, self._publish = pipeline, assemble, publish
         self._now, self._report_error = now, report_error
         self._skips = Skips() if skips is None else skips
+        self._calibrate = calibrate
         self._changed = threading.Condition()
+        self._newest: dict[str, int] = {}  # stamps of the newest set's images, ns
+        self._offered: dict[str, CameraImage] = {}  # by camera, the newest last
+        self._begun: dict[str, EarlyImage] = {}
+        names = [] if calibrate is None else [name for name, _ in EARLY]
+        self._early = Counter(dict.fromkeys(names, 0))
         self._next: tuple[CameraSet, float, float] | None = None
         self._stopping = self._reset_requested = False
         self._submitted = self._processed = self._superseded = self._ignored = 0
@@ -117,13 +147,27 @@ class Worker:
                 self._ignored += 1
                 return
             self._superseded += self._next is not None
-            newest = max(image.stamp for image in camera_set.images.values())
+            self._newest = {c: image.stamp for c, image in camera_set.images.items()}
+            self._give_up_early(lambda image: image.stamp <= self._newest.get(image.camera, 0))
+            newest = max(self._newest.values())
             self._next = (camera_set, monotonic(), (self._now() - newest) * 1e-9)
+            self._changed.notify()
+
+    def offer(self, image: CameraImage) -> None:
+        """Takes note of an image that came, after the set that it closed. Returns at once."""
+        with self._changed:
+            if self._calibrate is None or not self.enabled or self._stopping:
+                return
+            if image.stamp <= 0 or image.stamp == self._newest.get(image.camera):
+                return  # nobody wants it, or it has its set already
+            self._give_up_early(lambda older: older.camera == image.camera)
+            self._offered[image.camera] = image
             self._changed.notify()
 
     def reset(self) -> None:
         """Forgets the past and what is waiting, before the next set."""
         with self._changed:
+            self._give_up_early(lambda image: True)
             self._reset_requested = True
             self._ignored += self._next is not None
             self._next = None
@@ -132,6 +176,7 @@ class Worker:
         """Ends the thread after the set that it is at; False if that takes too long (s)."""
         with self._changed:
             self._stopping = True
+            self._give_up_early(lambda image: True)
             self._ignored += self._next is not None
             self._next = None
             self._changed.notify()
@@ -154,32 +199,78 @@ class Worker:
                 resets=dict(self._pipeline.keyframes.resets),
                 flow_overflow=self._pipeline.flow_overflow,
                 waiting=self._next is not None,
+                early=dict(self._early),
             )
 
     def _run(self) -> None:
-        while True:
-            with self._changed:
-                while self._next is None and not self._stopping:
-                    self._changed.wait()
-                if self._stopping:
-                    return
-                (camera_set, submitted, age), self._next = self._next, None
-                reset, self._reset_requested = self._reset_requested, False
-            try:
-                if reset:
-                    self._pipeline.reset()
-                self._process(camera_set, submitted, age)
-            except AloccError as error:
-                if isinstance(error, PoseError) and self._is_left_over(camera_set):
-                    with self._changed:
-                        self._ignored += 1
-                else:
-                    self._fail(type(error).__name__, str(error))
-            except Exception as error:  # a defect, or a device out of memory: the next may work
-                if self._stopping:  # ROS was shut down under our feet
-                    return
-                self._fail(type(error).__name__, traceback.format_exc().strip())
+        while (job := self._wait()) is not None:
+            job()
             self._free_since = monotonic()
+
+    def _wait(self) -> Callable[[], None] | None:
+        """What to do next: the set that waits, else what can be done ahead; None: end."""
+        with self._changed:
+            while not self._stopping:
+                if self._next is not None:
+                    waiting, self._next = self._next, None
+                    reset, self._reset_requested = self._reset_requested, False
+                    return partial(self._work, *waiting, reset)
+                if self._offered:
+                    _, image = self._offered.popitem()
+                    return partial(self._ahead, self._begin, image)
+                for camera, early in reversed(self._begun.items()):
+                    if early.pixels.done():
+                        del self._begun[camera]
+                        return partial(self._ahead, self._pipeline.images.see, early)
+                self._changed.wait()
+        return None
+
+    def _work(self, camera_set: CameraSet, submitted: float, age: float, reset: bool) -> None:
+        try:
+            if reset:
+                self._pipeline.reset()
+            self._process(camera_set, submitted, age)
+        except AloccError as error:
+            if isinstance(error, PoseError) and self._is_left_over(camera_set):
+                with self._changed:
+                    self._ignored += 1
+            else:
+                self._fail(type(error).__name__, str(error))
+        except Exception as error:  # a defect, or a device out of memory: the next may work
+            if not self._stopping:  # else ROS was shut down under our feet
+                self._fail(type(error).__name__, traceback.format_exc().strip())
+
+    def _ahead(self, job: Callable[[_Early], None], of: _Early) -> None:
+        try:
+            job(of)
+        except AloccError:  # no failure yet: the set says so if it comes, and counts it
+            with self._changed:
+                self._early["left"] += 1
+        except Exception:  # a defect, or a device out of memory: sets may still work
+            if not self._stopping:
+                self._calibrate = None
+                story = traceback.format_exc().strip()
+                self._report_error(f"from now on nothing is done ahead of sets: {story}")
+
+    def _begin(self, image: CameraImage) -> None:
+        early = self._pipeline.images.begin(image, self._calibrate(image))
+        with self._changed:
+            self._begun[image.camera] = early
+        early.pixels.add_done_callback(self._wake)
+
+    def _wake(self, _: Future) -> None:
+        with self._changed:
+            self._changed.notify()
+
+    def _give_up_early(self, which: Callable[[CameraImage], bool]) -> None:
+        offered = [c for c, image in self._offered.items() if which(image)]
+        begun = [c for c, early in self._begun.items() if which(early.image)]
+        for camera in offered:
+            del self._offered[camera]
+        for camera in begun:
+            del self._begun[camera]
+        if offered or begun:
+            self._early["superseded"] += len(offered) + len(begun)
 
     def _process(self, camera_set: CameraSet, submitted: float, age: float) -> None:
         begin = monotonic()
@@ -202,12 +293,14 @@ class Worker:
             "poses": assembled - begin,
             "preprocess": timings["preprocess"],
             "network": timings["network"],
+            "early": timings["early"],
             "publish": end - stepped,
             "added": end - max(submitted, self._free_since) - timings["total"],
         }
         latency = (self._now() - occupancy.stamp) * 1e-9
         with self._changed:
             self._processed += 1
+            self._early.update(self._pipeline.images.done - self._early)
             self._last_failure = ""
             self._latencies.append(latency)
             for name, seconds in stages.items():

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from alocc_ros.errors import DeviceError
 from alocc_ros.network.depth import DepthNet, DepthPrediction, Gates
+from alocc_ros.network.heads import Classified
 from alocc_ros.network.model import Alocc
 from alocc_ros.runtime.cache import Cache, hardware, package_version, software, weights_digest
 from alocc_ros.runtime.export import OPSET, Segment, segments, to_onnx
@@ -232,9 +233,9 @@ class _Encode(nn.Module):
         super().__init__()
         self.call = call
 
-    def forward(self, volume: Tensor) -> tuple[Tensor, Tensor | None]:
+    def forward(self, volume: Tensor) -> Classified:
         made = self.call(volume)
-        return made["logits"], made.get("voxels")
+        return Classified(made["logits"], made.get("voxels"))
 
 
 class _Made(nn.Module):
@@ -244,7 +245,7 @@ class _Made(nn.Module):
         super().__init__()
         self.call, self._name = call, name
 
-    def forward(self, voxels: Tensor) -> Tensor:
+    def forward(self, voxels: Tensor, out: Tensor | None = None) -> Tensor:
         return self.call.output(self._name)
 
 

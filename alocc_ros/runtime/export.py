@@ -90,7 +90,7 @@ class _Encode(nn.Module):
         self.classify, self.flow_map = core.classify, getattr(core, "flow_map", None)
 
     def forward(self, volume: Tensor) -> tuple[Tensor, ...]:
-        logits, voxels = self.classify(self.neck(self.encoder(volume)))
+        logits, voxels, _ = self.classify(self.neck(self.encoder(volume)))
         return (logits,) if self.flow_map is None else (logits, voxels, self.flow_map(voxels))
 
 

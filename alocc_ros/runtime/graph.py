@@ -6,20 +6,28 @@ where they are: the images, the packed plan, the features of the reference frame
 those of this frame on the way out. Of what key frames renew there are two copies, one read and one
 written, so there is one graph for each kind of frame and each of the two. All are captured before
 the first frame (kernels are compiled and convolutions tuned while that is done), share one pool of
-memory, and are replayed on the current stream.
+memory, which is the stream's own, and are replayed on the current CUDA stream. So streams through
+one runner may run at the same time, each in a thread and on a CUDA stream of its own; states are
+made, that is captured, while none of them runs.
+
+A stream whose images are seen one by one, as they come, has a graph for each camera, and each kind
+of frame a second graph that starts from what those left.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from alocc_ros.network.model import Alocc, Measured, Output
+from alocc_ros.errors import DeviceError
+from alocc_ros.network.model import Alocc, Measured, Output, Seen
 from alocc_ros.network.plan import FramePlan, PlanTensors, packed_size, unpack
 from alocc_ros.network.state import State
 from alocc_ros.network.temporal import Fusion
@@ -41,19 +49,21 @@ class Entry(NamedTuple):
         first: the frame begins a sequence.
         keyframe: it renews the state.
         flipped: which of the two copies of the state is read.
+        early: it starts from what was seen of single images.
     """
 
     first: bool
     keyframe: bool
     flipped: bool
+    early: bool = False
 
 
 @dataclass(frozen=True)
 class Captured:
-    """A graph, and where it leaves its answer."""
+    """A graph, and where it leaves its answer; None: in buffers of the state."""
 
     replay: Callable[[], None]
-    output: Output
+    output: Output | None
 
 
 class GraphState(StreamState):
@@ -64,7 +74,8 @@ class GraphState(StreamState):
         packed: [K] float64 plan on the device.
         staged: [K] the same on the host, page-locked where that means something.
         near, far: features of the reference frame, and of this frame.
-        captured: graphs by kind of frame.
+        captured: graphs by kind of frame, and by camera those that see one image.
+        pool: memory of the graphs, of which one at a time may run; None: there are none.
     """
 
     def __init__(self, network: Alocc, samples: int = 1, cameras: int = 6) -> None:
@@ -82,11 +93,12 @@ class GraphState(StreamState):
             part.zero_()
         self._front, self._back = self._copies
         self._copied = torch.cuda.Event() if device.type == "cuda" else None
-        self.captured: dict[Entry, Captured] = {}
+        self.captured: dict[Entry | int, Captured] = {}
+        self.pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
 
-    def entry(self, plan: FramePlan) -> Entry:
+    def entry(self, plan: FramePlan, early: bool = False) -> Entry:
         """What kind of frame a plan is of, now."""
-        return Entry(plan.first, plan.keyframe, self._front is self._copies[1])
+        return Entry(plan.first, plan.keyframe, self._front is self._copies[1], early)
 
     def arguments(self, entry: Entry) -> tuple[State | None, State]:
         """What a graph of that kind reads and writes."""
@@ -94,14 +106,21 @@ class GraphState(StreamState):
         reading = None if entry.first else self.near._replace(**front)
         return reading, self.far._replace(**(back if entry.keyframe else {}))
 
-    def load_inputs(self, images: Tensor, plan: FramePlan) -> None:
-        """Images, plan and reference features to where the graphs look.
+    def load_inputs(self, images: Tensor, plan: FramePlan, seen: Mapping[int, object]) -> list[int]:
+        """Images, plan and reference features to where the graphs look; see ``Runner.step``.
+
+        Returns:
+            The cameras that ``images`` are of.
 
         Raises:
-            TemporalMemoryError: there is nothing where the plan looks.
+            TemporalMemoryError: there is nothing where the plan looks, or not what was ``seen``.
         """
-        reading = self.reading(plan)
-        self.images.copy_(images, non_blocking=True)
+        reading, others = self.reading(plan), self.unseen(seen, len(images))
+        if seen:
+            for camera, image in zip(others, images, strict=True):
+                self.images[camera].copy_(image, non_blocking=True)
+        else:
+            self.images.copy_(images, non_blocking=True)
         if self._copied is not None:  # the copy before may still be reading the host's buffer
             self._copied.synchronize()
         self.staged.copy_(plan.packed)
@@ -110,6 +129,7 @@ class GraphState(StreamState):
             self._copied.record()
         if reading is not None:
             _copy_features(reading, self.near)
+        return others
 
     def store_outputs(self, plan: FramePlan) -> None:
         """Features of this frame to their slot."""
@@ -137,6 +157,9 @@ class _OnSecondStream(Fusion):
 
     def forward(self, volume: Tensor, recalled: Tensor | None, *rest: Any) -> Any:
         torch.cuda.current_stream().wait_stream(self._stream)
+        if recalled is not None and not torch.cuda.is_current_stream_capturing():
+            # Called, not replayed, by several streams: another one's sum must not take its place.
+            recalled.record_stream(torch.cuda.current_stream())
         return self._fusion(volume, recalled, *rest)
 
 
@@ -157,7 +180,7 @@ class GraphRunner:
     the host stands in the way of a capture.
 
     Attributes:
-        core, device, backend, precision: see ``Runner``.
+        core, device, backend, precision, sees, concurrent: see ``Runner``.
         reason: why frames are not replayed any more but called; "" while they are.
     """
 
@@ -167,23 +190,42 @@ class GraphRunner:
         """Takes the packed network, and the same without kernels of ours to fall back to."""
         self.core, self._plain, self.device = core, plain, core.device
         self.backend, self.precision, self.reason = backend, precision, ""
-        self._pool = None
-        if self.device.type == "cuda":
-            self._pool = torch.cuda.graph_pool_handle()
+        # Engines were built for all cameras at once, and have buffers that all streams share.
+        self.sees = self.concurrent = backend != "tensorrt"
+        self._captures = self.device.type == "cuda"
+        if self._captures:
             self.core = shallow_copy(core)
             self.core.fusion = _OnSecondStream(core.fusion, self.device)
 
-    def new_state(self, samples: int = 1, cameras: int = 6) -> GraphState:
+    def new_state(self, samples: int = 1, cameras: int = 6, early: bool = False) -> GraphState:
         """See ``Runner``. On a GPU all graphs are captured."""
         state = GraphState(self.core, samples, cameras)
-        if self._pool is None or self.reason:
+        if early:
+            device = torch.cuda.device(self.device) if self._captures else nullcontext()
+            with inference(self.precision), device:
+                for camera in range(samples * cameras):
+                    self._call_see(state, camera)  # makes the buffers
+        if not self._captures:
             return state
         kinds = [(True, True), (False, True), (False, False)]
-        for entry in (Entry(*kind, flipped) for kind in kinds for flipped in (False, True)):
+        keys: list[Entry | int] = [Entry(*k, flipped) for k in kinds for flipped in (False, True)]
+        if early:
+            keys += [entry._replace(early=True) for entry in keys]
+            keys += range(samples * cameras)
+        for key in keys:
             if self.reason:
                 break
-            self._capture(state, entry)
+            self._capture(state, key)
         return state
+
+    def see(self, image: Tensor, state: GraphState, camera: int, key: object) -> None:
+        """See ``Runner``; ends the life of the last frame's answer."""
+        if not self.sees:
+            raise DeviceError(f"{self.backend} in {self.precision} sees all images at once")
+        state.mark_seen(camera, None)
+        state.images[camera].copy_(image[0], non_blocking=True)
+        self._see(state, camera)
+        state.mark_seen(camera, key)
 
     def step(
         self,
@@ -191,16 +233,18 @@ class GraphRunner:
         plan: FramePlan,
         state: GraphState,
         measured: Measured | None = None,
+        seen: Mapping[int, object] | None = None,
     ) -> Output:
-        """See ``Runner``. The answer stays as it is until the stream's next frame.
+        """See ``Runner``. The answer stays as it is until the stream's next frame or ``see``.
 
         Frames with LiDAR depth are called, not replayed.
         """
-        state.load_inputs(images, plan)
-        entry = state.entry(plan)
-        captured = None
-        if self._pool is not None and measured is None and not self.reason:
-            captured = state.captured.get(entry) or self._capture(state, entry)
+        others = state.load_inputs(images, plan, seen or {})
+        if seen:
+            for camera in others:
+                self._see(state, camera)
+        entry = state.entry(plan, early=bool(seen))
+        captured = None if measured is not None else self._graph(state, entry)
         if captured is None:
             with inference(self.precision):
                 output = self._call(state, entry, measured)
@@ -215,11 +259,37 @@ class GraphRunner:
         v, samples = self.core.variant, len(state.ages)
         tensors = unpack(state.packed, len(state.images) // samples, samples, v.history)
         reading, writing = state.arguments(entry)
+        images: Tensor | Seen | None = state.seen if entry.early else state.images
         core = self._plain if self.reason else self.core
-        return core(state.images, tensors, reading, writing, entry.keyframe, None, measured)[0]
+        return core(images, tensors, reading, writing, entry.keyframe, None, measured)[0]
 
-    def _capture(self, state: GraphState, entry: Entry) -> Captured | None:
-        """The graph of a kind of frame; None, and a reason, if there is none to be had."""
+    def _see(self, state: GraphState, camera: int) -> None:
+        """Features of the image that lies there for a camera."""
+        captured = self._graph(state, camera)
+        if captured is not None:
+            captured.replay()
+            return
+        with inference(self.precision):
+            self._call_see(state, camera)
+
+    def _call_see(self, state: GraphState, camera: int) -> None:
+        core = self._plain if self.reason else self.core
+        state.store_seen([camera], core.see(state.images[camera : camera + 1]))
+
+    def _graph(self, state: GraphState, key: Entry | int) -> Captured | None:
+        if not self._captures or self.reason:
+            return None
+        return state.captured.get(key) or self._capture(state, key)
+
+    def _capture(self, state: GraphState, key: Entry | int) -> Captured | None:
+        """The graph of a kind of frame, or of what sees an image of a camera; None, and a reason,
+        if there is none to be had.
+        """
+        call: Callable[[], Output | None] = (
+            partial(self._call, state, key)
+            if isinstance(key, Entry)
+            else partial(self._call_see, state, key)
+        )
         tuning = torch.backends.cudnn.benchmark
         torch.backends.cudnn.benchmark = True
         try:
@@ -228,18 +298,18 @@ class GraphRunner:
                 side.wait_stream(torch.cuda.current_stream())
                 with torch.cuda.stream(side):
                     for _ in range(_WARM_UP):
-                        self._call(state, entry)
+                        call()
                 torch.cuda.current_stream().wait_stream(side)
                 graph = torch.cuda.CUDAGraph()
-                with torch.cuda.graph(graph, pool=self._pool):
-                    output = self._call(state, entry)
+                with torch.cuda.graph(graph, pool=state.pool):
+                    output = call()
         except Exception as error:  # of CUDA, cuDNN, Triton, a compiler: there is no common kind
             self._give_up(error)
             return None
         finally:
             torch.backends.cudnn.benchmark = tuning
-        state.captured[entry] = Captured(graph.replay, output)
-        return state.captured[entry]
+        state.captured[key] = Captured(graph.replay, output)
+        return state.captured[key]
 
     def _give_up(self, error: Exception) -> None:
         words = " ".join(str(error).split())[:300]

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import contextlib
+import threading
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,6 +54,9 @@ def check_precision(precision: str, backend: str, device: torch.device) -> str:
     return precision
 
 
+_BACKENDS = (torch.backends.cudnn, torch.backends.cuda.matmul)
+
+
 def dtype_of(precision: str) -> torch.dtype:
     """The type of activations."""
     return _DTYPES[precision]
@@ -59,17 +64,53 @@ def dtype_of(precision: str) -> torch.dtype:
 
 @contextlib.contextmanager
 def inference(precision: str = "fp32") -> Iterator[None]:
-    """No gradients, and float32 that is float32 unless TF32 was asked for."""
-    backends = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = [b.allow_tf32 for b in backends]
-    for b in backends:
-        b.allow_tf32 = precision == "tf32"
-    try:
-        with torch.no_grad():
+    """No gradients, and float32 that is float32 unless TF32 was asked for.
+
+    Threads that want the same may be within at the same time; who wants the other waits for them.
+    """
+    with _PRODUCTS.rounded(precision == "tf32"), torch.no_grad():
+        yield
+
+
+class _Products:
+    """What float32 products are rounded to, which torch knows for the whole process only."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._within: Counter[int] = Counter()  # how often, by thread
+        self._rounded = False
+
+    @contextlib.contextmanager
+    def rounded(self, rounded: bool) -> Iterator[None]:
+        """Meanwhile they are rounded to TF32, or not at all."""
+        thread = threading.get_ident()
+        with self._changed:
+            if thread in self._within and self._rounded != rounded:
+                raise RuntimeError("one precision within another: whoever waited would wait on")
+            self._changed.wait_for(lambda: self._rounded == rounded or not self._within)
+            if not self._within:
+                self._before = [backend.allow_tf32 for backend in _BACKENDS]
+                self._allow([rounded] * len(_BACKENDS))
+            self._within[thread] += 1
+            self._rounded = rounded
+        try:
             yield
-    finally:
-        for b, value in zip(backends, before, strict=True):
-            b.allow_tf32 = value
+        finally:
+            with self._changed:
+                self._within[thread] -= 1
+                if not self._within[thread]:
+                    del self._within[thread]
+                if not self._within:
+                    self._allow(self._before)
+                    self._changed.notify_all()
+
+    @staticmethod
+    def _allow(values: list[bool]) -> None:
+        for backend, value in zip(_BACKENDS, values, strict=True):
+            backend.allow_tf32 = value
+
+
+_PRODUCTS = _Products()
 
 
 def _has_bf16() -> bool:

@@ -34,6 +34,7 @@ from alocc_ros.ops.conv import FoldedConv, cpu
 from alocc_ros.ops.conv.gpu import GpuConv
 from alocc_ros.ops.library import fused_form, rounded_form
 from alocc_ros.ops.upsample import SplitConv
+from alocc_ros.runtime.fused import fuse_steps
 
 
 @torch.no_grad()
@@ -138,15 +139,15 @@ def cast(prepared: Alocc, dtype: torch.dtype) -> Alocc:
 
 @torch.no_grad()
 def pack_for_gpu(prepared: Alocc, dtype: torch.dtype = torch.float16) -> Alocc:
-    """The same as ``cast``, with kernels made for it: the fused form of every operator, epilogues
-    in the convolutions, the biases of skips where the sums are made.
+    """The same as ``cast``, with kernels made for it: the fused form of every operator, small steps
+    as one (``fused.py``), epilogues in the convolutions, biases where sums are made anyway.
     """
     packed = shallow_copy(prepared)
     if not packed.variant.volumetric:
         _split_neck(packed)
     if isinstance(packed.fusion, ProjectedHistoryFusion):
         packed.fusion = AheadHistoryFusion(packed.fusion)
-    skips = _merge_biases_of_skips(packed)
+    skips = _merge_biases_of_skips(packed) | fuse_steps(packed)
     operators = {
         name: fused_form(module.operator)
         for name, module in packed.named_modules()

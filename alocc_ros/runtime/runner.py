@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from alocc_ros.errors import DeviceError
-from alocc_ros.network.model import Alocc, Measured, Output, RigConstants
+from alocc_ros.network.model import Alocc, Measured, Output, RigConstants, Seen
 from alocc_ros.network.plan import FramePlan, PlanTensors
 from alocc_ros.runtime.graph import GraphRunner
 from alocc_ros.runtime.precision import check_precision, dtype_of, inference
@@ -38,6 +39,9 @@ class Runner(Protocol):
         core: the network that runs.
         backend, precision: what it is.
         reason: why it is not what was asked for, one line; "" if it is.
+        sees: whether there is ``see``.
+        concurrent: whether streams may step at the same time, each in a thread and with a state of
+            its own.
     """
 
     device: torch.device
@@ -45,19 +49,46 @@ class Runner(Protocol):
     backend: str
     precision: str
     reason: str
+    sees: bool
+    concurrent: bool
 
-    def new_state(self, samples: int = 1, cameras: int = 6) -> StreamState:
-        """Buffers of a stream (or of several that step together)."""
+    def new_state(self, samples: int = 1, cameras: int = 6, early: bool = False) -> StreamState:
+        """Buffers of a stream (or of several that step together); ``early``: it will ``see``."""
+        ...
+
+    def see(self, image: Tensor, state: StreamState, camera: int, key: object) -> None:
+        """Does for one image, ahead of its frame, all that needs no other.
+
+        Args:
+            image: [1, 3, H, W] on the runner's device.
+            state: keeps the features until the next image of that camera.
+            camera: of the N.
+            key: the image's own; a frame that is to use the features must name it.
+        """
         ...
 
     def step(
         self,
-        images: Tensor,  # [B * N, 3, H, W] on the runner's device
+        images: Tensor,  # [B * N, 3, H, W] on the runner's device, without those of ``seen``
         plan: FramePlan,
         state: StreamState,
         measured: Measured | None = None,
+        seen: Mapping[int, object] | None = None,
     ) -> Output:
-        """One frame. If it raises, the state is as it was."""
+        """One frame. If it raises, the state is as it was.
+
+        Args:
+            images: in the order of the cameras.
+            plan: of the frame.
+            state: of the stream.
+            measured: LiDAR depth.
+            seen: by camera, the key of the image that ``see`` was given of it; there are no
+                ``images`` of these cameras.
+
+        Raises:
+            TemporalMemoryError: the state has not what the plan looks at, or another image's
+                features than ``seen`` says.
+        """
         ...
 
 
@@ -69,10 +100,21 @@ class EagerRunner:
     ) -> None:
         self.core, self.device = core, core.device
         self.backend, self.precision, self.reason = backend, precision, reason
+        # In int8 the image network is a graph for all cameras at once.
+        self.sees, self.concurrent = precision != "int8", True
 
-    def new_state(self, samples: int = 1, cameras: int = 6) -> StreamState:
+    def new_state(self, samples: int = 1, cameras: int = 6, early: bool = False) -> StreamState:
         """See ``Runner``."""
         return StreamState(self.core, samples, cameras)
+
+    def see(self, image: Tensor, state: StreamState, camera: int, key: object) -> None:
+        """See ``Runner``."""
+        if not self.sees:
+            raise DeviceError(f"{self.backend} in {self.precision} sees all images at once")
+        state.mark_seen(camera, None)
+        with inference(self.precision):
+            state.store_seen([camera], self.core.see(image.to(self.core.dtype)))
+        state.mark_seen(camera, key)
 
     def step(
         self,
@@ -80,12 +122,13 @@ class EagerRunner:
         plan: FramePlan,
         state: StreamState,
         measured: Measured | None = None,
+        seen: Mapping[int, object] | None = None,
     ) -> Output:
         """See ``Runner``."""
         tensors = plan.tensors(self.device)
         with inference(self.precision):
             output, _ = self.core(
-                images.to(self.core.dtype),
+                self._looked_at(images.to(self.core.dtype), state, seen or {}),
                 tensors,
                 state.reading(plan),
                 state.writing(plan),
@@ -95,6 +138,16 @@ class EagerRunner:
             )
         state.advance(plan)
         return output
+
+    def _looked_at(
+        self, images: Tensor, state: StreamState, seen: Mapping[int, object]
+    ) -> Tensor | Seen:
+        if not seen:
+            return images
+        others = state.unseen(seen, len(images))
+        if others:
+            state.store_seen(others, self.core.see(images))
+        return state.seen
 
     def _rig(self, plan: FramePlan, tensors: PlanTensors, state: StreamState) -> RigConstants:
         if state.rig is None or not torch.equal(state.rig[0], plan.rig):
@@ -108,10 +161,11 @@ class CompiledRunner(EagerRunner):
 
     def __init__(self, core: Alocc, precision: str = "fp32") -> None:
         super().__init__(core, "compiled", precision)
+        self.sees = self.concurrent = False
         self._state_of = core  # states are the network's, compiled or not
         self.core = torch.compile(core, fullgraph=True, dynamic=False)
 
-    def new_state(self, samples: int = 1, cameras: int = 6) -> StreamState:
+    def new_state(self, samples: int = 1, cameras: int = 6, early: bool = False) -> StreamState:
         """See ``Runner``."""
         return StreamState(self._state_of, samples, cameras)
 

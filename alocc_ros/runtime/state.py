@@ -9,6 +9,7 @@ made when a number is used for the first time and then used again and again.
 from __future__ import annotations
 
 import os
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
@@ -16,8 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from alocc_ros.errors import TemporalMemoryError
-from alocc_ros.network.model import Alocc, RigConstants
+from alocc_ros.errors import ModelError, TemporalMemoryError
+from alocc_ros.network.model import Alocc, RigConstants, Seen
 from alocc_ros.network.plan import FramePlan
 from alocc_ros.network.state import KEYFRAME_PARTS, State
 
@@ -40,12 +41,65 @@ class StreamState:
         self._back: dict[str, Tensor] = {}
         self._features: dict[int, tuple[Tensor | None, Tensor | None]] = {}
         self.rig: tuple[Tensor, RigConstants] | None = None
+        self._seen: Seen | None = None
+        self._seen_of: dict[int, object] = {}  # by camera, whose features lie in ``_seen``
         self.reset()
 
     def reset(self) -> None:
         """Forget; the buffers stay. The next frame's plan must be a first one."""
         self.ages = torch.zeros(self._samples, self._network.variant.history)
         self.begun = False
+        self.forget_seen()
+
+    @property
+    def seen(self) -> Seen | None:
+        """Buffers of what single images gave ahead of their frame; None: never any."""
+        return self._seen
+
+    def has_seen(self, camera: int, image: object) -> bool:
+        """Whether what lies in the buffers for a camera is of this very image."""
+        return image is not None and self._seen_of.get(camera) is image
+
+    def forget_seen(self, but: Collection[object] = ()) -> None:
+        """Nothing that was seen is used any more, ``but`` of these images."""
+        kept = {id(image) for image in but}
+        self._seen_of = {c: image for c, image in self._seen_of.items() if id(image) in kept}
+
+    def mark_seen(self, camera: int, image: object) -> None:
+        """What lies in the buffers for a camera is whole, and of this image."""
+        self._seen_of[camera] = image
+
+    def unseen(self, seen: Mapping[int, object], images: int) -> list[int]:
+        """The cameras that a frame has yet to look at, of which nothing lies here from then on.
+
+        Args:
+            seen: by camera, of which image features are to lie here.
+            images: number of images that were given for the others.
+
+        Raises:
+            TemporalMemoryError: what lies here is of another image.
+            ModelError: there are not as many other cameras as images.
+        """
+        for camera, image in seen.items():
+            if not self.has_seen(camera, image):
+                raise TemporalMemoryError(f"camera {camera} was not seen, or another image of it")
+        cameras = self._samples * self._cameras
+        others = [camera for camera in range(cameras) if camera not in seen]
+        if seen and len(others) != images:
+            raise ModelError(f"{images} images but {cameras} cameras, {len(seen)} seen before")
+        if seen:
+            for camera in others:
+                self._seen_of.pop(camera, None)
+        return others
+
+    def store_seen(self, cameras: list[int], seen: Seen) -> None:
+        """Copies what was seen of these cameras, in their order, to where it stays."""
+        if self._seen is None:
+            count = self._samples * self._cameras
+            self._seen = Seen(*(_room_for(count, part) for part in seen))
+        for buffer, part in zip(self._seen, seen, strict=True):
+            for camera, one in zip(cameras, part, strict=True):
+                buffer[camera].copy_(one)
 
     def reading(self, plan: FramePlan) -> State | None:
         """What the frame looks at; None if it begins a sequence.
@@ -165,6 +219,13 @@ class StreamState:
         for slot, (stereo, flow_bev) in self._features.items():
             named |= {f"stereo.{slot}": stereo, f"flow_bev.{slot}": flow_bev}
         return {n: t for n, t in named.items() if t is not None}
+
+
+def _room_for(count: int, part: Tensor) -> Tensor:  # [n, C, h, w] -> [count, C, h, w]
+    """Zeros like these, in the same order: a convolution may round otherwise in another one."""
+    last = part.is_contiguous(memory_format=torch.channels_last)
+    room = part.new_zeros((count, *part.shape[1:]))
+    return room.contiguous(memory_format=torch.channels_last) if last else room
 
 
 def _keyframe_parts(state: State) -> dict[str, Tensor]:

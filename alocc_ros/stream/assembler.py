@@ -156,6 +156,17 @@ class FrameAssembler:
             fitted=tuple(self._preset.used_cameras),
         )
 
+    def calibration_ahead(self, image: CameraImage) -> Calibration:
+        """What ``assemble`` would take for an image, as it is known now, without a pose.
+
+        Raises:
+            CalibrationError: it is not known yet.
+            ImageError: the image cannot be used.
+        """
+        calibration = self._update(image.camera, image.stamp, deadline=0.0)
+        self._check_image(image, calibration)
+        return calibration
+
     def locate_grid(self, deadline: float = 0.0) -> np.ndarray | None:  # [4, 4]
         """``base_T_grid``, asked for until it is known; a mounting does not move.
 

@@ -8,6 +8,7 @@ share this file and it imports neither. Pixels are never copied.
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,8 +39,18 @@ def stamp_ns(stamp: Any) -> int:
     return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
 
 
+def header(message: Any) -> Any:
+    """Stamp and frame id of any message; foxglove_msgs/CompressedVideo has them outside."""
+    if hasattr(message, "header"):
+        return message.header
+    return SimpleNamespace(stamp=message.timestamp, frame_id=message.frame_id)
+
+
 def camera_image(message: Any, camera: str, stamp: int, assume_8uc3: str) -> CameraImage:
-    """A sensor_msgs/Image or CompressedImage of ``camera``; ``stamp`` in ns.
+    """An image, or a packet of video, of ``camera``; ``stamp`` in ns.
+
+    Of types sensor_msgs/Image or CompressedImage, ffmpeg_image_transport_msgs/FFMPEGPacket or
+    foxglove_msgs/CompressedVideo.
 
     ``8UC3`` says three bytes a pixel but not which: ``assume_8uc3`` does. A compressed image's
     ``format`` is free text that many writers get wrong; its first bytes tell the truth. What
@@ -49,6 +60,10 @@ def camera_image(message: Any, camera: str, stamp: int, assume_8uc3: str) -> Cam
     if hasattr(message, "format"):
         kind = mosaic_of(message.format) or video_of(message.format)
         return CameraImage(camera, stamp, data, f"compressed {kind}".rstrip())
+    if hasattr(message, "pts"):
+        # The codec, or in early releases the encoder (libx264), and how the pixels were before.
+        name = message.encoding.partition(";")[0].strip()
+        return CameraImage(camera, stamp, data, f"compressed {video_of(name) or 'ffmpeg'}")
     return CameraImage(
         camera,
         stamp,

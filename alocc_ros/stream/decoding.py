@@ -126,8 +126,9 @@ def _video(encoding: str, begin: bytes) -> str:
         return ""
     return (
         f"the message holds a part of a video stream ({named or 'H.264 or H.265'}), not a JPEG or "
-        "PNG picture; decode it before (ffmpeg_image_transport: ros2 run image_transport republish "
-        "ffmpeg raw) and give the topic that this publishes"
+        "PNG picture; pip install 'alocc_ros[video]' decodes it here; or decode it "
+        "before (ffmpeg_image_transport: ros2 run image_transport republish ffmpeg raw) and give "
+        "the topic that this publishes"
     )
 
 

@@ -86,7 +86,8 @@ def mosaic_of(compressed_format: str) -> str:
 
 def video_of(compressed_format: str) -> str:
     """The video codec that a ``format`` names, or ""."""
-    return next((name for name in _VIDEO if name in compressed_format.lower()), "")
+    text = compressed_format.lower().replace("x26", "h26")  # x264 is what writes H.264
+    return next((name for name in _VIDEO if name in text), "")
 
 
 def demosaic(mosaic: np.ndarray, pattern: str) -> np.ndarray:  # [h, w] uint8 -> [h, w, 3] uint8

@@ -75,6 +75,13 @@ class Crop:
         left = (resized[0] - columns) // 2
         return Crop(width, height, scale, resized, left, resized[1] - rows, input_size)
 
+    @property
+    def reaches_outside(self) -> bool:
+        """Whether some of the network's pixels show nothing of the image."""
+        (rows, columns), (width, height) = self.input_size, self.resized
+        across = self.left >= 0 and self.left + columns <= width
+        return not (across and self.top >= 0 and self.top + rows <= height)
+
     def post_rotation(self) -> np.ndarray:  # [3, 3]
         """Camera pixels to input pixels, the linear part (of homogeneous u, v, 1 or u, v, d)."""
         return np.diag([self.resized[0] / self.width, self.resized[1] / self.height, 1.0])

@@ -10,8 +10,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -27,6 +28,8 @@ from alocc_ros.types import CAMERAS, Calibration, CameraImage, FrameSet
 # ImageNet statistics in the order red, green, blue; see _normalise for how they are applied.
 MEAN = (123.675, 116.28, 103.53)
 STD = (58.395, 57.12, 57.375)
+
+_P, _T = ParamSpec("_P"), TypeVar("_T")
 
 
 def _normalise(
@@ -222,21 +225,94 @@ class Preprocessor:
             ThreadPoolExecutor(threads, thread_name_prefix="images") if threads > 1 else None
         )
 
-    def __call__(self, frame: FrameSet) -> np.ndarray:  # [N, 3, H, W] float32
+    def __call__(
+        self,
+        frame: FrameSet,
+        cameras: Sequence[str] | None = None,
+        early: Mapping[str, Future[np.ndarray]] | None = None,
+    ) -> np.ndarray:  # [N, 3, H, W] float32
         """The network's input; a missing camera is black before it is normalised.
+
+        Args:
+            frame: images and calibration.
+            cameras: whose images are wanted, in this order; None: all.
+            early: by camera, the same that was begun before; see ``EarlyImage``.
 
         Raises:
             ImageError: naming the first camera whose image cannot be used, what and why.
             CalibrationError: an image of a camera that has no calibration.
         """
-        out = np.empty((len(self.cameras), 3, *self.input_size), dtype=np.float32)
-        jobs = [(frame, camera, out[i]) for i, camera in enumerate(self.cameras)]
-        if self._pool is None:
-            for job in jobs:
-                self._fill(*job)
-        else:
-            for done in [self._pool.submit(self._fill, *job) for job in jobs]:
-                done.result()
+        cameras, early = self.cameras if cameras is None else cameras, early or {}
+        out = np.empty((len(cameras), 3, *self.input_size), dtype=np.float32)
+        begun = [
+            early.get(camera) or self.submit(self._fill, frame, camera, out[i])
+            for i, camera in enumerate(cameras)
+        ]
+        for place, camera, job in zip(out, cameras, begun, strict=True):
+            pixels = job.result()
+            if camera in early:
+                place[:] = pixels
+        return out
+
+    def submit(self, job: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]:
+        """Has it done by one of the threads, in the order of these calls; without any, here."""
+        if self._pool is not None:
+            return self._pool.submit(job, *args, **kwargs)
+        done: Future[_T] = Future()
+        try:
+            done.set_result(job(*args, **kwargs))
+        except Exception as error:  # for whoever asks for the result
+            done.set_exception(error)
+        return done
+
+    def preprocess_one(self, image: CameraImage, calibration: Calibration) -> np.ndarray:
+        """[3, H, W] float32: the network's input of one image, by the calling thread.
+
+        Raises:
+            ImageError: the image cannot be used.
+            CalibrationError, ParameterError: see ``place_crop``.
+        """
+        out = np.empty((3, *self.input_size), dtype=np.float32)
+        self._preprocess(image, calibration, out)
+        return out
+
+    def decoded(self, frame: FrameSet, camera: str) -> np.ndarray | None:  # [h, w, 3] uint8 RGB
+        """An image as the camera saw it, without lens distortion; None where it is missing.
+
+        Raises:
+            ImageError, CalibrationError: as of the whole.
+        """
+        image = frame.images.get(camera)
+        if image is None:
+            return None
+        calibration = frame.calibration.get(camera)
+        if calibration is None:
+            raise CalibrationError(f"{camera}: there is an image but no calibration")
+        crop, undistort = self.crop(calibration), self._undistortion(calibration)
+        pixels = rgb_pixels(
+            open_image(image, self._options["assume_8uc3"], (crop.width, crop.height))
+        )
+        return pixels if undistort is None else undistort(pixels)
+
+    @property
+    def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and deviation of values 0 to 255, by channel of the network's input."""
+        return self._mean, self._std
+
+    @property
+    def channel_order(self) -> str:
+        """Of the network's input, ``bgr`` or ``rgb``."""
+        return self._options["channel_order"]
+
+    @property
+    def exact(self) -> bool:
+        """Whether images are resized from all of their pixels."""
+        return self._options["decode"] == "exact"
+
+    def black(self) -> np.ndarray:
+        """[3, H, W] float32: the network's input of a camera that is missing."""
+        out = np.empty((3, *self.input_size), dtype=np.float32)
+        self._blacken(out)
         return out
 
     def crop(self, calibration: Calibration) -> Crop:
@@ -269,14 +345,20 @@ class Preprocessor:
     def _fill(self, frame: FrameSet, camera: str, out: np.ndarray) -> None:  # out [3, H, W]
         image = frame.images.get(camera)
         if image is None:
-            black = np.zeros((1, 1, 3), dtype=np.uint8)
-            pixel = np.empty((3, 1, 1), dtype=np.float32)
-            _normalise(black, self._mean, self._std, self._options["channel_order"], pixel)
-            out[:] = pixel
+            self._blacken(out)
             return
         calibration = frame.calibration.get(camera)
         if calibration is None:
             raise CalibrationError(f"{camera}: there is an image but no calibration")
+        self._preprocess(image, calibration, out)
+
+    def _blacken(self, out: np.ndarray) -> None:
+        black = np.zeros((1, 1, 3), dtype=np.uint8)
+        pixel = np.empty((3, 1, 1), dtype=np.float32)
+        _normalise(black, self._mean, self._std, self._options["channel_order"], pixel)
+        out[:] = pixel
+
+    def _preprocess(self, image: CameraImage, calibration: Calibration, out: np.ndarray) -> None:
         preprocess(
             image,
             self.crop(calibration),

@@ -1,7 +1,7 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
 """Every setting of a training run, in one flat record that is written next to the results.
 
-Defaults are the reference's. ``alocc train --set name=value``
+Defaults are the reference's, but for ``ema_offset``. ``alocc train --set name=value``
 changes any of them.
 """
 
@@ -24,7 +24,6 @@ from alocc_ros.schema import (
     Flag,
     Number,
     Text,
-    Whole,
     between,
     described,
     one_of,
@@ -49,62 +48,22 @@ _Positive = Annotated[
 _Range = Annotated[tuple[_Number, _Number], described("a list of 2 numbers")]
 _Names = Annotated[tuple[Text, ...], described("a list of names")]
 
+# What people of the reference's code type, by our names.
+_REFERENCE = {
+    **dict.fromkeys(("lr", "optimizer.lr"), "learning_rate"),
+    **dict.fromkeys(("samples_per_gpu", "data.samples_per_gpu", "batch_size"), "batch"),
+    **dict.fromkeys(("workers_per_gpu", "data.workers_per_gpu"), "workers"),
+    **dict.fromkeys(("max_iters", "runner.max_iters", "iterations"), "steps"),
+    **dict.fromkeys(("max_norm", "grad_clip"), "clip"),
+    "init_updates": "ema_offset",
+    "use_checkpoint": "checkpointing",
+    "warmup_iters": "warmup_steps",
+}
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """One run.
-
-    Attributes:
-        model: a model record's name.
-        split: scenes to train on.
-        benchmark: whose labels; ``""``: the model's own.
-        steps: optimiser steps.
-        seed: of everything random.
-        batch: samples that one process computes at once.
-        accumulate: so many batches make one step.
-        workers: loader processes per training process, but not more than cores; 0: none.
-        learning_rate, weight_decay: of AdamW.
-        warmup_steps, warmup_ratio: linear warm-up.
-        cosine: let the learning rate fall to zero; the reference keeps it.
-        clip: largest L2 norm of the gradient.
-        ema_limit, ema_warmup, ema_offset: see ema.py.
-        epoch_steps: what an epoch of the schedules below is; 0: once through the frames, times
-            4.554 (the length that class-balanced sampling would have had).
-        image_steps: steps at the very beginning that teach only the image networks, from the depth
-            and classes of pixels, at a fifth of the time; for training from nothing. The
-            schedules in epochs begin after them.
-        whole_scenes: sequences are whole scenes, as in evaluation; the reference's are half ones.
-        spread_classes: class embeddings begin apart, also for training from nothing.
-        frozen: parts of the network, as their tensors' names begin, that stay as they are, their
-            normalisation too; for teaching a trained network a little more from few samples.
-        temporal_start: epochs without history at the beginning.
-        depth_denoising: epochs over which the measured depth fades out of what is lifted.
-        flow_denoising: epochs between which the true occupancy fades out of flow matching.
-        mask_weight, dice_weight, image_weight, depth_weight, flow_bin_weight, flow_weight,
-            flow_angle_weight: of the losses; ``image_weight`` times the first two for pixels.
-        absent_classes: a sample's voxels also teach which classes are not there; the reference's
-            do not.
-        entropy_weight: of a loss that the reference lacks, the cross entropy between classes over
-            all voxels, without which rare classes die in short runs; 0: none.
-        entropy_balance: power of a class's rarity in it; 0: every voxel weighs the same, 1: every
-            class.
-        voxel_points, image_points: sampled for a class's mask.
-        count_voxels: frames in which voxels are counted for the class weights; 0: the counts of
-            nuScenes.
-        image_scale, image_flip, image_turn, grid_flip: augmentation; see augmentation.py.
-        augment_images: False: images are cut as outside training.
-        inter_object_bug: inter-object copies only land in the first depth bins, as the released
-            weights have learned; False: anywhere, as the paper says.
-        precision: ``fp32``, or ``bf16`` where that is safe.
-        checkpointing: compute activations twice instead of keeping them.
-        compile: torch.compile for the convolutional parts.
-        save_every, keep: steps between checkpoints; how many of them stay.
-        save_memories: also the memory of each slot (the 3D networks: 1.3 GB each). Without, a
-            resumed run begins with empty memories, so its losses differ for a while.
-        evaluate_every: steps between evaluations; 0: never.
-        evaluate_split, evaluate_scenes: on which scenes; 0 scenes: all of the split.
-        log_every: steps between lines of the log.
-    """
+    """One run; what each setting means is in ``settings.py``."""
 
     model: Text
     split: Text = "train"
@@ -122,7 +81,7 @@ class TrainingConfig:
     clip: _Positive = 5.0
     ema_limit: _Number = 0.999
     ema_warmup: _Number = 2000.0
-    ema_offset: Whole = 10560
+    ema_offset: CountOrZero = 0
     epoch_steps: CountOrZero = 0
     image_steps: CountOrZero = 0
     whole_scenes: Flag = False
@@ -177,6 +136,15 @@ class TrainingConfig:
             except yaml.YAMLError as error:
                 reason = " ".join(str(error).split())
                 raise ParameterError(f"--set {setting[:80]}: {reason}") from error
+        names = [f.name for f in fields(self)]
+        for name in values.keys() - set(names):
+            near = schema.nearest_names(name, names)
+            hint = f"did you mean {near}? " if near else ""
+            if name in _REFERENCE:
+                hint = f"it is called {_REFERENCE[name]!r} here; "
+            raise ParameterError(
+                f"--set: unknown setting {name!r}; {hint}`alocc train --settings` lists all"
+            )
         return self.with_values(values, "--set")
 
     def with_values(

@@ -10,8 +10,19 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 
+def decay_at(step: int, limit: float, warmup: float, offset: int) -> float:
+    """What the average keeps of itself at a step, the first of which is 1."""
+    return limit * (1 - math.exp(-(offset + step) / warmup))
+
+
+def kept_at_end(steps: int, limit: float, warmup: float, offset: int) -> tuple[float, float]:
+    """The share of the first weights in the average after a run, and how many steps it reaches."""
+    logs = (math.log(max(decay_at(n, limit, warmup, offset), 1e-300)) for n in range(1, steps + 1))
+    return math.exp(sum(logs)), 1 / (1 - decay_at(steps, limit, warmup, offset))
+
+
 def moving_average(
-    network: nn.Module, limit: float = 0.999, warmup: float = 2000.0, offset: int = 10560
+    network: nn.Module, limit: float = 0.999, warmup: float = 2000.0, offset: int = 0
 ) -> AveragedModel:
     """An average that equals the network so far, in evaluation mode and without gradients.
 
@@ -22,7 +33,8 @@ def moving_average(
         network: that is averaged; its copy is the average's ``module``.
         limit: of the decay, which is ``limit * (1 - exp(-(offset + n) / warmup))`` at step n.
         warmup: steps after which the decay has come to 63 % of its limit.
-        offset: the reference's begins at 10560, with a decay of 0.994 already.
+        offset: steps that the warm-up is ahead. The reference's 10560 begin with a decay of 0.994,
+            so after 100 steps more than half of the average still are the first weights.
     """
 
     def update(
@@ -33,7 +45,7 @@ def moving_average(
         if not average[0].is_floating_point():
             torch._foreach_copy_(average, current)
             return
-        decay = limit * (1 - math.exp(-(offset + int(n_averaged)) / warmup))
+        decay = decay_at(int(n_averaged), limit, warmup, offset)
         torch._foreach_lerp_(average, current, 1 - decay)
 
     average = AveragedModel(network, multi_avg_fn=torch.no_grad()(update), use_buffers=True)

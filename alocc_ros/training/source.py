@@ -22,6 +22,7 @@ from alocc_ros.datasets.truth import (
     missing_files,
     missing_images,
     read_truth,
+    training_masks,
 )
 from alocc_ros.errors import TrainingError
 from alocc_ros.records import ModelRecord
@@ -48,10 +49,7 @@ class NuScenesSource:
             raise TrainingError(f"{record.name} has other voxels or classes than {labels.name}")
         self._labels = labels
         self._supervision = record.supervision
-        self._masks = {
-            "ray_mask": record.supervision in ("ray_visible", "visible"),
-            "camera_mask": record.supervision in ("camera_visible", "visible"),
-        }
+        self._masks = training_masks(record.supervision)
         dataset = open_dataset(data)
         self._root = root = dataset.root
         self._samples: list[Sample] = []
@@ -64,7 +62,7 @@ class NuScenesSource:
             self._before += [None, *indices[:-1]]
             self.scenes.append(indices)
         missing = missing_files(root, self._samples, labels, **self._masks)
-        check_present(missing, f"the labels of {labels.name}")
+        check_present(missing, f"labels that {record.name} learns from", root)
         check_present(missing_images(self._samples), "images")
         check_present([s.lidar.path for s in self._samples if not s.lidar.path.is_file()], "points")
         self._categories: dict[str, Path] = {}

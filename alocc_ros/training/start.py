@@ -11,8 +11,11 @@ from torch import Tensor, nn
 
 from alocc_ros.errors import CheckpointError
 from alocc_ros.network.model import Alocc
+from alocc_ros.network.weights_file import some
 
 _BACKBONE = "img_backbone."
+# BEVDet's name of the depth network, and ours.
+_BEVDET_DEPTH, _DEPTH = "img_view_transformer.depth_net.", "depth_net."
 # The last layer of the depth network, and the two that recurrent networks have in its place.
 _DEPTH_LAYER = "depth_net.depth_conv.4."
 _DEPTH_LAYERS = ("depth_net.depth_head.", "depth_net.depth_head2.")
@@ -34,16 +37,16 @@ class StartReport:
     unused: tuple[str, ...]
     flipped_channels: bool
 
-    def lines(self) -> list[str]:
-        """For people."""
+    def lines(self, most: int = 10) -> list[str]:
+        """For people; of many names the first ``most``."""
         parts = [f"{part} {here} of {of}" for part, (here, of) in self.matched.items()]
         text = [f"weights taken over: {', '.join(parts)}"]
         if self.flipped_channels:
             text.append("ImageNet weights: first convolution turned from RGB to BGR")
         if self.other_shape:
-            text.append(f"of another shape, left random: {_some(self.other_shape)}")
+            text.append(f"of another shape, left random: {some(self.other_shape, most)}")
         if self.unused:
-            text.append(f"in the file, not in the network: {_some(self.unused)}")
+            text.append(f"in the file, not in the network: {some(self.unused, most)}")
         return text
 
 
@@ -83,7 +86,8 @@ def load_matching(
 ) -> StartReport:
     """Copy every tensor that the network has under the same name in the same shape.
 
-    Takes networks of this family, BEVDet's (backbone and neck have its names), and a bare
+    Takes networks of this family, BEVDet's (backbone and neck have its names; its depth network's
+    ``img_view_transformer.depth_net`` is tried against ours), and a bare
     ResNet as torchvision names it. That one saw red first, so for a network that sees
     blue first the channels of its first convolution are flipped. What begins with a name
     in ``fresh`` is not taken: classes, say, that are other ones. Both last layers of a recurrent
@@ -95,7 +99,7 @@ def load_matching(
     for prefix in fresh:
         others = {n: v for n, v in weights.items() if not n.startswith(prefix)}
         if len(others) == len(weights):
-            raise CheckpointError(f"no tensor begins with {prefix!r}: {_some(tuple(weights))}")
+            raise CheckpointError(f"no tensor begins with {prefix!r}: {some(tuple(weights))}")
         weights = others
     bare = "conv1.weight" in weights and "layer1.0.conv1.weight" in weights
     if bare:
@@ -104,6 +108,11 @@ def load_matching(
     if flipped:
         first = _BACKBONE + "conv1.weight"
         weights = {**weights, first: weights[first].flip(1)}
+    if not any(n.startswith(_DEPTH) for n in weights):
+        weights = {
+            _DEPTH + n.removeprefix(_BEVDET_DEPTH) if n.startswith(_BEVDET_DEPTH) else n: v
+            for n, v in weights.items()
+        }
     own = network.state_dict()
     if network.variant.recurrent and not any(n.startswith(_DEPTH_LAYERS) for n in weights):
         last = {n: v for n, v in weights.items() if n.startswith(_DEPTH_LAYER)}
@@ -113,7 +122,7 @@ def load_matching(
     fitting = {n: v for n, v in weights.items() if n in own and v.shape == own[n].shape}
     if not fitting:
         raise CheckpointError(
-            f"no tensor fits {network.variant.name}; the file has {_some(tuple(weights))}"
+            f"no tensor fits {network.variant.name}; the file has {some(tuple(weights))}"
         )
     network.load_state_dict({**own, **fitting})
     parts = dict.fromkeys(name.partition(".")[0] for name in own)
@@ -129,8 +138,3 @@ def load_matching(
         tuple(n for n in weights if n not in own),
         flipped,
     )
-
-
-def _some(names: tuple[str, ...]) -> str:
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + more

@@ -29,7 +29,7 @@ from alocc_ros.records import ModelRecord
 from alocc_ros.training import checkpoint
 from alocc_ros.training.augmentation import ImageAugmentation
 from alocc_ros.training.config import TrainingConfig
-from alocc_ros.training.ema import moving_average
+from alocc_ros.training.ema import kept_at_end, moving_average
 from alocc_ros.training.forward import SlotMemory
 from alocc_ros.training.interrupt import graceful_stop
 from alocc_ros.training.loader import VisitBatches, frame_loader, raise_errors
@@ -39,6 +39,7 @@ from alocc_ros.training.norms import synchronised
 from alocc_ros.training.randomness import seed_everything
 from alocc_ros.training.samples import Preparation, SampleSource, TrainingFrame
 from alocc_ros.training.schedule import Phases, learning_rate_schedule
+from alocc_ros.training.settings import FREE
 from alocc_ros.training.step import TrainingStep
 from alocc_ros.training.streams import Streams
 
@@ -46,12 +47,6 @@ _DROPOUT = 5  # purpose of the random numbers, see randomness.py
 # A pass over nuScenes with class-balanced sampling would be so many times longer; the reference
 # counts its schedules in such epochs.
 _EPOCH = 4.554
-# What may change between a run and its continuation without making it another run.
-_FREE = {
-    *("steps", "batch", "accumulate", "workers", "save_every", "keep", "save_memories"),
-    *("evaluate_every", "evaluate_split", "evaluate_scenes", "log_every"),
-    *("checkpointing", "compile"),
-}
 
 
 @dataclass(frozen=True)
@@ -169,6 +164,18 @@ class Trainer:
     def average(self) -> Alocc:
         """What is evaluated and published: the moving average of the network."""
         return self._average.module
+
+    def average_in_words(self) -> str:
+        """What will be evaluated and published, and how much of it is not the run's own work."""
+        c = self._config
+        first, reach = kept_at_end(c.steps, c.ema_limit, c.ema_warmup, c.ema_offset)
+        words = f"evaluated and published: the average (EMA) of about the last {reach:.0f} steps"
+        if first < 0.005:
+            return words
+        return (
+            f"{words}, of which {100 * first:.0f} % still are the weights that the run began with; "
+            "--set ema_offset=0 lets it follow from the first step on"
+        )
 
     def resume(self) -> None:
         """Go on from the newest checkpoint.
@@ -322,12 +329,17 @@ class Trainer:
     def _check_same(self, state: Mapping[str, Any], where: Path) -> TrainingConfig:
         """The settings that a checkpoint was made with."""
         before = TrainingConfig(self._config.model).with_values(state["config"], str(where))
-        other = [n for n in self._config.differences(before) if n not in _FREE]
+        other = [n for n in self._config.differences(before) if n not in FREE]
         if other:
             changes = ", ".join(
                 f"{n} was {getattr(before, n)}, is {getattr(self._config, n)}" for n in other
             )
-            raise ParameterError(f"{where} is of another run: {changes}")
+            raise ParameterError(
+                f"{where} is of another run: {changes}. Go on with the settings of then, or begin "
+                f"another run with these weights: -o NEW --weights {where} --config "
+                f"{self._output}/config.yaml; at --resume only these may "
+                f"change: {', '.join(sorted(FREE))}"
+            )
         if state["slots"] != self.slots:
             raise ParameterError(
                 f"{where} was trained with {state['slots']} streams (processes x batch x "

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 
 from alocc_ros.bags.frames import FrameSource, preset_of
-from alocc_ros.bags.reader import IMAGE_TYPES, Bag, topic_name
+from alocc_ros.bags.reader import Bag, camera_types, topic_name
 from alocc_ros.bags.results import RecordedGrids, recorded_grids
 from alocc_ros.viewer.frames import FrameHandle, Layer, ViewFrame
 from alocc_ros.viewer.source import PREDICTION, TRUTH, ReadOptions, Source
@@ -30,7 +30,7 @@ def bag_sources(bag: Bag, options: ReadOptions) -> list[Source]:
         source = Source(bag.path, name, frames, topic=recorded.topic, warning=bag.warning)
         sources.append(replace(source, classes=recorded.info.classes.name))
     preset = options.preset or preset_of(bag)
-    images = {topic for topic, kind in bag.types.items() if kind in IMAGE_TYPES}
+    images = {topic for topic, kind in bag.types.items() if kind in camera_types()}
     fits = {topic_name(topics.image) for topics in preset.used_cameras.values()} <= images
     # A recording of results may hold pictures of other kinds, or none. With nothing else to look
     # at, or with a preset that was asked for, what does not fit is an error and not a choice.

@@ -35,7 +35,12 @@ def dataset_sources(
         root, scenes=[options.scene] if options.scene else None, on_progress=on_progress
     )
     # To be compared with something, any scene may be the one that was recorded.
-    samples = dataset.samples if options.all_scenes or options.scene else dataset.scenes[0].samples
+    everything = options.all_scenes or options.scene
+    samples = dataset.samples if everything else dataset.scenes[0].samples
+    if options.split:
+        samples = tuple(
+            sample for scene in dataset.split(options.split) for sample in scene.samples
+        )
     sources = [Source(root, "", partial(_images, samples), has_images=True)]
     benchmark = _benchmark(root, samples, options)
     if benchmark:

@@ -24,6 +24,7 @@ class ReadOptions:
         preset: topics and frames of bags; None: the shipped one that fits.
         calibration: takes the place of the preset's.
         scene: of a dataset; None: the first one, unless ``all_scenes``.
+        split: of a dataset, all of its scenes; None: see ``scene``.
         benchmark: whose ground truth of a dataset; None: the first that is there.
         classes: name of the class list that this ground truth has to have; "": any.
         all_scenes: any of them may be the one that belongs to something else.
@@ -32,6 +33,7 @@ class ReadOptions:
     preset: Preset | None = None
     calibration: Path | None = None
     scene: str | None = None
+    split: str | None = None
     benchmark: str | None = None
     classes: str = ""
     all_scenes: bool = False

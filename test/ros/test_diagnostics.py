@@ -150,6 +150,7 @@ def test_every_value_is_documented_and_every_documented_one_is_told(node):
         latencies=[0.1],
         resets={"gap": 1},
         flow_overflow=1,
+        early={"seen": 1},
     )
     statuses = Diagnostics("/alocc_node", 1.5, 0.0).statuses(
         cameras=inputs.cameras,
@@ -170,7 +171,10 @@ def test_every_value_is_documented_and_every_documented_one_is_told(node):
             key = re.sub("_p(50|95)_ms$", "_pNN_ms", value.key)
             stage = key.removesuffix("_pNN_ms")
             key = "STAGE_pNN_ms" if stage in dict(STAGES) else key
-            for kind, what in (("dropped", "REASON"), ("failed", "ERROR"), ("reset", "REASON")):
+            for kind, what in (
+                *(("dropped", "REASON"), ("failed", "ERROR"), ("reset", "REASON")),
+                ("early", "WHAT"),
+            ):
                 key = f"{kind}: {what}" if key.startswith(f"{kind}: ") else key
             told.add((part, key))
     assert told == {(part, key) for part, key, _ in KEYS}

@@ -296,6 +296,31 @@ def test_a_camera_that_dies_and_returns_is_done_without_and_named(live, recorded
     assert live.stage.values(camera)["received"] == "8"
 
 
+def test_images_that_are_worked_on_when_they_come_give_the_same_voxels(live, recorded, tmp_path):
+    """A camera dies after a third of the bag: then sets wait, and what came has time to be seen."""
+    end = START + 4 * PERIOD - PERIOD // 2
+    dying = (
+        e
+        for e in recorded
+        if not (is_image(e) and of_camera(e, "CAM_BACK") and ns(e.message.header.stamp) > end)
+    )
+    bag = written(tmp_path / "bag.mcap", dying)
+    live.become()
+    expected = [*live.feed(bag)]
+    assert "early: seen" not in live.stage.values("network")
+    live.become(early=True)
+    outputs = live.feed(bag)
+    assert len(outputs) == FRAMES
+    assert sum("cam_back" in m.status.missing_cameras for m in outputs) == FRAMES - 4
+    for ours, theirs in zip(outputs, expected, strict=True):
+        assert ours.header.stamp == theirs.header.stamp and ours.status == theirs.status
+        np.testing.assert_array_equal(ours.labels, theirs.labels)
+        np.testing.assert_allclose(ours.flow, theirs.flow, rtol=2**-10, atol=2**-14)
+    values = live.stage.values("network")
+    assert 0 < int(values["early: seen"]) <= int(values["early: decoded"]) <= 6 * FRAMES
+    assert float(values["early_p95_ms"]) > 0.0
+
+
 def test_poses_that_come_late_are_waited_for(live, recorded, offline, tmp_path):
     """Each after the images of its set."""
     late = [
@@ -361,6 +386,31 @@ def raw_with_odometry(recorded: list[Entry]) -> Iterator[Entry]:
             made = messages.image(image, frame)
             kind, message = made.type, instance(made)
         yield entry._replace(type=kind, message=message)
+
+
+def test_the_crop_follows_the_horizon_and_mosaics_become_colours_as_in_alocc_run(
+    live, recorded, offline, tmp_path
+):
+    """One camera looks up; another sends its mosaic in a gray JPEG, which `format` says."""
+    bag = []
+    for entry in (e for e in recorded if e.topic == "/tf_static" or frame_of(e) < 3):
+        if of_camera(entry, "CAM_BACK") and entry.topic.endswith("camera_info"):
+            k = np.array(entry.message.k)
+            k[5] -= 25.0
+            entry = changed(entry, k=k)
+        elif of_camera(entry, "CAM_FRONT_LEFT") and is_image(entry):
+            gray = Image.open(io.BytesIO(entry.message.data)).convert("L")
+            packed = io.BytesIO()
+            gray.crop((0, 0, 176, 98)).resize(SIZE).save(packed, "JPEG", quality=95)
+            data = np.frombuffer(packed.getvalue(), np.uint8)
+            kind = "bayer_rggb8; jpeg compressed bayer_rggb8"
+            entry = changed(entry, data=data, format=kind)
+        bag.append(entry)
+    path = written(tmp_path / "other.mcap", bag)
+    live.become()
+    outputs = live.feed(path)
+    assert len(outputs) == 3 and not any(m.status.degraded for m in outputs)
+    assert_same(outputs, offline(path))
 
 
 def test_a_second_clock_is_reported(live):

@@ -31,7 +31,8 @@ def test_all_that_is_wrong_is_told_at_once():
         check(wrong)
     assert str(caught.value).split("; ") == [
         "model must be given: a name of `alocc models list`, or a file",
-        "backend must be one of eager, reference, twin, is 'quick'",
+        "backend must be one of auto, eager, reference, compiled, graph, tensorrt, twin, is "
+        "'quick'",
         "preset must be text, is 7",
         "min_cameras must be a whole number, is 2.5",
         "tf_timeout must be 0 to 10 s, is 99",

@@ -8,46 +8,55 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import pytest
 import tiny_node
 import torch
 
 from alocc_ros.bags.sample import START, draw, ego_pose, jpeg, rig, street
-from alocc_ros.errors import PoseError
+from alocc_ros.errors import CalibrationError, PoseError
 from alocc_ros.network.model import Alocc
 from alocc_ros.pipeline import Pipeline
 from alocc_ros.ros.worker import STAGES, Worker
-from alocc_ros.types import CAMERAS, CameraImage, CameraSet, FrameSet, Occupancy
+from alocc_ros.types import CAMERAS, Calibration, CameraImage, CameraSet, FrameSet, Occupancy
 
 WAIT = 60.0  # s
+RIG = rig(176, 99)
 STEP = 500_000_000  # ns
 
 
 @pytest.fixture(scope="module")
 def images() -> dict[str, CameraImage]:
-    calibration = rig(176, 99)
-    pictures = {c: jpeg(draw(calibration[c], START, street())) for c in CAMERAS}
+    pictures = {c: jpeg(draw(RIG[c], START, street())) for c in CAMERAS}
     return {c: CameraImage(c, START, data, "jpeg") for c, data in pictures.items()}
 
 
 class Bench:
     """A worker, what it published, and a gate before the network."""
 
-    def __init__(self) -> None:
+    def __init__(self, early: bool = False) -> None:
         torch.manual_seed(0)
-        pipeline = Pipeline(Alocc(tiny_node.VARIANT).eval(), tiny_node.RECORD, random_weights=True)
+        network = Alocc(tiny_node.VARIANT).eval()
+        self.pipeline = Pipeline(network, tiny_node.RECORD, random_weights=True, early=early)
         self.results: list[tuple[FrameSet, Occupancy]] = []
         self.errors: list[str] = []
         self.begun, self.gate = threading.Semaphore(0), threading.Event()
         self.knows: Callable[[int], bool] = lambda stamp: stamp >= 0
+        self.known = set(CAMERAS)
         self.gate.set()
         self.worker = Worker(
-            pipeline,
+            self.pipeline,
             self._frame,
             lambda *result: self.results.append(result),
             now=lambda: START + STEP,
             report_error=self.errors.append,
+            calibrate=self._calibration if early else None,
         )
+
+    def _calibration(self, image: CameraImage) -> Calibration:
+        if image.camera not in self.known:
+            raise CalibrationError(f"{image.camera}: not known yet")
+        return RIG[image.camera]
 
     def _frame(self, camera_set: CameraSet) -> FrameSet:
         self.begun.release()
@@ -58,7 +67,7 @@ class Bench:
         return FrameSet(
             stamp=camera_set.stamp,
             images=camera_set.images,
-            calibration=rig(176, 99),
+            calibration=RIG,
             map_T_base=pose,
             map_T_base_at=dict.fromkeys(camera_set.images, pose),
             missing=camera_set.missing,
@@ -166,3 +175,106 @@ def test_a_set_of_the_last_lap_of_a_loop_is_no_error(bench, images):
     assert bench.errors == [] and [f.stamp for f, _ in bench.results] == [START + STEP]
     statistics = bench.worker.statistics
     assert (statistics.ignored, statistics.failed) == (1, {})
+
+
+@pytest.fixture
+def early_bench() -> Iterator[Bench]:
+    made = Bench(early=True)
+    yield made
+    made.gate.set()
+    assert made.worker.stop()
+
+
+def offer_all(bench: Bench, camera_set: CameraSet, but: str = "") -> None:
+    """Each image when the one before is done with."""
+    for camera, image in camera_set.images.items():
+        if camera != but:
+            bench.worker.offer(image)
+            bench.until(lambda camera=camera: is_seen(bench, camera))
+
+
+def is_seen(bench: Bench, camera: str) -> bool:
+    key = bench.pipeline.state._seen_of.get(CAMERAS.index(camera))
+    return key is not None
+
+
+def test_images_that_came_early_give_what_they_give_in_their_set(early_bench, bench, images):
+    for number in range(3):
+        one = a_set(images, number)
+        bench.worker.submit(one)
+        offer_all(early_bench, one, but="cam_back")
+        early_bench.worker.submit(one)
+        early_bench.worker.offer(one.images["cam_back"])  # as it comes after the set it closed
+        bench.idle()
+        early_bench.idle()
+    for (_, ours), (_, theirs) in zip(early_bench.results, bench.results, strict=True):
+        np.testing.assert_array_equal(ours.labels, theirs.labels)
+        np.testing.assert_array_equal(ours.flow, theirs.flow)
+    statistics = early_bench.worker.statistics
+    assert statistics.early == {"decoded": 15, "seen": 15, "superseded": 0, "left": 0}
+    assert all(seconds > 0.0 for seconds in statistics.stages["early"])
+    plain = bench.worker.statistics
+    assert plain.early == {} and plain.stages["early"] == [0.0] * 3
+
+
+def test_a_set_goes_before_images_and_of_these_the_newest(early_bench, images):
+    early_bench.gate.clear()
+    early_bench.worker.submit(a_set(images, 0))
+    assert early_bench.begun.acquire(timeout=WAIT)
+    for number in (1, 2, 3):  # nothing is done with them while the network is at a set
+        for image in a_set(images, number).images.values():
+            early_bench.worker.offer(image)
+    assert early_bench.worker.statistics.early["superseded"] == 12
+    early_bench.worker.submit(a_set(images, 2))  # older than what waits
+    early_bench.worker.submit(a_set(images, 3))
+    assert early_bench.worker.statistics.early["superseded"] == 18
+    early_bench.gate.set()
+    early_bench.idle()
+    assert early_bench.worker.statistics.early["decoded"] == 0
+    assert [frame.stamp for frame, _ in early_bench.results] == [START, START + 3 * STEP]
+
+
+def test_what_cannot_be_done_early_is_left_to_its_set_which_counts_it_once(early_bench, images):
+    broken = dataclasses.replace(images["cam_back"], data=images["cam_back"].data[:400])
+    early_bench.known.discard("cam_front")
+    one = a_set({**images, "cam_back": broken})
+    for image in one.images.values():
+        early_bench.worker.offer(image)
+    early_bench.until(lambda: early_bench.worker.statistics.early["left"] == 2)
+    early_bench.until(lambda: all(is_seen(early_bench, c) for c in CAMERAS[:1] + CAMERAS[2:4]))
+    early_bench.worker.submit(one)
+    early_bench.idle()
+    ((frame, _),) = early_bench.results
+    assert set(frame.missing) == {"cam_back"}
+    assert early_bench.worker._skips.counts == {"cam_back: image cannot be decoded": 1}
+    assert early_bench.errors == [] and early_bench.worker.statistics.failed == {}
+    assert early_bench.worker.statistics.early["left"] == 2
+
+
+def test_a_defect_ends_early_work_and_not_that_on_sets(early_bench, images):
+    del early_bench.known  # an AttributeError in the thread
+    early_bench.worker.offer(images["cam_front"])
+    early_bench.until(lambda: bool(early_bench.errors))
+    assert early_bench.errors[0].startswith("from now on nothing is done ahead of sets: Traceback")
+    for number in (0, 1):
+        for image in a_set(images, number).images.values():
+            early_bench.worker.offer(image)
+        early_bench.worker.submit(a_set(images, number))
+        early_bench.idle()
+    assert len(early_bench.results) == 2 and len(early_bench.errors) == 1
+
+
+def test_a_reset_and_the_end_let_early_images_go(early_bench, images):
+    early_bench.gate.clear()
+    early_bench.worker.submit(a_set(images, 0))
+    assert early_bench.begun.acquire(timeout=WAIT)
+    early_bench.worker.offer(dataclasses.replace(images["cam_front"], stamp=START + STEP))
+    early_bench.worker.reset()
+    early_bench.worker.enabled = False
+    early_bench.worker.offer(dataclasses.replace(images["cam_back"], stamp=START + STEP))
+    early_bench.gate.set()
+    early_bench.idle()
+    assert early_bench.worker.statistics.early == {
+        **{"decoded": 0, "seen": 0, "left": 0},
+        "superseded": 1,
+    }

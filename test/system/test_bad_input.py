@@ -149,7 +149,7 @@ def other_network(path: Path) -> None:
 CHECKPOINTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "noise": (lambda p: p.write_bytes(np.random.default_rng(0).bytes(5000)), "not a checkpoint"),
     "empty": (lambda p: p.write_bytes(b""), "not a checkpoint"),
-    "folder": (lambda p: p.mkdir(), "no such file"),
+    "folder": (lambda p: p.mkdir(), "there is no weights.safetensors in it"),
     "code": (lambda p: torch.save({"state_dict": {"x": _RunsCode()}}, p), "refused"),
     "pickle": (lambda p: p.write_bytes(pickle.dumps({"x": _RunsCode()}, 4)), "checkpoint"),
     "other": (other_network, "the weights do not fit tiny"),

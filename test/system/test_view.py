@@ -256,6 +256,7 @@ def test_without_a_screen_the_other_ways_are_told(made, capsys, monkeypatch):
             "no voxels with the classes of occ3d in it",
         ),
         (["{data}", "--scene", "scene-9"], "has no scene-9"),
+        (["{data}", "--split", "vall"], "no split is called"),
         (["{data}", "--benchmark", "occ3d"], "2 files of occ3d are missing"),
         (["{data}", "--benchmark", "kitti"], "no benchmark is called 'kitti'"),
         (

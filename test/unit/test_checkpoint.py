@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 from torch import nn
 
 from alocc_ros.errors import CheckpointError
@@ -21,6 +22,7 @@ from alocc_ros.network.checkpoint import (
     likely_variant,
     load_weights,
     read_state_dict,
+    read_weights,
     save_safetensors,
 )
 from alocc_ros.network.model import Alocc
@@ -114,6 +116,20 @@ def test_safetensors_survive_a_round_trip_also_under_another_suffix(tmp_path):
                  dict(sorted({**weights, "again": tied}.items())))  # fmt: skip
     renamed = path.rename(tmp_path / "net.pth")
     assert set(read_state_dict(renamed)) == {*weights, "again"}
+
+
+def test_equal_weights_are_equal_files(tmp_path):
+    words = {name: "1" for name in ("step", "model", "mIoU", "RayIoU", "IoU", "é")}
+    files = []
+    for n, entries in enumerate((words, dict(reversed(words.items())), words)):
+        path = tmp_path / f"{n}.safetensors"
+        save_safetensors(path, small().state_dict(), entries)
+        files.append(path.read_bytes())
+    assert files[0] == files[1] == files[2]
+    with safe_open(path, "pt") as file:
+        assert file.metadata() == words
+    assert equal(dict(sorted(read_state_dict(path).items())),
+                 dict(sorted(small().state_dict().items())))  # fmt: skip
 
 
 def test_a_failed_save_leaves_nothing(tmp_path):
@@ -313,6 +329,38 @@ def test_unexpected_weights_are_reported_not_fatal():
     report = load_weights(small(), {**small().state_dict(), "cls_embed": torch.ones(1)})
     assert report.unexpected == ("cls_embed",)
     assert "not used: cls_embed" in report.summary()
+
+
+@pytest.mark.parametrize(
+    ("wrap", "source"),
+    [
+        (lambda sd: sd, "the file's only ones"),
+        (
+            lambda sd: {"state_dict": {k: v + 1 for k, v in sd.items()}, "ema_state_dict": sd},
+            "ema_state_dict, the averaged (EMA) ones; not used: state_dict",
+        ),
+        (
+            lambda sd: {"step": 3, "network": {k: v + 1 for k, v in sd.items()}, "average": sd},
+            "average, the averaged (EMA) ones; not used: network",
+        ),
+        (lambda sd: {"model": {"state_dict": sd}}, "model: state_dict, as trained"),
+    ],
+    ids=["bare", "both", "own", "nested"],
+)
+def test_which_tensors_are_taken_is_said(tmp_path, wrap, source):
+    weights = small().state_dict()
+    torch.save(wrap(weights), tmp_path / "file.pth")
+    found = read_weights(tmp_path / "file.pth")
+    assert equal(found.tensors, weights) and found.source() == source
+
+
+def test_weights_of_one_number_are_refused_or_named():
+    zeros = {k: torch.zeros_like(v) for k, v in small().state_dict().items()}
+    with pytest.raises(CheckpointError, match=r"2 of 2 matrices hold one .*: 0.weight, 2.weight"):
+        load_weights(small(), zeros)
+    report = load_weights(small(), {**small().state_dict(), "2.weight": torch.ones(4, 3)})
+    assert report.constant == ("2.weight",)
+    assert "of one number only: 2.weight" in report.summary()
 
 
 def test_batch_counters_may_be_absent():

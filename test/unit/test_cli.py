@@ -16,9 +16,10 @@ import torch
 
 from alocc_ros import __version__, records
 from alocc_ros.cli import main as cli
+from alocc_ros.cli._models import load_network
 from alocc_ros.cli.main import main
-from alocc_ros.errors import BagError
-from alocc_ros.network.checkpoint import save_safetensors
+from alocc_ros.errors import BagError, CheckpointError
+from alocc_ros.network.checkpoint import read_state_dict, save_safetensors
 from alocc_ros.network.model import Alocc
 from alocc_ros.network.variants import VARIANTS
 from alocc_ros.records import find
@@ -158,8 +159,33 @@ def test_verify_tells_the_network_by_its_weights(mini, capsys):
     assert main(["models", "verify", str(mini)]) == 0
     shown = capsys.readouterr().out
     assert "network  alocc_2d_mini (a guess: 100% of its weights fit)" in shown
+    assert "tensors  the file's only ones" in shown
     assert "weights  602 tensors loaded" in shown
     assert shown.endswith("result   good\n")
+
+
+def test_commands_say_which_tensors_they_use_and_refuse_an_average_of_zeros(mini, tmp_path, capsys):
+    weights = read_state_dict(mini)
+    zeros = {k: torch.zeros_like(v) for k, v in weights.items()}
+    record, path = find("alocc_2d_mini"), tmp_path / "both.pth"
+    torch.save({"state_dict": zeros, "ema_state_dict": weights}, path)
+    load_network(record, path, "cpu", 0)
+    used = "ema_state_dict, the averaged (EMA) ones; not used: state_dict"
+    assert capsys.readouterr().err == f"alocc: weights of both.pth: {used}\n"
+    load_network(record, path, "cpu", 0, quiet=True)
+    assert capsys.readouterr().err == ""
+    torch.save({"state_dict": weights, "ema_state_dict": zeros}, path)
+    with pytest.raises(CheckpointError, match="both.pth: ema_state_dict: not trained: "):
+        load_network(record, path, "cpu", 0)
+
+
+def test_verify_takes_the_folder_of_a_run_and_reads_which_model_it_is(mini, tmp_path, capsys):
+    weights = read_state_dict(mini)
+    save_safetensors(tmp_path / "weights.safetensors", weights, {"model": "alocc_2d_mini"})
+    assert main(["models", "verify", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert "network  alocc_2d_mini (trained as alocc_2d_mini)" in shown
+    assert "record   none" in shown
 
 
 def test_verify_of_another_network_fails_with_1(mini, capsys):

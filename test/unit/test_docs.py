@@ -18,6 +18,8 @@ from PIL import Image
 from alocc_ros.bags import sample
 from alocc_ros.cli.main import COMMANDS, parser_for
 from alocc_ros.labels import OCC3D, OPENOCC
+from alocc_ros.records import load_records
+from alocc_ros.training.settings import SETTINGS
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -90,6 +92,35 @@ def test_tables_of_outputs_are_those_of_the_code(page, row):
     assert row in text
     made = tool("output_tables").renewed(path)
     assert made == text, "python tools/output_tables.py makes it anew"
+
+
+def test_the_table_of_settings_is_that_of_the_code():
+    page = ROOT / "docs/settings.md"
+    text = page.read_text(encoding="utf-8")
+    assert "| `learning_rate` | " in text
+    assert tool("settings_table").renewed(page) == text, "python tools/settings_table.py makes it"
+
+
+def test_the_table_of_label_files_is_that_of_the_code():
+    page = ROOT / "docs/data.md"
+    text = page.read_text(encoding="utf-8")
+    assert re.search(
+        r"^\| `alocc_tiny`.* \| `openocc_v2/`, `openocc_v2_ray_mask/`, `gts/` \| ", text, re.M
+    )
+    assert tool("label_files_table").renewed(page) == text, "python tools/label_files_table.py"
+
+
+def test_the_page_for_users_of_the_reference_is_complete():
+    page = ROOT / "docs/from_the_reference.md"
+    text = page.read_text(encoding="utf-8")
+    assert tool("reference_table").renewed(page) == text, "python tools/reference_table.py"
+    scripts = "extract_sem_point create_data_bevdet dist_train dist_test dist_test_ray visual"
+    for script in (*scripts.split(), "benchmark.py", "get_flops"):
+        assert script in text, script
+    for file in (r.file for r in load_records().values() if r.repository and r.file):
+        assert f"`{Path(file).stem}.py`" in text
+    for name in re.findall(r"--set (\w+)=", text):
+        assert name in SETTINGS or name == "name", name
 
 
 def test_the_table_of_classes_is_that_of_the_code():

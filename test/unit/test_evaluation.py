@@ -8,11 +8,15 @@ import json
 import pickle
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from benchmark_labels import VAL, WALL, labelled_nuscenes
 
+from alocc_ros.bags.results import read_npz
+from alocc_ros.cli._predictions import Predictions
+from alocc_ros.cli.evaluate import default_folder
 from alocc_ros.cli.main import main
 from alocc_ros.datasets.nuscenes import NuScenes
 from alocc_ros.datasets.truth import Truth, missing_files, read_truth
@@ -314,7 +318,8 @@ def test_odd_names_of_scenes_stay_in_the_folder(dataset, tmp_path):
 def test_missing_labels_are_told_before_work_begins(dataset, tmp_path):
     empty = replace(task_of(dataset, "occ3d"), root=tmp_path)
     calls: list[str] = []
-    with pytest.raises(DataError, match="6 files of .*reads, are missing: .*gts/scene-0003"):
+    told = r"6 files of .*reads, are missing \(6 in gts/ of Occ3D-nuScenes\): .*scene-0003"
+    with pytest.raises(DataError, match=told):
         evaluate(empty, from_truth(empty, calls=calls), folder=ResultStore(tmp_path / "out", {}))
     assert calls == []
     assert not (tmp_path / "out").exists()
@@ -370,6 +375,55 @@ def test_a_model_without_flow_cannot_be_scored_for_flow():
     record = replace(load_records()["alocc_flow_2d"], flow=False)
     with pytest.raises(ModelError, match="gives no flow, which openocc scores"):
         find_scoring("openocc").check_model(record)
+
+
+def test_a_refused_model_is_told_which_benchmarks_fit_it():
+    records = load_records()
+    with pytest.raises(ModelError, match="benchmarks that fit it: openocc, openocc-mask$"):
+        find_scoring("occ3d").check_model(records["alocc_flow_2d"])
+    alone = replace(records["alocc_2d"], frame="lidar")
+    with pytest.raises(ModelError, match="benchmarks that fit it: none$"):
+        find_scoring("occ3d").check_model(alone)
+
+
+def test_each_checkpoint_has_a_folder_of_its_own_for_its_results(tmp_path):
+    record = load_records()["alocc_2d"]
+    options = SimpleNamespace(benchmark="occ3d", split="val", seed=3)
+
+    def folder(file, digest):
+        return default_folder(record, file and tmp_path / file, digest, options).as_posix()
+
+    mine = folder("mine.pth", f"sha256:{'1' * 64}")
+    assert mine == "evaluation/alocc_2d-mine-11111111-occ3d-val"
+    assert folder("mine.pth", f"sha256:{'2' * 64}") != mine
+    assert folder("runs/a/weights.safetensors", "sha256:" + "1" * 64).split("-")[1] == "a"
+    assert folder("alocc_2d_r50.pth", "sha256:" + "1" * 64).startswith("evaluation/alocc_2d_r50-1")
+    assert folder(None, "RANDOM") == "evaluation/alocc_2d-random3-occ3d-val"
+
+
+def test_predictions_are_kept_and_done_again_where_they_are_missing(dataset, tmp_path):
+    task, store = task_of(dataset, "occ3d"), ResultStore(tmp_path / "out", {})
+    predictions = Predictions(tmp_path / "npz", "sha256:1")
+
+    def calls_of(kept: Predictions) -> int:
+        calls: list[str] = []
+        predictor = kept.kept(from_truth(task, calls=calls))
+        evaluate(replace(task, is_kept=kept.has), predictor, folder=store)
+        return len(calls)
+
+    everything = sum(len(scene.samples) for scene in task.scenes)
+    assert [calls_of(predictions), calls_of(predictions)] == [everything, 0]
+    files = sorted((tmp_path / "npz").iterdir())
+    assert len(files) == everything
+    sample = min((s for c in task.scenes for s in c.samples), key=lambda s: s.stamp)
+    truth = read_truth(task.root, sample, task.scoring.labels)
+    assert np.array_equal(read_npz(files[0]).labels, truth.labels)
+    files[0].unlink()
+    assert calls_of(predictions) == len(task.scenes[0].samples)
+    assert calls_of(replace(predictions, weights="sha256:2")) == everything
+    files[0].write_bytes(b"no archive")
+    with pytest.raises(OutputError, match="not a prediction"):
+        calls_of(predictions)
 
 
 def test_published_models_fit_their_benchmarks():

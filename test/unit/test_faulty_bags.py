@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import io
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -231,7 +232,8 @@ def test_transforms_in_a_namespace_are_named_and_can_be_read(tmp_path, clean):
 
 
 @pytest.mark.parametrize("instead", [True, False], ids=["in place of images", "elsewhere"])
-def test_video_is_named_with_what_to_do(tmp_path, instead):
+def test_video_is_named_with_what_to_do(tmp_path, monkeypatch, instead):
+    monkeypatch.setitem(sys.modules, "av", None)  # as if it were not installed
     buffer = io.BytesIO()
     writer = McapWriter(buffer)
     writer.start("ros2")

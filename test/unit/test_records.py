@@ -4,10 +4,12 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
 
 from alocc_ros import records
 from alocc_ros.bags.sample import write_sample
@@ -21,6 +23,7 @@ from alocc_ros.records import (
     record_of_file,
     resolve,
     verified_sha256,
+    weights_file,
     weights_path,
 )
 from alocc_ros.resources import shared_folder
@@ -201,6 +204,44 @@ def test_a_model_is_a_name_or_a_file(tmp_path, monkeypatch):
     assert (record.variant, path) == ("alocc_2d", mine)
     with pytest.raises(ModelError, match="unknown model 'alocc3d'"):
         resolve("alocc3d")
+
+
+def test_a_run_of_training_is_a_model_too_and_says_which(tmp_path):
+    run = tmp_path / "run"
+    state = run / "checkpoints" / "step-00000002" / "state.pt"
+    with pytest.raises(ModelError, match="run: no such file"):
+        resolve(str(run))
+    state.parent.mkdir(parents=True)
+    with pytest.raises(ModelError, match=r"run: a folder, but of no run"):
+        resolve(str(run))
+    state.touch()
+    with pytest.raises(ModelError, match=r"its newest checkpoint is .*step-00000002/state.pt"):
+        resolve(str(run))
+    with pytest.raises(ModelError, match="state.pt: neither .* with --variant"):
+        resolve(str(state))
+    (run / "config.yaml").write_text("model: alocc_2d_mini\nsteps: 2\n")
+    assert resolve(str(state))[0].variant == "alocc_2d_mini"
+    assert resolve(str(state.parent))[1] == state
+
+    weights = run / "weights.safetensors"
+    save_file({"x": np.zeros(1)}, weights, metadata={"model": "alocc_flow_2d", "step": "2"})
+    for model in (run, weights):
+        record, path = resolve(str(model))
+        assert (record.name, record.file, path) == ("alocc_flow_2d", None, weights)
+    with pytest.raises(ModelError, match="alocc_flow_2d, a alocc_flow_2d network, not alocc_3d"):
+        resolve(str(run), "alocc_3d")
+    save_file({"x": np.zeros(1)}, weights, metadata={"model": "alocc_2d"})
+    assert resolve(str(run), "alocc_2d_wo_mask")[0].name == "alocc_2d_wo_mask"
+
+
+def test_training_starts_from_names_files_and_runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert weights_file("alocc_tiny") == shared_folder("models") / find("alocc_tiny").file
+    with pytest.raises(ModelError, match="not here: fetch them with `alocc models fetch alocc_2d`"):
+        weights_file("alocc_2d")
+    resnet = tmp_path / "resnet50.pth"  # of no model of ours
+    resnet.touch()
+    assert weights_file(str(resnet)) == resnet
 
 
 def test_weights_without_a_repository_come_with_the_package(tmp_path):

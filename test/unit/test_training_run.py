@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -23,6 +24,7 @@ from small_networks import network_of, small
 from torch import nn
 from training_source import RECORD, VARIANT, DrawnSource, trainer
 
+from alocc_ros.cli.main import main
 from alocc_ros.distributed import SINGLE_PROCESS
 from alocc_ros.errors import CheckpointError, DataError, OutputError, ParameterError, TrainingError
 from alocc_ros.network.checkpoint import load_weights, read_state_dict
@@ -37,6 +39,7 @@ from alocc_ros.training.forward import SlotMemory
 from alocc_ros.training.norms import CpuSyncBatchNorm
 from alocc_ros.training.samples import Preparation
 from alocc_ros.training.schedule import Phases, learning_rate_schedule
+from alocc_ros.training.settings import SETTINGS
 from alocc_ros.training.start import load_matching, spread_classes
 from alocc_ros.training.streams import Visit
 from alocc_ros.training.trainer import Report
@@ -113,6 +116,10 @@ def test_a_run_with_other_settings_is_not_gone_on_with(tmp_path):
     losses_of(trainer(tmp_path, steps=2))
     with pytest.raises(ParameterError, match="learning_rate was 0.002, is 0.1"):
         trainer(tmp_path, steps=4, learning_rate=0.1).resume()
+    with pytest.raises(ParameterError, match=r"-o NEW --weights \S+/checkpoints/step-00000002 "):
+        trainer(tmp_path, steps=4, seed=7).resume()
+    with pytest.raises(ParameterError, match="only these may change: accumulate, batch, "):
+        trainer(tmp_path, steps=4, seed=7).resume()
     with pytest.raises(ParameterError, match="1 streams .* now there are 2"):
         trainer(tmp_path, steps=4, batch=2).resume()
     with pytest.raises(OutputError, match="no checkpoint"):
@@ -586,7 +593,7 @@ def test_steps_with_images_alone_teach_the_image_networks_alone(tmp_path):
 
 def test_the_average_follows_weights_and_statistics():
     network = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
-    average = moving_average(network)
+    average = moving_average(network, offset=10560)
     for step in range(3):
         before = {n: v.clone() for n, v in average.module.state_dict().items()}
         with torch.no_grad():
@@ -603,6 +610,26 @@ def test_the_average_follows_weights_and_statistics():
                 assert torch.equal(value, now[name])
     assert not torch.equal(average.module[0].weight, network[0].weight)
     assert not average.training and not any(p.requires_grad for p in average.parameters())
+
+
+def test_a_short_fine_tuning_changes_what_is_evaluated(tmp_path):
+    run = trainer(tmp_path, steps=2)
+    before = nn.utils.parameters_to_vector(run.network.parameters()).clone()
+    losses_of(run)
+    weights, average = (
+        nn.utils.parameters_to_vector(n.parameters()) for n in (run.network, run.average)
+    )
+    assert (weights - before).norm() > 0
+    assert (average - weights).norm() < 0.01 * (weights - before).norm()
+    assert "about the last 1 steps" in run.average_in_words()
+
+
+def test_an_average_that_keeps_the_first_weights_says_so(tmp_path):
+    long, short = ({"steps": n, "ema_offset": 10560} for n in (96060, 100))
+    assert "began with" not in trainer(tmp_path, **long).average_in_words()
+    words = trainer(tmp_path, **short).average_in_words()
+    assert "55 % still are the weights that the run began with" in words
+    assert "--set ema_offset=0" in words
 
 
 def test_a_checkpoint_of_before_the_schedulers_of_torch_goes_on_the_same(tmp_path):
@@ -633,11 +660,24 @@ def test_settings_change_by_name_and_survive_a_file(tmp_path):
     ]  # fmt: skip
 
 
+def test_every_setting_is_told_with_its_default(capsys):
+    assert list(SETTINGS) == [f.name for f in dataclasses.fields(TrainingConfig)]
+    with pytest.raises(SystemExit) as end:
+        main(["train", "--settings"])
+    shown = capsys.readouterr().out
+    assert end.value.code == 0
+    assert "learning_rate=0.0002\n    of AdamW; in the reference: optimizer.lr\n" in shown
+    assert "flow_denoising=[2, 4] epochs\n" in shown and "model=must be given\n" in shown
+
+
 @pytest.mark.parametrize(
     ("setting", "words"),
     [
-        ("speed=3", "--set: unknown entry 'speed'.*; there are model, split, "),
-        ("stepps=3", r"unknown entry 'stepps' \(did you mean 'steps'\?\)"),
+        ("speed=3", "--set: unknown setting 'speed'; .*`alocc train --settings` lists all$"),
+        ("stepps=3", r"unknown setting 'stepps'; did you mean 'steps'"),
+        ("offset=0", "did you mean 'ema_offset'"),
+        ("optimizer.lr=1", "called 'learning_rate' here"),
+        ("lr=1", "called 'learning_rate' here"),
         ("steps", "must be NAME=VALUE"),
         ("steps=many", "steps must be a whole number above 0, got 'many'"),
         ("steps=0", "steps must be a whole number above 0, got 0"),
@@ -678,6 +718,23 @@ def test_weights_of_other_networks_are_taken_over_where_they_fit():
         expected = random[name] if name in report.other_shape else source[name]
         assert torch.equal(value, expected), name
     assert any("img_backbone" in line for line in report.lines())
+
+
+def test_bevdets_depth_network_is_tried_and_all_mismatches_can_be_listed():
+    v = small("alocc_2d")
+    source, network = Alocc(v).state_dict(), Alocc(v)
+    bevdet = {
+        n.replace("depth_net.", "img_view_transformer.depth_net.", 1): t
+        for n, t in source.items()
+        if n.startswith(("depth_net.", "img_backbone."))
+    }
+    extra = {f"pts_bbox_head.{n}": torch.zeros(1) for n in range(20)}
+    report = load_matching(network, {**bevdet, **extra}, "bgr")
+    here, of = report.matched["depth_net"]
+    assert here == of > 10
+    assert report.unused == tuple(extra)
+    assert report.lines()[-1].endswith("pts_bbox_head.9 and 10 more")
+    assert report.lines(most=99)[-1].endswith("pts_bbox_head.19")
 
 
 def test_both_depth_layers_of_a_recurrent_network_begin_as_the_one_of_another():

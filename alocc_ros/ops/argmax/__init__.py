@@ -22,14 +22,15 @@ __all__ = [
     "occupancy_argmax_reference",
 ]
 
-# logits [..., classes], number of the first class -> [...] uint8; see occupancy_argmax_reference.
+# logits [..., classes], number of the first class -> [...] uint8, of volumes [B, Y, X, Z] X before
+# Y in memory; see occupancy_argmax_reference.
 occupancy_argmax = operator(
     "occupancy_argmax(Tensor logits, int first) -> Tensor",
     occupancy_argmax_reference,
     cpu.occupancy_argmax,
 )
 # voxels [..., V], classes [V, Q], leading classes that are no label -> logits [..., Q],
-# labels [...] uint8; see classify_reference.
+# labels as above; see classify_reference.
 classify = operator(
     "classify(Tensor voxels, Tensor classes, int skip) -> (Tensor, Tensor)",
     classify_reference,
@@ -41,5 +42,5 @@ def _launches(rows: Tensor, *_: Any) -> int:
     return 1 if evenly_spaced(rows) else 2  # what is not, is copied
 
 
-fused(occupancy_argmax, "alocc_ros.ops.argmax.triton:occupancy_argmax", launches=_launches)
+fused(occupancy_argmax, "alocc_ros.ops.argmax.triton:occupancy_argmax", launches=1)
 fused(classify, "alocc_ros.ops.argmax.triton:classify", launches=_launches)

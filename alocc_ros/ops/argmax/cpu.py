@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from alocc_ros.ops import native
+from alocc_ros.ops.argmax.reference import users_order
 
 # Rows a step: scores of 16 k voxels x 18 classes are 1.2 MB.
 _ROWS = 1 << 14
@@ -30,7 +31,7 @@ def occupancy_argmax(logits: Tensor, first: int) -> Tensor:
             )
 
     native.parallel(some_rows, len(rows), grain=_ROWS)
-    return out.view(logits.shape[:-1])
+    return users_order(out.view(logits.shape[:-1]))
 
 
 def classify(voxels: Tensor, classes: Tensor, skip: int) -> tuple[Tensor, Tensor]:

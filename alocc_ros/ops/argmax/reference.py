@@ -10,13 +10,20 @@ from torch import Tensor
 def occupancy_argmax_reference(
     logits: Tensor,  # [..., classes]
     first: int,  # number of the first class
-) -> Tensor:  # [...] uint8
+) -> Tensor:  # [...] uint8, of [B, Y, X, ...] X before Y in memory
     """The class with the highest sigmoid, the first one among equals, counted from ``first``.
 
     BUG-COMPAT: of the sigmoid, not of the logit. In float32 it saturates at 1 from a logit of
     about 16.6 on, and ties then go to the lowest class; the published scores were made so.
     """
-    return (torch.sigmoid(logits).argmax(-1) + first).to(torch.uint8)
+    return users_order((torch.sigmoid(logits).argmax(-1) + first).to(torch.uint8))
+
+
+def users_order(labels: Tensor) -> Tensor:  # [B, Y, X, ...]
+    """The same in the memory order that users want, [B, X, Y, ...]."""
+    if labels.dim() < 3:
+        return labels
+    return labels.transpose(1, 2).contiguous().transpose(1, 2)
 
 
 def classify_reference(

@@ -35,7 +35,7 @@ def is_product(weight: Tensor, stride: list[int], padding: list[int]) -> bool:
 
 
 def _rows(x: Tensor) -> Tensor:  # [N, C, ...] -> [N * ..., C]
-    return x.contiguous(memory_format=channels_last(x)).movedim(1, -1).flatten(0, -2)
+    return x.movedim(1, -1).flatten(0, -2)  # a view where channels come last, or are a part of such
 
 
 def _cuda(
@@ -51,10 +51,13 @@ def _cuda(
     """cuBLAS for products without a residual, cuDNN's fused kernels where there is a ReLU, cuDNN
     and one more kernel elsewhere.
     """
-    if residual is None and bias is not None and is_product(weight, stride, padding):
+    if residual is None and is_product(weight, stride, padding) and (bias is not None or not relu):
         matrix = weight.flatten(1).T
-        product = torch._addmm_activation if relu else torch.addmm
-        y = product(bias, _rows(x), matrix)
+        if bias is None:
+            y = _rows(x) @ matrix
+        else:
+            product = torch._addmm_activation if relu else torch.addmm
+            y = product(bias, _rows(x), matrix)
         return y.view(x.shape[0], *x.shape[2:], -1).movedim(-1, 1)
     x = x.contiguous(memory_format=channels_last(x))
     where = (stride, padding, dilation, 1)

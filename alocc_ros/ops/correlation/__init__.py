@@ -6,10 +6,20 @@ section 11).
 from __future__ import annotations
 
 from alocc_ros.ops.correlation import cpu
-from alocc_ros.ops.correlation.reference import TAPS, correlation_reference
+from alocc_ros.ops.correlation.reference import (
+    TAPS,
+    correlation_reference,
+    matching_maps_reference,
+)
 from alocc_ros.ops.library import fused, operator
 
-__all__ = ["TAPS", "correlation", "correlation_reference"]
+__all__ = [
+    "TAPS",
+    "correlation",
+    "correlation_reference",
+    "matching_maps",
+    "matching_maps_reference",
+]
 
 # current [B, C, Y, X], previous [B, C, Y, X] -> [B, TAPS * TAPS, Y, X]; see correlation_reference.
 correlation = operator(
@@ -18,3 +28,13 @@ correlation = operator(
     cpu.correlation,
 )
 fused(correlation, "alocc_ros.ops.correlation.triton:correlation", launches=1)
+
+# now [B, C, Y, X], before [B, C, Y, X], motion [B, 3, 4] float64 -> [2 * B, C, Y/2, X/2]; see
+# matching_maps_reference.
+matching_maps = operator(
+    "matching_maps(Tensor now, Tensor before, Tensor motion) -> Tensor",
+    matching_maps_reference,
+    matching_maps_reference,
+    compiled=False,
+)
+fused(matching_maps, "alocc_ros.ops.correlation.triton_maps:matching_maps", launches=1)

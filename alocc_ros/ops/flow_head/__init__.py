@@ -59,6 +59,7 @@ def flow_logits(
 def _dense(
     deep: Tensor,
     shared: Tensor,
+    bias: Tensor | None,
     matrix1: Tensor,
     offset1: Tensor,
     matrix2: Tensor,
@@ -67,7 +68,8 @@ def _dense(
     z_size, values = deep.shape[3], bin_values(deep)
     inside, bottom, top = shared[:, :, :, None].chunk(3, -1)  # each [B, Y, X, 1, V]
     flat = torch.cat([bottom, inside.expand(-1, -1, -1, z_size - 2, -1), top], 3)
-    features = torch.relu(deep + flat).flatten(0, 3)
+    deep = deep + flat
+    features = torch.relu(deep if bias is None else deep + bias).flatten(0, 3)
     answers = []
     for some in features.split(_AT_ONCE):
         hidden = torch.relu(torch.addmm(offset1, some, matrix1))
@@ -105,11 +107,11 @@ def _sparse(*arguments: Any) -> tuple[Tensor, Tensor]:
 
 
 # deep [B, Y, X, Z, V], the convolution of the voxels; shared [B, Y, X, 3 * V], that of the cost
-# inside the volume, at its bottom, at its top; matrix1 [V, 2V], matrix2 [2V, 2 * FLOW_BINS],
-# component-major -> [B, Y, X, Z, 2] m/s, components (along Y, along X).
+# inside the volume, at its bottom, at its top; bias [V], if it is in neither; matrix1 [V, 2V],
+# matrix2 [2V, 2 * FLOW_BINS], component-major -> [B, Y, X, Z, 2] m/s.
 dense_flow = operator(
-    "dense_flow(Tensor deep, Tensor shared, Tensor matrix1, Tensor offset1, Tensor matrix2, "
-    "Tensor offset2) -> Tensor",
+    "dense_flow(Tensor deep, Tensor shared, Tensor? bias, Tensor matrix1, Tensor offset1, "
+    "Tensor matrix2, Tensor offset2) -> Tensor",
     _dense,
     cpu.dense_flow,
     compiled=False,

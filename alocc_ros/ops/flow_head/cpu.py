@@ -20,6 +20,7 @@ _FEW = 32
 def dense_flow(
     deep: Tensor,
     shared: Tensor,
+    bias: Tensor | None,
     matrix1: Tensor,
     offset1: Tensor,
     matrix2: Tensor,
@@ -29,6 +30,8 @@ def dense_flow(
     batch, y_size, x_size, z_size, _ = deep.shape
     values = bin_values(deep)
     flow = deep.new_empty(batch, y_size, x_size * z_size, 2)
+    if bias is not None:
+        shared = (shared.unflatten(3, (3, -1)) + bias).flatten(3)
     rows = max(1, _VOXELS // (x_size * z_size))
     hidden_all = deep.new_empty(rows * x_size * z_size, len(offset1))
     logits_all = deep.new_empty(rows * x_size * z_size, len(offset2))

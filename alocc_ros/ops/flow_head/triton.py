@@ -34,6 +34,7 @@ _LISTED_VOXELS = {2: 64, 4: 16}
 def dense_flow(
     deep: Tensor,
     shared: Tensor,
+    bias: Tensor | None,
     matrix1: Tensor,
     offset1: Tensor,
     matrix2: Tensor,
@@ -42,7 +43,7 @@ def dense_flow(
     """See ``dense_flow`` in ``flow_head``."""
     flow = deep.new_empty(*deep.shape[:4], 2)
     layers = (matrix1, offset1, matrix2, offset2)
-    run(_dense_launches(deep.contiguous(), shared.contiguous(), *layers, flow))
+    run(_dense_launches(deep.contiguous(), shared.contiguous(), bias, *layers, flow))
     return flow
 
 
@@ -74,7 +75,8 @@ def signatures(data: torch.dtype = torch.float16) -> dict[str, Launch]:
     cells = (1, 200, 200, 16)
     deep, shared, flow = empty(*cells, 48), empty(1, 200, 200, 144), empty(*cells, 2)
     voxels = empty(*cells, 16).permute(0, 4, 1, 2, 3)
-    where, bias = empty(*cells, dtype=torch.bool), empty(16, dtype=torch.float32)
+    where = empty(*cells, dtype=torch.bool).transpose(1, 2)  # X before Y in memory, as labels lie
+    bias = empty(16, dtype=torch.float32)
     cost = empty(1, 24, 200, 200).contiguous(memory_format=torch.channels_last)
     a = SparseFlowArguments(
         cost, voxels, where, empty(40 * 27, 16), bias, *layers(16), capacity=80_000
@@ -83,7 +85,7 @@ def signatures(data: torch.dtype = torch.float16) -> dict[str, Launch]:
     sparse = _sparse_launches(a, flow, empty(1, dtype=torch.int64), counts, places)
     names = (f"sparse_flow, 16, {step}" for step in ("count", "place", "head"))
     return {
-        "dense_flow, 48": _dense_launches(deep, shared, *layers(48), flow)[0],
+        "dense_flow, 48": _dense_launches(deep, shared, empty(48), *layers(48), flow)[0],
         **dict(zip(names, sparse, strict=True)),
     }
 
@@ -103,6 +105,7 @@ def _layer_constants(voxel_channels: int, hidden: int) -> dict[str, Any]:
 def _dense_launches(
     deep: Tensor,
     shared: Tensor,
+    bias: Tensor | None,
     matrix1: Tensor,
     offset1: Tensor,
     matrix2: Tensor,
@@ -112,8 +115,18 @@ def _dense_launches(
     z_size, width = deep.shape[3:]
     count = deep[..., 0].numel()
     constants = _layer_constants(width, len(offset1))
-    constants |= {"Z": z_size, "P": _VOXELS[deep.element_size()]}
-    arguments = (deep, shared, matrix1, offset1, matrix2, offset2, flow, count)
+    constants |= {"Z": z_size, "P": _VOXELS[deep.element_size()], "BIAS": bias is not None}
+    arguments = (
+        deep,
+        shared,
+        shared if bias is None else bias,
+        matrix1,
+        offset1,
+        matrix2,
+        offset2,
+        flow,
+        count,
+    )
     arguments += (*matrix1.stride(), *matrix2.stride())
     return [Launch(dense_kernel, (blocks(count, constants["P"]),), arguments, constants, stages=2)]
 
@@ -122,7 +135,7 @@ def _sparse_launches(
     a: SparseFlowArguments, flow: Tensor, overflow: Tensor, counts: Tensor, listed: Tensor
 ) -> list[Launch]:
     batch, y_size, x_size, z_size = a.where.shape
-    where = a.where.contiguous().view(torch.uint8)
+    where = a.where.view(torch.uint8)
     sizes = {"Y": y_size, "X": x_size, "Z": z_size}
     grid = (counts.shape[1], batch)
     common = {"CELLS": _CELLS, **sizes}
@@ -135,11 +148,11 @@ def _sparse_launches(
     arguments += (*a.cost.stride(), *a.voxels.stride(), *a.post_weight.stride())
     arguments += (*a.matrix1.stride(), *a.matrix2.stride())
     return [
-        Launch(count_kernel, grid, (where, counts), common),
+        Launch(count_kernel, grid, (where, counts, *where.stride()), common),
         Launch(
             place_kernel,
             grid,
-            (where, counts, listed, flow, overflow),
+            (where, counts, listed, flow, overflow, *where.stride()),
             {**common, **size, "BLOCKS": counts.shape[1], "BB": power_of_2(counts.shape[1])},
         ),
         Launch(
@@ -190,7 +203,7 @@ def _velocities(
     V: tl.constexpr, VB: tl.constexpr, HIDDEN: tl.constexpr, STEP: tl.constexpr,
     BINS: tl.constexpr, START: tl.constexpr, WIDTH: tl.constexpr, P: tl.constexpr,
 ):  # fmt: skip
-    """Features [P, VB] behind their ReLU -> velocities along Y and along X, [P] each."""
+    """Features [P, VB] behind their ReLU -> both components, [P] each."""
     tl.static_assert(BINS > 64 and BINS <= 96)
     v = tl.arange(0, VB)
     low0, high0 = tl.zeros((P, 64), tl.float32), tl.zeros((P, 32), tl.float32)
@@ -209,13 +222,13 @@ def _velocities(
         high0 += _bins(hidden, matrix2, h, matrix2_k, matrix2_n, 64, 32, BINS, HIDDEN)
         low1 += _bins(hidden, matrix2, h, matrix2_k, matrix2_n, BINS, 64, 2 * BINS, HIDDEN)
         high1 += _bins(hidden, matrix2, h, matrix2_k, matrix2_n, BINS + 64, 32, 2 * BINS, HIDDEN)
-    along_y = _expected(low0, high0, offset2, 0, BINS, START, WIDTH)
-    return along_y, _expected(low1, high1, offset2, BINS, BINS, START, WIDTH)
+    first = _expected(low0, high0, offset2, 0, BINS, START, WIDTH)
+    return first, _expected(low1, high1, offset2, BINS, BINS, START, WIDTH)
 
 
 @triton.jit
 def dense_kernel(
-    deep, shared, matrix1, offset1, matrix2, offset2, flow, count,
+    deep, shared, bias, matrix1, offset1, matrix2, offset2, flow, count,
     matrix1_k, matrix1_n, matrix2_k, matrix2_n,
     V: tl.constexpr,  # voxel channels
     VB: tl.constexpr,  # power of two, at least V
@@ -226,6 +239,7 @@ def dense_kernel(
     WIDTH: tl.constexpr,  # m/s from bin to bin
     P: tl.constexpr,  # voxels of a program
     Z: tl.constexpr,
+    BIAS: tl.constexpr,
 ):  # fmt: skip
     """Deep [count, V] with z innermost, shared [count / Z, 3 * V]; grid (blocks of voxels,)."""
     voxel, v = tl.program_id(0) * P + tl.arange(0, P), tl.arange(0, VB)
@@ -236,39 +250,43 @@ def dense_kernel(
     value = tl.load(deep + wide[:, None] * V + v, mask=there, other=0.0).to(tl.float32)
     column = (wide // Z * (3 * V) + part * V)[:, None] + v
     value += tl.load(shared + column, mask=there, other=0.0).to(tl.float32)
+    if BIAS:
+        value += tl.load(bias + v, mask=v < V, other=0.0).to(tl.float32)[None, :]
     features = relu(value).to(deep.dtype.element_ty)
-    along_y, along_x = _velocities(
+    first, second = _velocities(
         features, matrix1, offset1, matrix2, offset2, matrix1_k, matrix1_n, matrix2_k, matrix2_n,
         V, VB, HIDDEN, STEP, BINS, START, WIDTH, P,
     )  # fmt: skip
-    tl.store(flow + wide * 2, along_y.to(flow.dtype.element_ty), mask=live)
-    tl.store(flow + wide * 2 + 1, along_x.to(flow.dtype.element_ty), mask=live)
+    tl.store(flow + wide * 2, first.to(flow.dtype.element_ty), mask=live)
+    tl.store(flow + wide * 2 + 1, second.to(flow.dtype.element_ty), mask=live)
 
 
 @triton.jit
-def _wanted(where, cell, Y: tl.constexpr, X: tl.constexpr, Z: tl.constexpr):
-    """Whether cells, counted in order of (z, y, x), are asked for; and their place in memory."""
-    z, column = cell // (Y * X), cell % (Y * X)
-    place = column * Z + z
-    return tl.load(where + place, mask=cell < Y * X * Z, other=0).to(tl.int32), place
+def _wanted(
+    where, cell, along_y, along_x, along_z, Y: tl.constexpr, X: tl.constexpr, Z: tl.constexpr
+):
+    """Whether cells, counted in order of (z, y, x), are asked for."""
+    z, y, x = cell // (Y * X), cell // X % Y, cell % X
+    place = where + y * along_y + x * along_x + z * along_z
+    return tl.load(place, mask=cell < Y * X * Z, other=0).to(tl.int32)
 
 
 @triton.jit
 def count_kernel(
-    where, counts,
+    where, counts, where_n, where_y, where_x, where_z,
     CELLS: tl.constexpr,  # of a program
     Y: tl.constexpr, X: tl.constexpr, Z: tl.constexpr,
 ):  # fmt: skip
     """Where [B, Y, X, Z], counts [B, blocks]; grid (blocks of cells, B)."""
     block, sample = tl.program_id(0), tl.program_id(1).to(tl.int64)
     cell = block * CELLS + tl.arange(0, CELLS)
-    wanted, _ = _wanted(where + sample * (Y * X * Z), cell, Y, X, Z)
+    wanted = _wanted(where + sample * where_n, cell, where_y, where_x, where_z, Y, X, Z)
     tl.store(counts + sample * tl.num_programs(0) + block, tl.sum(wanted, 0))
 
 
 @triton.jit
 def place_kernel(
-    where, counts, listed, flow, overflow,
+    where, counts, listed, flow, overflow, where_n, where_y, where_x, where_z,
     CELLS: tl.constexpr,
     Y: tl.constexpr, X: tl.constexpr, Z: tl.constexpr,
     CAPACITY: tl.constexpr,
@@ -278,7 +296,8 @@ def place_kernel(
     """Listed [B, 1 + CAPACITY]: how many, then the cells; flow [B, Y, X, Z, 2] becomes zero."""
     block, sample = tl.program_id(0), tl.program_id(1).to(tl.int64)
     cell = block * CELLS + tl.arange(0, CELLS)
-    wanted, place = _wanted(where + sample * (Y * X * Z), cell, Y, X, Z)
+    wanted = _wanted(where + sample * where_n, cell, where_y, where_x, where_z, Y, X, Z)
+    place = cell % (Y * X) * Z + cell // (Y * X)
     number = tl.arange(0, BB)
     count = tl.load(counts + sample * BLOCKS + number, mask=number < BLOCKS, other=0)
     before = tl.sum(tl.where(number < block, count, 0), 0)
@@ -359,11 +378,11 @@ def sparse_kernel(
                 rows, voxels_c, weight, inside, n, n, weight_k, weight_n, dtype, W * 27, V, V
             )  # fmt: skip
         features += tl.load(post_bias + n, mask=n < V, other=0.0).to(tl.float32)[None, :]
-        along_y, along_x = _velocities(
+        first, second = _velocities(
             relu(features).to(dtype), matrix1, offset1, matrix2, offset2,
             matrix1_k, matrix1_n, matrix2_k, matrix2_n,
             V, VB, HIDDEN, STEP, BINS, START, WIDTH, P,
         )  # fmt: skip
         here = flow + (sample * (Y * X * Z) + (cell % (Y * X)) * Z + z) * 2
-        tl.store(here, along_y.to(flow.dtype.element_ty), mask=live)
-        tl.store(here + 1, along_x.to(flow.dtype.element_ty), mask=live)
+        tl.store(here, first.to(flow.dtype.element_ty), mask=live)
+        tl.store(here + 1, second.to(flow.dtype.element_ty), mask=live)

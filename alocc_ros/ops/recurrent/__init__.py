@@ -9,6 +9,7 @@ from torch import Tensor
 
 from alocc_ros.ops.library import fused, operator
 from alocc_ros.ops.recurrent import cpu
+from alocc_ros.ops.recurrent.mixing import gated_mix_reference, time_bias_reference
 from alocc_ros.ops.recurrent.reference import (
     MOTION_LIMIT,
     MotionStep,
@@ -33,10 +34,14 @@ __all__ = [
     "frustum_grid",
     "fuse_recurrent",
     "fuse_recurrent_reference",
+    "gated_mix",
+    "gated_mix_reference",
     "moved_indices",
     "sample_rows",
     "scene_step",
     "scene_step_reference",
+    "time_bias",
+    "time_bias_reference",
     "unit_grid",
     "warp_frustum",
     "warp_frustum_reference",
@@ -73,6 +78,23 @@ warp_frustum = operator(
     warp_frustum_reference,
     compiled=False,
 )
+# See gated_mix_reference and time_bias_reference.
+gated_mix = operator(
+    "gated_mix(Tensor remembered, Tensor now, Tensor? mixed, Tensor matrix1, Tensor offset1, "
+    "Tensor matrix2, Tensor offset2, bool shares) -> Tensor",
+    gated_mix_reference,
+    gated_mix_reference,
+    compiled=False,
+)
+time_bias = operator(
+    "time_bias(Tensor times, Tensor rates, Tensor phases, Tensor matrix1, Tensor bias1, "
+    "Tensor matrix2, Tensor bias2) -> Tensor",
+    time_bias_reference,
+    time_bias_reference,
+    compiled=False,
+)
 fused(fuse_recurrent, "alocc_ros.ops.recurrent.triton:fuse_recurrent", launches=1)
 fused(scene_step, "alocc_ros.ops.recurrent.triton:scene_step", launches=3, wide=(1, 2))
 fused(warp_frustum, "alocc_ros.ops.recurrent.triton:warp_frustum", launches=1)
+fused(gated_mix, "alocc_ros.ops.recurrent.triton_mixing:gated_mix", launches=1)
+fused(time_bias, "alocc_ros.ops.recurrent.triton_mixing:time_bias", launches=1)

@@ -75,6 +75,7 @@ class SplitConv(nn.Module):
 
     Attributes:
         fine: the part of the finest level, with the bias.
+        coarsest: the part of the last level, where that one has the bias (``move_bias``).
     """
 
     def __init__(self, folded: FoldedConv, widths: Sequence[int]) -> None:
@@ -86,11 +87,33 @@ class SplitConv(nn.Module):
         for i, w in enumerate(coarse):  # [C_l, taps * C]
             matrix = w.flatten(2).permute(1, 2, 0).flatten(1).contiguous()
             self.register_buffer(f"coarse{i}", matrix, persistent=False)
+        self.coarsest: FoldedConv | None = None
+
+    def move_bias(self) -> FoldedConv:
+        """Let the coarsest level add the bias: its middle tap is never outside, and the weights of
+        interpolation sum up to 1.
+
+        Returns:
+            The convolution whose bias is not to be added any more.
+        """
+        # All levels are kept as they are but the last one.
+        name = max(name for name, _ in self.named_buffers(recurse=False))
+        matrix, width = getattr(self, name), len(self.fine.bias)
+        taps = matrix.shape[1] // width
+        bias = matrix.new_zeros(taps, width)
+        bias[taps // 2] = self.fine.bias
+        axes = self.fine.weight.dim() - 2
+        weight = matrix.T.reshape(*matrix.T.shape, *(1,) * axes)
+        once, none = (1,) * axes, (0,) * axes
+        self.coarsest = FoldedConv(weight, bias.flatten(), once, none, once)
+        delattr(self, name)
+        return self.fine
 
     def forward(self, levels: Sequence[Tensor]) -> Tensor:  # -> [B, C, Y, X(, Z)]
         total = self.fine(levels[0]).movedim(1, -1).contiguous()  # a view where channels come last
-        lows = [
-            level.movedim(1, -1) @ getattr(self, f"coarse{i}") for i, level in enumerate(levels[1:])
-        ]
+        plain = levels[1:] if self.coarsest is None else levels[1:-1]
+        lows = [level.movedim(1, -1) @ getattr(self, f"coarse{i}") for i, level in enumerate(plain)]
+        if self.coarsest is not None:
+            lows.append(self.coarsest(levels[-1]).movedim(1, -1))
         self.operator(total, lows)
         return total.movedim(-1, 1)

@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from alocc_ros.ops.triton_common import Launch, blocks, relu, run
+from alocc_ros.ops.triton_common import Launch, aligned, blocks, relu, run
 
 # Levels that one kernel takes.
 LEVELS = 3
@@ -109,15 +109,6 @@ def _groups(
 
 
 @triton.jit
-def _aligned(i, SIZE: tl.constexpr, FULL: tl.constexpr):
-    """Lower node, upper node and the upper one's weight; ends lie on ends, as torch counts it."""
-    STEP: tl.constexpr = (SIZE - 1) / max(FULL - 1, 1)
-    place = i.to(tl.float32) * STEP
-    low = tl.minimum(place.to(tl.int32), SIZE - 1)
-    return low, tl.minimum(low + 1, SIZE - 1), place - low.to(tl.float32)
-
-
-@triton.jit
 def _corner(rows, cell, c, weight, CHANNELS: tl.constexpr):
     return weight[:, None] * tl.load(rows + (cell[:, None] * CHANNELS + c)).to(tl.float32)
 
@@ -130,9 +121,9 @@ def _trilinear(
     C: tl.constexpr,
 ):  # fmt: skip
     rows = level + sample * (YL * XL * ZL * C)
-    y0, y1, ay = _aligned(y, YL, Y)
-    x0, x1, ax = _aligned(x, XL, X)
-    z0, z1, az = _aligned(z, ZL, Z)
+    y0, y1, ay = aligned(y, YL, Y)
+    x0, x1, ax = aligned(x, XL, X)
+    z0, z1, az = aligned(z, ZL, Z)
     by, bx, bz = 1 - ay, 1 - ax, 1 - az
     value = _corner(rows, (y0 * XL + x0) * ZL + z0, c, by * bx * bz, C)
     value += _corner(rows, (y0 * XL + x0) * ZL + z1, c, by * bx * az, C)
@@ -191,8 +182,8 @@ def _shifted_taps(
     for k in range(9):
         yy, xx = y + (k // 3 - 1), x + (k % 3 - 1)
         inside = ((yy >= 0) & (yy < Y) & (xx >= 0) & (xx < X))[:, None]
-        y0, y1, ay = _aligned(tl.maximum(yy, 0), YL, Y)
-        x0, x1, ax = _aligned(tl.maximum(xx, 0), XL, X)
+        y0, y1, ay = aligned(tl.maximum(yy, 0), YL, Y)
+        x0, x1, ax = aligned(tl.maximum(xx, 0), XL, X)
         tap = rows + k * C
         by, bx = 1 - ay, 1 - ax
         part = _corner(tap, y0 * XL + x0, c, by * bx, 9 * C)

@@ -28,7 +28,7 @@ from alocc_ros.ros.benchmark.processes import (
     machine_processor,
 )
 from alocc_ros.ros.benchmark.report import Report, Row, environment
-from alocc_ros.ros.worker import STAGES
+from alocc_ros.ros.worker import EARLY, STAGES
 from alocc_ros.types import CAMERAS
 
 _MOST_ADDED = 40.0  # ms
@@ -51,6 +51,7 @@ class Setup:
         bag: played in a loop instead of the cameras.
         rate: Hz of the cameras, or times real time of the bag.
         model: with random weights, on ``device``; empty: the tiny network of this benchmark.
+        early: as the node's parameter.
     """
 
     seconds: float = 60.0
@@ -60,6 +61,7 @@ class Setup:
     rate: float = 12.0
     model: str = ""
     device: str = "cpu"
+    early: bool = False
 
     @property
     def is_timed(self) -> bool:
@@ -123,6 +125,7 @@ def _node(setup: Setup) -> list[str]:
         "random_weights": "true",
         "device": setup.device,
         "decode": setup.decode,
+        "early": str(setup.early).lower(),
         "diagnostics_period": _POLL,
         "use_sim_time": str(setup.bag is not None).lower(),
     }
@@ -218,7 +221,8 @@ def _title(setup: Setup, sent: _Sent) -> str:
         kind = f"{'rgb8' if setup.raw else 'JPEG'} of {sent.image_bytes / 1e3:.0f} kB"
         what = f"six cameras, 1600x900 at {setup.rate:g} Hz, {kind}"
     network = f", {setup.model} on {setup.device}" if setup.model else ""
-    return f"{what}, decode: {setup.decode}{network}"
+    early = ", early" if setup.early else ""
+    return f"{what}, decode: {setup.decode}{early}{network}"
 
 
 def _rows_of_counts(setup: Setup, sent: _Sent, listener: Listener) -> list[Row]:
@@ -277,6 +281,10 @@ def _rows_of_times(setup: Setup, sent: _Sent, listener: Listener) -> list[Row]:
         ),
         *(Row(f"- {stage}", both(stage)) for stage, _ in STAGES if stage != "added"),
         Row("from the anchor's stamp to publish", both("latency")),
+        *(
+            Row(f"images {name} ahead of their set", network.get(f"early: {name}", "-"))
+            for name, _ in EARLY[: 3 if setup.early else 0]
+        ),
     ]
 
 

@@ -27,8 +27,8 @@ def test_saturated_logits_tie_and_the_first_nan_is_highest():
     assert ours.tolist() == emulated.tolist() == [1, 1, 0, 0]
 
 
-def test_classes_first_in_memory():
-    logits = random(18, 3, 4, 5).movedim(0, -1)
+def test_classes_first_in_memory_and_four_axes():
+    logits = random(18, 3, 4, 5, 6).movedim(0, -1)
     ours, emulated = both(occupancy_argmax, kernels, (logits, 1))
     assert torch.equal(ours, emulated)
 

@@ -33,13 +33,14 @@ def sparse_arguments(where: Tensor, capacity: int, width: int = 8) -> tuple[Any,
 @pytest.mark.parametrize("width", [8, 48])
 def test_everywhere(kind, width):
     deep, shared = random(*CELLS, width), random(*CELLS[:3], 3 * width, seed=1)
-    given = stored((deep, shared, *layers(width)), kind)
+    bias = random(width, seed=8).to(kind) if width == 48 else None
+    given = stored((deep, shared, bias, *layers(width)), kind)
     # Relative to some m/s; weights of half precision move the mean of 88 bins.
     assert_near(*both(dense_flow, kernels, tuple(given)), kind, factor=4)
 
 
 def test_two_heights_are_bottom_and_top():
-    given = (random(1, 3, 3, 2, 16), random(1, 3, 3, 48, seed=1), *layers(16))
+    given = (random(1, 3, 3, 2, 16), random(1, 3, 3, 48, seed=1), None, *layers(16))
     assert_near(*both(dense_flow, kernels, given), torch.float32)
 
 
@@ -50,7 +51,8 @@ CASES = {"some": (0.3, 60), "none": (0.0, 15), "too many": (0.5, 9), "all": (1.0
 @pytest.mark.parametrize("case", CASES)
 def test_listed_voxels(kind, case):
     share, capacity = CASES[case]
-    where = uniform(*CELLS, seed=9) < share
+    # As labels lie in memory.
+    where = (uniform(*CELLS, seed=9) < share).transpose(1, 2).contiguous().transpose(1, 2)
     given = tuple(stored(sparse_arguments(where, capacity), kind))
     (flow, overflow), (expected, too_many) = both(sparse_flow, kernels, given)
     assert torch.equal(overflow, too_many) and (overflow > 0).all() == (case == "too many")

@@ -9,7 +9,14 @@ from emulated import TYPES, assert_near, both, stored
 from operators import REORDERED, RESAMPLED, random
 from torch import Tensor
 
-from alocc_ros.ops.recurrent import fuse_recurrent, scene_step, warp_frustum
+from alocc_ros.ops.recurrent import (
+    fuse_recurrent,
+    gated_mix,
+    scene_step,
+    time_bias,
+    triton_mixing,
+    warp_frustum,
+)
 from alocc_ros.ops.recurrent import triton as kernels
 
 CELLS = (2, 6, 5, 4)
@@ -141,3 +148,32 @@ def test_nothing_is_seen_by_way_of_nan():
     ours, emulated = both(warp_frustum, kernels, (values, matrix, offset, *depths))
     assert ours[1].isnan().any() and (ours[0] == 0).all()
     assert_near(ours, emulated, torch.float32, factor=PLACES)
+
+
+def mix_arguments(bins: int, kind: torch.dtype, known: bool = False) -> tuple[Any, ...]:
+    then, now, other = (random(2, bins, 3, 7, seed=i) for i in range(3))
+    then[0, :, 1], now[1, 2, 0, 0] = 0, torch.nan
+    maps = stored((then, _last(now), other if known else None), kind)
+    matrix = stored(0.3 * random(bins, 2 * bins, seed=3), kind).T  # as a convolution's weights
+    return (*maps, matrix, random(bins, seed=4), random(bins, seed=5), random(1, seed=6))
+
+
+@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("bins", [12, 40])
+@pytest.mark.parametrize("shares", [False, True], ids=["logits", "shares"])
+def test_a_gated_mix(kind, bins, shares):
+    for known in (False, True):
+        given = (*mix_arguments(bins, kind, known), shares)
+        ours, emulated = both(gated_mix, triton_mixing, given)
+        # NaN of the present makes the gate one, and so a whole pixel.
+        assert ours[1, :, 0, 0].isnan().all() and not ours[0].isnan().any()
+        if not shares:
+            assert torch.equal(ours[0, :, 1], given[1 + known][0, :, 1])  # nothing remembered
+        assert_near(ours, emulated, kind)
+
+
+def test_what_time_adds():
+    times, rates = 40 * random(2, 2).abs(), 10.0 ** -random(6, seed=1).abs()
+    given = (times, rates, random(6, seed=2), random(6, 10, seed=3), random(10, seed=4))
+    given += (random(10, 5, seed=5), random(5, seed=6))
+    assert_near(*both(time_bias, triton_mixing, given), torch.float32)

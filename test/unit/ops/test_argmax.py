@@ -53,6 +53,8 @@ def test_logits_and_labels_at_once_are_those_of_two_steps(form):
     assert labels.dtype == torch.uint8 and torch.equal(labels, expected[1])
     assert labels.min() == 1  # the class before it is no label
     assert torch.equal(labels, occupancy_argmax_reference((voxels @ classes)[..., 1:], 1))
+    for made in (labels, form(occupancy_argmax)(logits, 0)):
+        assert made.transpose(1, 2).is_contiguous()  # as users want them
 
 
 @pytest.mark.parametrize(

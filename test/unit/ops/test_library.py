@@ -15,6 +15,7 @@ from alocc_ros.ops import (  # noqa: F401  # noqa: F401
     argmax,
     correlation,
     cost_volume,
+    depth_net,
     flow_head,
     history,
     intra_object,
@@ -98,7 +99,7 @@ CASES: dict[str, tuple[Any, ...]] = {
         *(uniform(2, 27, 3, 5), random(2, 18, 3, 5), None, None, 1.0, 0.5, 3),
         *([-4.0, -5.0, -1.0], [0.5, 0.4, 0.8], [16, 25, 5], 1),
     ),
-    "dense_flow": (random(2, 3, 4, 5, 8), random(2, 3, 4, 24), *HEAD),
+    "dense_flow": (random(2, 3, 4, 5, 8), random(2, 3, 4, 24), random(8), *HEAD),
     "sparse_flow": (
         *(random(2, 24, 3, 4), random(2, 8, 3, 4, 5), uniform(2, 3, 4, 5) < 0.3),
         # Weights as large as a network's: round-off of two orders must not decide a softmax.
@@ -107,6 +108,30 @@ CASES: dict[str, tuple[Any, ...]] = {
     "warp_frustum": (
         *(random(2, 6, 4, 5), torch.eye(3, dtype=F64).repeat(2, 1, 1)),
         *(0.1 * random(2, 3, seed=1).double(), 1.0, 0.5),
+    ),
+    "camera_gates": (
+        *(random(2, 5), random(2, 5, 6, seed=1), random(2, 1, 6, seed=2)),
+        *(random(2, 6, 6, seed=3), random(2, 1, 6, seed=4), random(2, 6, 6), random(2, 1, 6)),
+    ),
+    "gate_feature": (
+        *(random(2, 6, 3, 4), random(2, 6, 1, 1, seed=1), random(2, 6, 1, 1, seed=2)),
+        *(random(2, 3, 3, 4, seed=3), random(3, seed=4)),
+    ),
+    "depth_answer": (
+        *(random(2, 7, 3, 4), random(2, 2, 3, 4, seed=1), random(2, 5, 3, 4, seed=2)),
+        *(5, 3, 4.0, 8.0),
+    ),
+    "matching_maps": (
+        *(random(2, 3, 6, 8), random(2, 3, 6, 8, seed=1)),
+        torch.eye(4, dtype=F64)[None, :3].repeat(2, 1, 1),
+    ),
+    "gated_mix": (
+        *(random(2, 5, 3, 4), random(2, 5, 3, 4, seed=1), None, random(10, 5, seed=2)),
+        *(random(5, seed=3), random(5, seed=4), random(1, seed=5), True),
+    ),
+    "time_bias": (
+        *(uniform(2, 2), random(4, seed=1), random(4, seed=2), random(4, 6, seed=3)),
+        *(random(6, seed=4), random(6, 3, seed=5), random(3, seed=6)),
     ),
     "resize_images_": _resize_arguments(),
     "winograd_conv": _winograd_arguments(),
