@@ -2,7 +2,8 @@
 """Every reader of files and messages, fed with changed ones: an error of ours, soon, or a result.
 
 ``make fuzz SECONDS=600`` gives each reader its share of that time; without it each gets a second.
-A finding is written to ``out/fuzz/`` with its reader's name; mended, it becomes a test of its own.
+A finding is written to ``out/fuzz/`` with its reader's name; mended, it goes into
+``corpus/``, which every run replays.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from alocc_ros.stream.preset import load_preset
 from alocc_ros.stream.rig import intrinsics_from_camera_info, load_rig
 from alocc_ros.types import CameraImage
 
+CORPUS = Path(__file__).parent / "corpus"  # past findings, READER-WHAT.SUFFIX
 FINDINGS = Path(__file__).parents[2] / "out" / "fuzz"
 SECONDS = float(os.environ.get("ALOCC_FUZZ_SECONDS", "0"))
 LONGEST = 10.0  # s for one input
@@ -202,6 +204,16 @@ def test_a_changed_input_is_an_error_of_ours_or_a_result(tmp_path: Path, name: s
         print(f"{name}: {tried} inputs, seed {start}, memory +{grown / 1024:.0f} MB")
     assert tried > 0
     assert grown < 512 * 1024, f"{name}: {grown / 1024:.0f} MB more"
+
+
+@pytest.mark.parametrize("path", sorted(CORPUS.iterdir()), ids=lambda p: p.name)
+def test_what_was_once_found_is_an_error_of_ours_and_soon(path: Path) -> None:
+    read, suffix, _ = READERS[path.name.partition("-")[0]]
+    assert path.suffix == suffix
+    begin = time.monotonic()
+    with pytest.raises(AloccError):
+        read(path)
+    assert time.monotonic() - begin < LONGEST
 
 
 def _keep(name: str, suffix: str, data: bytes) -> None:
