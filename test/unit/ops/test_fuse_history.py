@@ -204,8 +204,9 @@ def test_projected_history_equals_the_raw_one_over_several_frames(kernels, name,
         now = plan._replace(motion=motion, ages=told)
         states = [None if h is None else State(h) for h in histories]
         room = State(spare if keyframe else None)
-        expected, (old, *_) = raw(volume, states[0], now, State(), keyframe)
-        fused, (new, *_) = projected(volume, states[1], now, room, keyframe)
+        expected, (old, *_) = raw(volume, None, states[0], now, State(), keyframe)
+        recalled = projected.recall(states[1], now, room, keyframe)
+        fused, (new, *_) = projected(volume, recalled, states[1], now, room, keyframe)
         assert_close(fused, expected, RESAMPLED)
         if keyframe:
             assert spare is None or new is spare
