@@ -89,11 +89,16 @@ class SqueezeExcite(nn.Module):
 class CameraGates(nn.Module):
     """What the cameras' geometry does to the feature, by two networks of three layers."""
 
-    def __init__(
-        self, norm: nn.BatchNorm1d, branches: Sequence[tuple[CameraMlp, SqueezeExcite]]
-    ) -> None:
+    def __init__(self, net: DepthNet) -> None:
         super().__init__()
-        self._layers = (norm, tuple(branches))  # a tuple, so that modules keep their one name
+        # A tuple, so that modules keep their one name; of the net itself, because training over
+        # several processes puts another norm in the place of its own.
+        self._net = (net,)
+
+    @property
+    def _layers(self) -> tuple[nn.Module, tuple[tuple[CameraMlp, SqueezeExcite], ...]]:
+        (net,) = self._net
+        return net.bn, ((net.depth_mlp, net.depth_se), (net.context_mlp, net.context_se))
 
     def forward(self, camera: Tensor) -> Gates:  # [N, 27], see CameraGeometry.camera_vector
         norm, branches = self._layers
@@ -214,9 +219,7 @@ class DepthNet(nn.Module):
         self.reduce_conv = nn.Sequential(nn.Conv2d(mid, mid, 3, padding=1), nn.BatchNorm2d(mid))
         self.depth_mlp, self.context_mlp = CameraMlp(mid), CameraMlp(mid)
         self.depth_se, self.context_se = SqueezeExcite(mid), SqueezeExcite(mid)
-        self.gates: nn.Module = CameraGates(
-            self.bn, [(self.depth_mlp, self.depth_se), (self.context_mlp, self.context_se)]
-        )
+        self.gates: nn.Module = CameraGates(self)
         self.context_conv = nn.Conv2d(mid, variant.context_channels, 1)
         inputs, skip = mid, None
         if variant.stereo:
