@@ -23,7 +23,7 @@ def report(setup: Setup, outcome: Outcome) -> Report:
         f"{minutes:.1f} minutes of {source} in a loop at {setup.rate:g} times its speed "
         f"({minutes * setup.rate / 60:.2f} hours of it), "
         f"{setup.model or 'a tiny network'} on {setup.device}, "
-        f"faults of seed {setup.seed}"
+        f"faults of seed {setup.seed}{', interrupted' if outcome.interrupted else ''}"
     )
     rows = [*_counts(outcome), *_footprint(outcome), *_recoveries(outcome)]
     return Report(title, rows, environment(transport.decide(), setup.device))

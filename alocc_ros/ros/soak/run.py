@@ -76,6 +76,7 @@ class Outcome:
         offered, outcomes: sets in, and what became of them.
         published: results that were received.
         footprint: of the node.
+        of_killed: segments of players that were killed.
         left: segments that are there although all have ended.
         exit_code: of the node.
         interrupted: by Ctrl-C.
@@ -90,6 +91,7 @@ class Outcome:
     outcomes: dict[str, int] = field(default_factory=dict)
     published: int = 0
     footprint: Footprint | None = None
+    of_killed: set[str] = field(default_factory=set)
     left: list[str] = field(default_factory=list)
     exit_code: int | None = None
     interrupted: bool = False
@@ -123,9 +125,10 @@ def soak(setup: Setup, progress: Callable[[str], None]) -> Outcome:
         if not node.ended:
             node.interrupt()
         outcome.exit_code = node.program.returncode
+        # This process still has its own; what a killed player leaves, the next program frees.
         own = Footprint(os.getpid())
         own.sample()
-        outcome.left = sorted(set(outcome.footprint.left()) - own.seen)
+        outcome.left = sorted(set(outcome.footprint.left()) - own.seen - outcome.of_killed)
     return outcome
 
 
@@ -172,6 +175,7 @@ class _Soak:
         self._next_sample = 0.0
         self._doing = "the node starts"
         self._player: Process | None = None
+        self._not_players: set[str] = set()  # segments of the node and of this process
         self._footprint = outcome.footprint = Footprint(node.program.pid)
         self._begin = 0.0
         listener.node.create_subscription(FrameStatusStamped, f"{NODE}/status", self._on_status, 10)
@@ -182,6 +186,9 @@ class _Soak:
         try:
             try:
                 self._until(lambda: bool(self._listener.statuses.values("sets")), _START)
+                before = Footprint(self._node.program.pid)
+                before.sample()
+                self._not_players = before.seen
                 self._start_player()
                 if not self._until(lambda: self._last_good > 0.0, _START):
                     raise AloccError(f"the node gives no results: {self._last_words()}")
@@ -233,6 +240,9 @@ class _Soak:
         if fault.kind in PLAYED:
             self._tell_player(fault, True)
         elif fault.kind == PLAYER:
+            player = Footprint(self._player.program.pid)
+            player.sample()
+            self._outcome.of_killed |= player.seen - self._not_players
             self._player.program.kill()
             self._end_player()
         elif fault.kind == RESET:
