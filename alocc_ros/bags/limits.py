@@ -70,7 +70,8 @@ def check_database(path: Path) -> None:
     """
     try:
         with contextlib.closing(
-            sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+            # Immutable: no file appears beside the user's.
+            sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)
         ) as found:
             found.execute("PRAGMA trusted_schema=OFF")
             computed = found.execute(_COMPUTED).fetchall()

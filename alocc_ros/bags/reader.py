@@ -225,8 +225,8 @@ def _open_file(file: Path, scratch: Path) -> tuple[_Indexed | _Scanned, str]:
     if file.suffix not in STORAGE_SUFFIXES:
         raise BagError(f"bag {file}: a ROS 2 bag is a folder, a .mcap or a .db3 file")
     if file.suffix != ".mcap":
-        limits.check_database(file)
         file, remark = whole_database(file, scratch)
+        limits.check_database(file)
         return _Indexed(file), remark
     damage = summary_damage(file)
     with contextlib.suppress(BagError):  # what that reader refuses may be scanned all the same

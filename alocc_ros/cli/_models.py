@@ -91,9 +91,14 @@ def find_model(args: argparse.Namespace) -> tuple[records.ModelRecord, Path | No
         return records.find(args.model), None
     record, path = records.resolve(args.model, args.variant)
     if path is None:
-        fetch = f"fetch them with `alocc models fetch {record.name}`, " if record.file else ""
+        what = f"{record.name} has no published weights: "
+        if record.file:
+            what = (
+                f"the weights of {record.name} are not here: fetch them with "
+                f"`alocc models fetch {record.name}`, "
+            )
         raise ModelError(
-            f"the weights of {record.name} are not here: {fetch}give a checkpoint with "
+            f"{what}give a checkpoint with "
             "--model FILE, or try things out with --random-weights (the output means nothing)"
         )
     return record, path

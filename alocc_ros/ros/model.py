@@ -101,9 +101,14 @@ def load(parameters: NodeParameters) -> Model:
     else:
         record, path = resolve(parameters.model, parameters.variant or None)
         if path is None:
-            fetch = f"fetch them with `alocc models fetch {record.name}`, " if record.file else ""
+            what = f"{record.name} has no published weights: "
+            if record.file:
+                what = (
+                    f"the weights of {record.name} are not here: fetch them with "
+                    f"`alocc models fetch {record.name}`, "
+                )
             raise ModelError(
-                f"the weights of {record.name} are not here: {fetch}give a checkpoint as "
+                f"{what}give a checkpoint as "
                 "`model`, or try things out with random_weights (the output means nothing)"
             )
     if record.frame != "ego" and not parameters.grid_frame:
