@@ -11,7 +11,7 @@ from alocc_ros.bench.timing import ReferenceReport, Sample, benchmark, benchmark
 
 
 def test_the_reference_counts_the_last_frame_twice():
-    report = ReferenceReport("v", "cpu", "eager", 1, 5, {}, Sample([1.0, 1.0, 2.0]))
+    report = ReferenceReport("v", "cpu", "eager", "fp32", 1, 5, {}, Sample([1.0, 1.0, 2.0]))
     assert report.fps == 3 / 6
     assert report.fps_counted_once == 3 / 4
 
