@@ -37,6 +37,7 @@ def operator(
     general: Callable[..., Any],
     cpu: Callable[..., Any],
     compiled: bool = True,
+    wide: tuple[int, ...] = (),
 ) -> Callable[..., Any]:
     """Register an operator and return the callable.
 
@@ -46,6 +47,7 @@ def operator(
         general: torch form, for all devices and for gradients.
         cpu: form for float32 data on a CPU, without gradients.
         compiled: whether ``cpu`` needs the C library.
+        wide: numbers of the results that stay float32, whatever the data's type: sums that grow.
     """
     name = signature.partition("(")[0]
     _library.define(signature, tags=(torch.Tag.pt2_compliant_tag,))
@@ -69,7 +71,7 @@ def operator(
     def kernel(*args: Any, **kwargs: Any) -> Any:  # reached without autograd in inference mode only
         return (cpu if usable(args[0]) else general)(*args, **kwargs)
 
-    _general[overload] = general
+    _general[overload], _rounded[overload] = general, _rounding(general, overload._schema, wide)
     _library.impl(name, general, "CompositeImplicitAutograd")
     _library.impl(name, kernel, "CPU")
     _library.impl(name, autograd, "AutogradCPU")
@@ -82,16 +84,12 @@ def general_form(overload: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def fused(
-    overload: Callable[..., Any],
-    cuda: str,
-    launches: int | Callable[..., int] = 1,
-    wide: tuple[int, ...] = (),
+    overload: Callable[..., Any], cuda: str, launches: int | Callable[..., int] = 1
 ) -> Callable[..., Any]:
     """Register the fused form of an operator: the same arguments, opaque, for inference.
 
     Data may be half precision; geometry stays float64, weights and biases are what the runner made
-    of them. On a CPU the general form computes in float32 and rounds its results as storage in the
-    data's type would: what half precision does to a network can be tried there.
+    of them. On a CPU it is ``rounded_form``: what half precision does to a network can be tried.
 
     Args:
         overload: the operator (``operator``).
@@ -99,28 +97,13 @@ def fused(
             have the general form's shapes and strides and, where those are floating point, the
             data's type.
         launches: kernels that one call starts, or a function of the arguments that tells.
-        wide: numbers of the results that stay float32, whatever the data's type: sums that grow.
     """
-    general, schema = _general[overload], overload._schema
+    emulated, schema = _rounded[overload], overload._schema
     name = f"{schema.name.partition('::')[2]}_fused"
-    written = [a.alias_info is not None and a.alias_info.is_write for a in schema.arguments]
     module, _, attribute = cuda.partition(":")
 
     def on_gpu(*args: Any) -> Any:
         return getattr(importlib.import_module(module), attribute)(*args)
-
-    def emulated(*args: Any) -> Any:
-        kind = args[0].dtype
-        full = [_widened(a) for a in args]
-        results = general(*full)
-        for given, used, write in zip(args, full, written, strict=True):
-            if write and given is not None and used is not given:
-                given.copy_(used)
-        if kind not in _HALF:
-            return results
-        if isinstance(results, tuple):
-            return tuple(r if i in wide else _narrowed(r, kind) for i, r in enumerate(results))
-        return results if wide else _narrowed(results, kind)
 
     _library.define(
         str(schema).removeprefix("alocc::").replace(schema.name.partition("::")[2], name, 1),
@@ -130,7 +113,7 @@ def fused(
     _library.impl(name, emulated, "CPU")
     torch.library.register_fake(f"alocc::{name}", emulated, lib=_library)
     form = getattr(torch.ops.alocc, name).default
-    _fused[overload], _rounded[overload], _emulations[form] = form, emulated, emulated
+    _fused[overload], _emulations[form] = form, emulated
     _launches[form] = launches if callable(launches) else lambda *_: launches
     return form
 
@@ -142,8 +125,8 @@ def fused_form(overload: Callable[..., Any]) -> Callable[..., Any]:
 
 def rounded_form(overload: Callable[..., Any]) -> Callable[..., Any]:
     """The general form for data in half precision: computed in float32, results rounded; made of
-    torch's own operators, for all devices, compilers and exporters. The operator itself where it
-    has no fused form either.
+    torch's own operators, for all devices, compilers and exporters. A kernel without a general form
+    is its own.
     """
     return _rounded.get(overload, overload)
 
@@ -156,6 +139,28 @@ def emulation_of(form: Callable[..., Any]) -> Callable[..., Any] | None:
 def launches_of(overload: Callable[..., Any], args: tuple[Any, ...]) -> int | None:
     """Kernels that a call of a fused form starts on a GPU; None: not a fused form."""
     return _launches[overload](*args) if overload in _launches else None
+
+
+def _rounding(
+    general: Callable[..., Any], schema: Any, wide: tuple[int, ...]
+) -> Callable[..., Any]:
+    """See ``rounded_form``."""
+    written = [a.alias_info is not None and a.alias_info.is_write for a in schema.arguments]
+
+    def rounded(*args: Any) -> Any:
+        kind = args[0].dtype
+        full = [_widened(a) for a in args]
+        results = general(*full)
+        for given, used, write in zip(args, full, written, strict=True):
+            if write and given is not None and used is not given:
+                given.copy_(used)
+        if kind not in _HALF:
+            return results
+        if isinstance(results, tuple):
+            return tuple(r if i in wide else _narrowed(r, kind) for i, r in enumerate(results))
+        return results if wide else _narrowed(results, kind)
+
+    return rounded
 
 
 def _widened(value: Any) -> Any:

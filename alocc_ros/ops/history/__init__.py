@@ -84,7 +84,6 @@ fuse_history = operator(
     _general,
     cpu.fuse_history,
 )
-fused(fuse_history, "alocc_ros.ops.history.triton:fuse_history", launches=1)
 
 
 def _remembered(
@@ -122,6 +121,7 @@ remembered_sum = operator(
     _remembered,
     _remembered,
     compiled=False,
+    wide=(0,),
 )
 add_present = operator(
     "add_present(Tensor current, Tensor remembered, Tensor bias, Tensor matrix, Tensor offset, "
@@ -130,5 +130,5 @@ add_present = operator(
     _present,
     compiled=False,
 )
-fused(remembered_sum, "alocc_ros.ops.history.triton:remembered_sum", wide=(0,))
+fused(remembered_sum, "alocc_ros.ops.history.triton:remembered_sum")
 fused(add_present, "alocc_ros.ops.history.triton:add_present")

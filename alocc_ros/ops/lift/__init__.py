@@ -95,8 +95,8 @@ lift = operator(
 
 
 def _launches(*arguments: Any) -> int:
-    """Places, sums, and for half precision a conversion."""
+    """Places, sums, and for half precision a conversion (where atomics are allowed)."""
     return 2 if LiftArguments(*arguments).context.dtype == torch.float32 else 3
 
 
-fused(lift, "alocc_ros.ops.lift.triton:lift", _launches)
+fused(lift, "alocc_ros.ops.lift.gpu:lift", _launches)

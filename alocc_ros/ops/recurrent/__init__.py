@@ -68,6 +68,7 @@ scene_step = operator(
     "scene_step(Tensor rows, Tensor sums, Tensor keep, Tensor[] layer) -> (Tensor, Tensor, Tensor)",
     _scene_step,
     cpu.scene_step,
+    wide=(1, 2),
 )
 # values [N, D, h, w], homography [N, 3, 3], offset [N, 3] float64, metres of bin 0 and from bin to
 # bin -> [N, D, h, w]; see warp_frustum_reference.
@@ -94,7 +95,7 @@ time_bias = operator(
     compiled=False,
 )
 fused(fuse_recurrent, "alocc_ros.ops.recurrent.triton:fuse_recurrent", launches=1)
-fused(scene_step, "alocc_ros.ops.recurrent.triton:scene_step", launches=3, wide=(1, 2))
+fused(scene_step, "alocc_ros.ops.recurrent.triton:scene_step", launches=3)
 fused(warp_frustum, "alocc_ros.ops.recurrent.triton:warp_frustum", launches=1)
 fused(gated_mix, "alocc_ros.ops.recurrent.triton_mixing:gated_mix", launches=1)
 fused(time_bias, "alocc_ros.ops.recurrent.triton_mixing:time_bias", launches=1)

@@ -7,8 +7,8 @@ from interpreted import TOLERANCES, TYPES, count_launches, stored, wide
 from operators import REORDERED, assert_close, random, uniform
 
 from alocc_ros.ops.library import fused_form, launches_of
+from alocc_ros.ops.lift import gpu, lift_reference
 from alocc_ros.ops.lift import lift as operator
-from alocc_ros.ops.lift import lift_reference
 from alocc_ros.ops.lift.reference import LiftArguments
 from alocc_ros.ops.lift.triton import lift
 from alocc_ros.ops.lift.triton_sorted import lift_deterministic
@@ -69,6 +69,18 @@ def test_in_a_fixed_order_it_is_the_same(planar):
     ours, reference = lift_deterministic(*a), lift_reference(*a)
     assert_close(ours, reference)
     assert ours.stride() == reference.stride()
+
+
+def test_torch_itself_decides_which_of_the_two_is_taken():
+    a = case(True, sided=False)
+    assert count_launches(gpu.lift, a) == count_launches(lift, a)
+    torch.use_deterministic_algorithms(True)
+    try:
+        taken, ours = count_launches(gpu.lift, a), gpu.lift(*a)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert taken == count_launches(lift_deterministic, a) != count_launches(lift, a)
+    assert torch.equal(ours, lift_deterministic(*a))
 
 
 def test_lists_longer_than_a_piece_in_a_fixed_order():
