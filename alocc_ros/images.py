@@ -62,7 +62,8 @@ class NetworkImages:
         if device.type == "cuda":
             self._cuda = torch.cuda.Stream(device)
             self._cuda.wait_stream(torch.cuda.current_stream(device))
-            if self.preprocessor.exact and self.runner.backend in ("graph", "tensorrt"):
+            fast = self.runner.backend in ("graph", "tensorrt") and not self.runner.reason
+            if self.preprocessor.exact and fast:
                 self._on_device = DeviceImages(self.preprocessor, device, self.runner.core.dtype)
 
     def begin(self, image: CameraImage, calibration: Calibration) -> EarlyImage:

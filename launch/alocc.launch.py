@@ -26,7 +26,9 @@ ARGUMENTS = (
     ("model", None, "a name of `alocc models list`, or a file"),
     ("random_weights", "", "true: run without trained weights, to try things out"),
     ("preset", "", "topics and frames: a name, or a YAML file"),
-    ("backend", "", "how the network is run: eager or reference"),
+    ("device", "", "where the network runs: auto, cpu, cuda or cuda:N"),
+    ("backend", "", "how the network is run: auto, graph, tensorrt, compiled, eager or reference"),
+    ("precision", "", "of the network: auto, fp32, tf32, fp16, bf16 or int8"),
     ("params_file", "", "parameters of the node; empty: config/node.yaml"),
     ("bag", "", "a recording to play; empty: live"),
     ("rate", "1.0", "times real time, for the bag"),
@@ -35,7 +37,7 @@ ARGUMENTS = (
     ("use_sim_time", "", "take the time from /clock; empty: if a bag is played"),
 )
 # Arguments that are parameters of the node: given here, they beat the file.
-PARAMETERS = ("model", "random_weights", "preset", "backend")
+PARAMETERS = ("model", "random_weights", "preset", "device", "backend", "precision")
 
 
 def generate_launch_description() -> LaunchDescription:

@@ -12,7 +12,7 @@ from alocc_ros.bench.scene import ExampleFrame, example_frame
 from alocc_ros.grid import VoxelGrid
 from alocc_ros.network.model import Alocc, Measured, Output
 from alocc_ros.network.variants import VARIANTS, Variant
-from alocc_ros.runtime.runner import make_runner
+from alocc_ros.runtime.runner import Runner, make_runner
 
 GRID = VoxelGrid(lower=(-16.0, -16.0, -1.0), shape=(40, 40, 16), resolution=0.8)
 
@@ -58,14 +58,17 @@ def network_of(variant: Variant, seed: int = 0, **options) -> Alocc:
 class Stream:
     """Frames through a network one after the other, every one a key frame unless told otherwise."""
 
-    def __init__(self, network: Alocc, backend: str = "eager") -> None:
-        self.variant, self.runner = network.variant, make_runner(network, backend)
+    def __init__(
+        self, network: Alocc, backend: str = "eager", runner: Runner | None = None
+    ) -> None:
+        self.variant = network.variant
+        self.runner = make_runner(network, backend) if runner is None else runner
         self.state = self.runner.new_state()
-        self._slot = None
+        self.slot = None
 
     def reset(self) -> None:
         self.state.reset()
-        self._slot = None
+        self.slot = None
 
     def step(
         self,
@@ -76,12 +79,12 @@ class Stream:
         camera_mask: torch.Tensor | None = None,
     ) -> Output:
         frame = frame or example_frame(self.variant, seed=seed)
-        first = self._slot is None
-        slot = 0 if first else 1 - self._slot
+        first = self.slot is None
+        slot = 0 if first else 1 - self.slot
         plan = frame.plan(None if first else self.state.ages, keyframe, slot, camera_mask)
         output = self.runner.step(frame.images, plan, self.state, measured)
         if keyframe:
-            self._slot = slot
+            self.slot = slot
         return output
 
 

@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -36,7 +35,6 @@ _ON_GPU = (
 )
 _ON_CPU = (("eager", "fp32"), ("eager", "bf16"))
 _AGREEING_FRAMES = 3
-_SECONDS = 4.0  # for the frames of a cell, once it runs
 _LEAST_FRAMES, _MOST_FRAMES, _WARM_UP = 5, 400, 5
 _FLOW_TOLERANCE = 0.02  # m/s
 
@@ -106,8 +104,10 @@ def compare(
     budget: float,
     backends: Sequence[str] | None = None,
     progress: Callable[[str], None] = lambda _: None,
+    seconds: float = 4.0,
 ) -> Comparison:
-    """Measure what is not in ``folder/compare.json`` yet, for ``budget`` seconds at most.
+    """Measure what is not in ``folder/compare.json`` yet, for ``budget`` seconds at most;
+    ``seconds`` of frames a cell, once it runs.
 
     Raises:
         DataError: the folder holds a comparison of another device or other versions.
@@ -130,17 +130,19 @@ def compare(
             progress("the budget is spent; the same command goes on from here")
             break
         progress(f"{variant.name}, {backend}, {precision}")
-        found.cells.append(measure(variant, device, backend, precision))
+        found.cells.append(measure(variant, device, backend, precision, seconds))
         _save(found, folder)
     return found
 
 
-def measure(variant: Variant, device: torch.device, backend: str, precision: str) -> Cell:
+def measure(
+    variant: Variant, device: torch.device, backend: str, precision: str, seconds: float = 4.0
+) -> Cell:
     """One cell; what fails in it is told in it."""
     cell = Cell(variant.name, backend, precision)
     try:
         check_precision(precision, backend, device)
-        _measure(cell, variant, device)
+        _measure(cell, variant, device, seconds)
     except (AloccError, RuntimeError, ImportError, OSError) as error:
         cell.problem = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     gc.collect()
@@ -149,7 +151,7 @@ def measure(variant: Variant, device: torch.device, backend: str, precision: str
     return cell
 
 
-def _measure(cell: Cell, variant: Variant, device: torch.device) -> None:
+def _measure(cell: Cell, variant: Variant, device: torch.device, seconds: float) -> None:
     torch.manual_seed(0)
     network = Alocc(variant).eval().to(device)
     expected = _answers(make_runner(network, "eager", "fp32"), variant)
@@ -168,7 +170,7 @@ def _measure(cell: Cell, variant: Variant, device: torch.device) -> None:
     device_times, host_times = Sample(), Sample()
     before, began = _joules(device), time.perf_counter()
     while len(device_times.times) < _LEAST_FRAMES or (
-        time.perf_counter() - began < _SECONDS and len(device_times.times) < _MOST_FRAMES
+        time.perf_counter() - began < seconds and len(device_times.times) < _MOST_FRAMES
     ):
         device_times.times.append(drive.step(on_host=False))
     spent = time.perf_counter() - began
@@ -316,24 +318,6 @@ def as_markdown(found: Comparison) -> str:
     return "\n".join(lines) + "\n"
 
 
-def predictions(variants: Sequence[Variant]) -> str:
-    """A Markdown table of what is predicted for the GPUs that are known."""
-    lines = [
-        "| network | launches | GB moved | GFLOP | weights + state MiB | "
-        + " | ".join(f"{gpu.name} ms" for gpu in GPUS.values())
-        + " |",
-        "|---|" + "---:|" * (4 + len(GPUS)),
-    ]
-    for variant in variants:
-        p = predict(variant)
-        moved, work = sum(c.moved for c in p.calls), sum(c.products + c.vectors for c in p.calls)
-        row = [variant.name, str(sum(p.launches.values())), f"{moved / 1e9:.2f}"]
-        row += [f"{work / 1e9:.0f}", f"{(p.weights + p.state) / 2**20:.0f}"]
-        row += [f"{1e3 * p.seconds(gpu):.2f}" for gpu in GPUS.values()]
-        lines.append("| " + " | ".join(row) + " |")
-    return "\n".join(lines)
-
-
 def _rates(device: torch.device) -> Gpu | None:
     major, minor = torch.cuda.get_device_capability(device)
     return GPUS.get(f"sm_{major}{minor}")
@@ -360,8 +344,3 @@ def _mean(values: Iterator[torch.Tensor]) -> float:
 def _synchronise(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def as_json(found: Comparison) -> dict[str, Any]:
-    """Plain values."""
-    return asdict(found)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,9 +18,9 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
 
 from alocc_ros.bench.launches import VIEWS
+from alocc_ros.bench.operations import operations, untouched
 from alocc_ros.bench.stages import timing_parts
 from alocc_ros.errors import ParameterError
 from alocc_ros.network.model import Alocc
@@ -145,6 +146,7 @@ def predict(variant: Variant, dtype: torch.dtype = torch.float16, cameras: int =
     recorder = _Recorder()
     with recorder, timing_parts(core, recorder.ran):
         plan = unpack(packed, cameras, 1, variant.history)
+        recorder.ran("plan")
         core(images, plan, state, out)
     recorder.ran("output")
     found.calls = recorder.calls
@@ -154,6 +156,24 @@ def predict(variant: Variant, dtype: torch.dtype = torch.float16, cameras: int =
 def count_launches(variant: Variant) -> dict[str, int]:
     """Kernels of a captured key frame by part of the network."""
     return predict(variant).launches
+
+
+def predictions(variants: Sequence[Variant]) -> str:
+    """A Markdown table of networks in half precision on all GPUs that are known."""
+    lines = [
+        "| network | launches | GB moved | GFLOP | weights + state MiB | "
+        + " | ".join(f"{gpu.name} ms" for gpu in GPUS.values())
+        + " |",
+        "|---|" + "---:|" * (4 + len(GPUS)),
+    ]
+    for variant in variants:
+        p = predict(variant)
+        moved, work = sum(c.moved for c in p.calls), sum(c.products + c.vectors for c in p.calls)
+        row = [variant.name, str(sum(p.launches.values())), f"{moved / 1e9:.2f}"]
+        row += [f"{work / 1e9:.0f}", f"{(p.weights + p.state) / 2**20:.0f}"]
+        row += [f"{1e3 * p.seconds(gpu):.2f}" for gpu in GPUS.values()]
+        lines.append("| " + " | ".join(row) + " |")
+    return "\n".join(lines)
 
 
 class _Recorder(TorchDispatchMode):
@@ -177,8 +197,8 @@ class _Recorder(TorchDispatchMode):
         tensors = [t for t in tree_leaves((args, kwargs, result)) if isinstance(t, Tensor)]
         once = {id(t): t for t in tensors}.values()
         launches = launches_of(func, args)
-        products, vectors = _operations(func, args, kwargs or {}, result)
-        moved = sum(_size(t) for t in once)
+        products, vectors = operations(func, args, kwargs or {}, result)
+        moved = sum(_size(t) for t in once) - untouched(func, args)
         self._waiting.append((name, 1 if launches is None else launches, moved, products, vectors))
         return result
 
@@ -187,57 +207,3 @@ def _size(tensor: Tensor) -> int:
     # What is expanded is read once.
     strides = zip(tensor.shape, tensor.stride(), strict=True)
     return math.prod(n for n, s in strides if s != 0) * tensor.element_size()
-
-
-def _operations(func: Any, args: tuple[Any, ...], kwargs: Any, result: Any) -> tuple[float, float]:
-    """Of products, and of the rest: one for each number that comes out where nothing better is
-    known.
-    """
-    name, packet = func.overloadpacket.__name__, func.overloadpacket
-    if packet in flop_registry:
-        return float(flop_registry[packet](*args, **kwargs, out_val=result)), 0.0
-    if name == "conv_epilogue":
-        weight = args[1]
-        return 2.0 * result.numel() * weight[0].numel(), 0.0
-    if name == "cost_volume_fused":
-        # Four taps, a difference and a sum for each channel and depth.
-        current, bins = args[0], args[6]
-        return 0.0, 10.0 * current.numel() * bins
-    if name == "fuse_history_fused":
-        current, history, matrix = args[0], args[1], args[4]
-        taps = 4 if current.shape[3] == 1 else 8
-        cells = current[..., 0].numel()
-        return 2.0 * cells * matrix.numel(), 2.0 * taps * history.numel()
-    if name == "fuse_recurrent_fused":
-        current, channels = args[0], args[0].shape[-1]
-        return 2.0 * current.numel() * (3 * channels + 3), 16.0 * current.numel()
-    if name == "scene_step_fused":
-        rows = args[0]
-        return 10.0 * rows.numel() * rows.shape[-1], 0.0
-    if name == "lift_fused":
-        geometry, context = args[0], args[1]
-        sides = 0 if args[7] is None else 24
-        points = geometry[:, :1].numel() * (geometry.shape[1] + sides)
-        return 0.0, 2.0 * 8 * points * context.shape[1]
-    if name == "correlation_fused":
-        return 0.0, 2.0 * args[0].numel() * 121
-    if name == "matching_maps_fused":
-        # Four cells of full size; each of them four taps in the past map.
-        return 0.0, 2.0 * result.numel() * (4 + 16) / 2
-    if name == "camera_gates_fused":
-        return 0.0, 2.0 * len(args[0]) * sum(args[i].numel() for i in (1, 3, 5))
-    if name == "gated_mix_fused":
-        pixels, matrix = args[1][:, 0].numel(), args[3]
-        return 2.0 * pixels * matrix.numel(), 8.0 * args[1].numel()
-    if name == "time_bias_fused":
-        return 0.0, 2.0 * args[0].numel() * (args[3].numel() + args[5].numel())
-    if name == "classify_fused":
-        return 2.0 * args[0].numel() * args[1].shape[1], 4.0 * result[0].numel()
-    if name in ("dense_flow_fused", "sparse_flow_fused"):
-        *_, first, _, second, _ = args if name == "dense_flow_fused" else args[:-1]
-        cells = args[0][..., 0].numel() if name == "dense_flow_fused" else args[-1]
-        products = first.numel() + second.numel()
-        products += 0 if name == "dense_flow_fused" else args[3].numel()
-        return 2.0 * cells * products, 3.0 * cells * second.shape[-1]
-    outputs = [t for t in tree_leaves(result) if isinstance(t, Tensor)]
-    return 0.0, float(sum(t.numel() for t in outputs))

@@ -23,6 +23,7 @@ Observer = Callable[[str, Tensor], None]
 
 # Parts of a frame in the order in which they run, by module of the network.
 PARTS = (
+    ("fusion.remember", "history"),
     ("img_backbone", "img_backbone"),
     ("img_neck", "img_neck"),
     ("stereo", "stereo"),

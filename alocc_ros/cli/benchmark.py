@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import subprocess
 import sys
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from alocc_ros.bench.timing import ReferenceReport, Report
 
 
+# Networks that a GPU is wanted for: the paper's, and their successor.
+_SIX = (*FIVE, "alocc_3d_gf")
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N")
@@ -35,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--warmup", type=int, help="frames before (default: 3; reference: 5)")
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
     add_variant_arguments(parser)
-    side = parser.add_argument_group("side by side")
+    side = parser.add_argument_group("side by side (default: the five networks, and alocc_3d_gf)")
     side.add_argument(
         "--compare", type=Path, metavar="DIR",
         help="every way to run each network, cell by cell; DIR/compare.md grows, and the same "
@@ -47,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     side.add_argument(
         "--predict", metavar="SM",
         help="what a frame will cost on a GPU that is not here (sm_87, sm_89, sm_90, sm_120): "
-        "launches, bytes, operations, roofline; nothing is measured",
+        "launches, bytes, operations, roofline; all: one table of all of them; nothing is measured",
     )  # fmt: skip
     node = parser.add_argument_group(
         "the ROS 2 node",
@@ -94,16 +99,20 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _predict(args: argparse.Namespace) -> int:
+    import torch
     from rich.console import Console
     from rich.table import Table
 
-    from alocc_ros.bench.predict import gpu_of, predict
-    from alocc_ros.runtime.precision import dtype_of
+    from alocc_ros.bench.predict import gpu_of, predict, predictions
+    from alocc_ros.runtime.precision import check_precision, dtype_of
 
-    gpu = gpu_of(args.predict)
-    precision = "fp16" if args.precision == "auto" else args.precision
+    precision = check_precision(args.precision, "graph", torch.device("cuda"))
     console, found = Console(stderr=args.json), []
-    for name in args.model or FIVE:
+    if args.predict == "all":
+        print(predictions([variant_of(name, args.shape) for name in args.model or _SIX]))
+        return 0
+    gpu = gpu_of(args.predict)
+    for name in args.model or _SIX:
         p = predict(variant_of(name, args.shape), dtype_of(precision))
         title = f"{p.variant} on {gpu.name}, {precision}: predicted, not measured"
         table = Table(title=title)
@@ -141,7 +150,7 @@ def _compare(args: argparse.Namespace) -> int:
     if args.budget <= 0:
         raise ParameterError(f"--budget {args.budget}: must be above 0")
     keep_freed_memory()
-    variants = [variant_of(name, args.shape) for name in args.model or FIVE]
+    variants = [variant_of(name, args.shape) for name in args.model or _SIX]
     backends = None if args.backend == "auto" else [args.backend]
     console = Console(stderr=args.json)
 
@@ -152,7 +161,7 @@ def _compare(args: argparse.Namespace) -> int:
     found = compare.compare(variants, device, args.compare, args.budget, backends, progress)
     console.print(Markdown(compare.as_markdown(found)))
     if args.json:
-        json.dump(compare.as_json(found), sys.stdout, indent=1)
+        json.dump(dataclasses.asdict(found), sys.stdout, indent=1)
         print()
     return 0
 

@@ -136,6 +136,11 @@ def emulation_of(form: Callable[..., Any]) -> Callable[..., Any] | None:
     return _emulations.get(form)
 
 
+def fused_forms() -> list[str]:
+    """Names of what ``launches_of`` knows of."""
+    return [form._schema.name.partition("::")[2] for form in _launches]
+
+
 def launches_of(overload: Callable[..., Any], args: tuple[Any, ...]) -> int | None:
     """Kernels that a call of a fused form starts on a GPU; None: not a fused form."""
     return _launches[overload](*args) if overload in _launches else None

@@ -140,7 +140,7 @@ def pack_for_tensorrt(
             calls[segment.name] = _Call(segment, engine, dtype)
             outputs |= engine.outputs
     if "image" in calls:
-        packed.img_backbone, packed.img_neck = _Backbone(calls["image"]), _Passed()
+        packed.img_backbone, packed.img_neck = _Backbone(calls["image"]), PassedNeck()
     if "depth" in calls:
         packed.depth_net = _Depth(calls["depth"], packed.depth_net)
     if "volume" in calls:
@@ -197,7 +197,9 @@ class _Backbone(nn.Module):
         return made["c2"], made["feature"], made["feature"]
 
 
-class _Passed(nn.Module):
+class PassedNeck(nn.Module):
+    """In the place of a neck whose feature the backbone has made already."""
+
     def forward(self, feature: Tensor, same: Tensor) -> Tensor:
         return feature
 

@@ -74,6 +74,7 @@ class GraphState(StreamState):
         packed: [K] float64 plan on the device.
         staged: [K] the same on the host, page-locked where that means something.
         near, far: features of the reference frame, and of this frame.
+        copies: of what key frames renew; one is read, the other written.
         captured: graphs by kind of frame, and by camera those that see one image.
         pool: memory of the graphs, of which one at a time may run; None: there are none.
     """
@@ -88,21 +89,26 @@ class GraphState(StreamState):
         self.packed = torch.zeros(size, dtype=torch.float64, device=device)
         self.staged = torch.zeros(size, dtype=torch.float64, pin_memory=device.type == "cuda")
         self.near, self.far = (_features(*self._new_features()) for _ in range(2))
-        self._copies = self._new_parts(), self._new_parts()
-        for part in (*self._copies[0].values(), *self._copies[1].values()):
+        self.copies = self._new_parts(), self._new_parts()
+        for part in (*self.copies[0].values(), *self.copies[1].values()):
             part.zero_()
-        self._front, self._back = self._copies
+        self._front, self._back = self.copies
         self._copied = torch.cuda.Event() if device.type == "cuda" else None
         self.captured: dict[Entry | int, Captured] = {}
         self.pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
 
+    @property
+    def flipped(self) -> bool:
+        """Whether the second copy is the one to read."""
+        return self._front is self.copies[1]
+
     def entry(self, plan: FramePlan, early: bool = False) -> Entry:
         """What kind of frame a plan is of, now."""
-        return Entry(plan.first, plan.keyframe, self._front is self._copies[1], early)
+        return Entry(plan.first, plan.keyframe, self.flipped, early)
 
     def arguments(self, entry: Entry) -> tuple[State | None, State]:
         """What a graph of that kind reads and writes."""
-        front, back = self._copies[::-1] if entry.flipped else self._copies
+        front, back = self.copies[::-1] if entry.flipped else self.copies
         reading = None if entry.first else self.near._replace(**front)
         return reading, self.far._replace(**(back if entry.keyframe else {}))
 
@@ -204,7 +210,7 @@ class GraphRunner:
             device = torch.cuda.device(self.device) if self._captures else nullcontext()
             with inference(self.precision), device:
                 for camera in range(samples * cameras):
-                    self._call_see(state, camera)  # makes the buffers
+                    self.call_see(state, camera)  # makes the buffers
         if not self._captures:
             return state
         kinds = [(True, True), (False, True), (False, False)]
@@ -247,7 +253,7 @@ class GraphRunner:
         captured = None if measured is not None else self._graph(state, entry)
         if captured is None:
             with inference(self.precision):
-                output = self._call(state, entry, measured)
+                output = self.call(state, entry, measured)
         else:
             captured.replay()
             output = captured.output
@@ -255,7 +261,8 @@ class GraphRunner:
         state.advance(plan)
         return output
 
-    def _call(self, state: GraphState, entry: Entry, measured: Measured | None = None) -> Output:
+    def call(self, state: GraphState, entry: Entry, measured: Measured | None = None) -> Output:
+        """A frame from and to the state's buffers, call by call: what a capture records."""
         v, samples = self.core.variant, len(state.ages)
         tensors = unpack(state.packed, len(state.images) // samples, samples, v.history)
         reading, writing = state.arguments(entry)
@@ -270,9 +277,10 @@ class GraphRunner:
             captured.replay()
             return
         with inference(self.precision):
-            self._call_see(state, camera)
+            self.call_see(state, camera)
 
-    def _call_see(self, state: GraphState, camera: int) -> None:
+    def call_see(self, state: GraphState, camera: int) -> None:
+        """Likewise what one image is seen by."""
         core = self._plain if self.reason else self.core
         state.store_seen([camera], core.see(state.images[camera : camera + 1]))
 
@@ -286,9 +294,9 @@ class GraphRunner:
         if there is none to be had.
         """
         call: Callable[[], Output | None] = (
-            partial(self._call, state, key)
+            partial(self.call, state, key)
             if isinstance(key, Entry)
-            else partial(self._call_see, state, key)
+            else partial(self.call_see, state, key)
         )
         tuning = torch.backends.cudnn.benchmark
         torch.backends.cudnn.benchmark = True
@@ -304,14 +312,15 @@ class GraphRunner:
                 with torch.cuda.graph(graph, pool=state.pool):
                     output = call()
         except Exception as error:  # of CUDA, cuDNN, Triton, a compiler: there is no common kind
-            self._give_up(error)
+            self.give_up(error)
             return None
         finally:
             torch.backends.cudnn.benchmark = tuning
         state.captured[key] = Captured(graph.replay, output)
         return state.captured[key]
 
-    def _give_up(self, error: Exception) -> None:
+    def give_up(self, error: Exception) -> None:
+        """From now on frames are called, without kernels of ours, in the same precision."""
         words = " ".join(str(error).split())[:300]
         self.reason = f"no CUDA graph: {type(error).__name__}: {words}"
         log.warning("%s; frames run one call after the other (slower)", self.reason)

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from alocc_ros.errors import DeviceError, ParameterError
 from alocc_ros.network.model import Alocc
 from alocc_ros.runtime.cache import Cache, package_version, weights_digest
+from alocc_ros.runtime.engines import PassedNeck
 from alocc_ros.runtime.export import OPSET, Segment, segments, to_onnx
 from alocc_ros.runtime.prepare import pack_for_cpu
 
@@ -85,7 +86,7 @@ def int8_core(prepared: Alocc, cameras: int = 6, cache: Cache | None = None) -> 
             "`alocc calibrate BAG --model MODEL` with a recording of your cameras first"
         )
     packed = pack_for_cpu(prepared, cameras=cameras)
-    packed.img_backbone, packed.img_neck = _Int8Images(graph), _Same()
+    packed.img_backbone, packed.img_neck = _Int8Images(graph), PassedNeck()
     return packed
 
 
@@ -106,11 +107,6 @@ class _Int8Images(nn.Module):
         answers = self._session.run(None, {"images": images.contiguous().numpy()})
         c2, feature = (torch.from_numpy(a) for a in answers)
         return c2, feature, feature
-
-
-class _Same(nn.Module):
-    def forward(self, feature: Tensor, same: Tensor) -> Tensor:
-        return feature
 
 
 class _Reader:

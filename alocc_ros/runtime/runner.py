@@ -196,6 +196,8 @@ def choose(backend: str, precision: str, device: torch.device) -> Choice:
         reason = reason if device.type == "cuda" else ""
     elif backend in ("graph", "tensorrt") and (problem := why_no_graph(device)):
         raise DeviceError(f"backend {backend}: {problem}; use auto or eager")
+    elif backend == "emulated" and device.type != "cpu":
+        raise DeviceError("backend emulated: it is for a CPU; a GPU runs graph itself")
     return Choice(backend, check_precision(precision, backend, device), reason)
 
 

@@ -33,6 +33,7 @@ class StreamState:
             long the sequence has been going on. On the host.
         rig: what follows from the rig alone, of the last frame; see ``Alocc.calibrate``.
         begun: whether a key frame has been seen since the last reset.
+        seen_of: by camera, the keys of the images whose features lie in ``seen``.
     """
 
     def __init__(self, network: Alocc, samples: int = 1, cameras: int = 6) -> None:
@@ -42,7 +43,7 @@ class StreamState:
         self._features: dict[int, tuple[Tensor | None, Tensor | None]] = {}
         self.rig: tuple[Tensor, RigConstants] | None = None
         self._seen: Seen | None = None
-        self._seen_of: dict[int, object] = {}  # by camera, whose features lie in ``_seen``
+        self.seen_of: dict[int, object] = {}
         self.reset()
 
     def reset(self) -> None:
@@ -58,16 +59,16 @@ class StreamState:
 
     def has_seen(self, camera: int, image: object) -> bool:
         """Whether what lies in the buffers for a camera is of this very image."""
-        return image is not None and self._seen_of.get(camera) is image
+        return image is not None and self.seen_of.get(camera) is image
 
     def forget_seen(self, but: Collection[object] = ()) -> None:
         """Nothing that was seen is used any more, ``but`` of these images."""
         kept = {id(image) for image in but}
-        self._seen_of = {c: image for c, image in self._seen_of.items() if id(image) in kept}
+        self.seen_of = {c: image for c, image in self.seen_of.items() if id(image) in kept}
 
     def mark_seen(self, camera: int, image: object) -> None:
         """What lies in the buffers for a camera is whole, and of this image."""
-        self._seen_of[camera] = image
+        self.seen_of[camera] = image
 
     def unseen(self, seen: Mapping[int, object], images: int) -> list[int]:
         """The cameras that a frame has yet to look at, of which nothing lies here from then on.
@@ -89,7 +90,7 @@ class StreamState:
             raise ModelError(f"{images} images but {cameras} cameras, {len(seen)} seen before")
         if seen:
             for camera in others:
-                self._seen_of.pop(camera, None)
+                self.seen_of.pop(camera, None)
         return others
 
     def store_seen(self, cameras: list[int], seen: Seen) -> None:

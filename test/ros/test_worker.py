@@ -18,6 +18,7 @@ from alocc_ros.errors import CalibrationError, PoseError
 from alocc_ros.network.model import Alocc
 from alocc_ros.pipeline import Pipeline
 from alocc_ros.ros.worker import STAGES, Worker
+from alocc_ros.stream.skips import Skips
 from alocc_ros.types import CAMERAS, Calibration, CameraImage, CameraSet, FrameSet, Occupancy
 
 WAIT = 60.0  # s
@@ -40,6 +41,7 @@ class Bench:
         self.pipeline = Pipeline(network, tiny_node.RECORD, random_weights=True, early=early)
         self.results: list[tuple[FrameSet, Occupancy]] = []
         self.errors: list[str] = []
+        self.skips = Skips()
         self.begun, self.gate = threading.Semaphore(0), threading.Event()
         self.knows: Callable[[int], bool] = lambda stamp: stamp >= 0
         self.known = set(CAMERAS)
@@ -50,6 +52,7 @@ class Bench:
             lambda *result: self.results.append(result),
             now=lambda: START + STEP,
             report_error=self.errors.append,
+            skips=self.skips,
             calibrate=self._calibration if early else None,
         )
 
@@ -126,7 +129,7 @@ def test_a_damaged_image_counts_as_missing_and_is_named(bench, images):
     assert set(frame.missing) == {"cam_back"}
     assert "cam_back" not in frame.images
     assert "cam_back" in occupancy.degraded
-    assert bench.worker._skips.counts == {"cam_back: image cannot be decoded": 1}
+    assert bench.skips.counts == {"cam_back: image cannot be decoded": 1}
     assert bench.errors == []
 
 
@@ -194,7 +197,7 @@ def offer_all(bench: Bench, camera_set: CameraSet, but: str = "") -> None:
 
 
 def is_seen(bench: Bench, camera: str) -> bool:
-    key = bench.pipeline.state._seen_of.get(CAMERAS.index(camera))
+    key = bench.pipeline.state.seen_of.get(CAMERAS.index(camera))
     return key is not None
 
 
@@ -246,7 +249,7 @@ def test_what_cannot_be_done_early_is_left_to_its_set_which_counts_it_once(early
     early_bench.idle()
     ((frame, _),) = early_bench.results
     assert set(frame.missing) == {"cam_back"}
-    assert early_bench.worker._skips.counts == {"cam_back: image cannot be decoded": 1}
+    assert early_bench.skips.counts == {"cam_back: image cannot be decoded": 1}
     assert early_bench.errors == [] and early_bench.worker.statistics.failed == {}
     assert early_bench.worker.statistics.early["left"] == 2
 

@@ -8,6 +8,9 @@ precision with accumulation in float32 does.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -29,101 +32,86 @@ class GpuConv(FoldedConv):
         return conv_epilogue(x, self.weight, bias, residual, *where, relu)
 
 
-def is_product(weight: Tensor, stride: list[int], padding: list[int]) -> bool:
-    """Whether a convolution is a matrix product of channels, pixel by pixel."""
-    return weight.shape[2:].numel() == 1 and set(stride) == {1} and set(padding) == {0}
+class ConvArguments(NamedTuple):
+    """What every form of ``conv_epilogue`` takes."""
+
+    x: Tensor  # [N, C, Y, X(, Z)]
+    weight: Tensor  # [C', C, k, k(, k)], of the same type
+    bias: Tensor | None  # [C']
+    residual: Tensor | None  # [N, C', ...]
+    stride: list[int]
+    padding: list[int]
+    dilation: list[int]
+    relu: bool
+
+    @property
+    def is_product(self) -> bool:
+        """Whether it is a matrix product of channels, pixel by pixel, and nothing behind it but
+        what cuBLAS does in the same kernel.
+        """
+        pointwise = self.weight.shape[2:].numel() == 1 and set(self.stride) == {1}
+        alone = self.residual is None and (self.bias is not None or not self.relu)
+        return pointwise and set(self.padding) == {0} and alone
 
 
 def _rows(x: Tensor) -> Tensor:  # [N, C, ...] -> [N * ..., C]
     return x.movedim(1, -1).flatten(0, -2)  # a view where channels come last, or are a part of such
 
 
-def _cuda(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    residual: Tensor | None,
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    relu: bool,
-) -> Tensor:
-    """cuBLAS for products without a residual, cuDNN's fused kernels where there is a ReLU, cuDNN
-    and one more kernel elsewhere.
+def _cuda(*arguments: Any) -> Tensor:
+    """cuBLAS for products, cuDNN's fused kernels where there is a ReLU, cuDNN and one more kernel
+    elsewhere.
     """
-    if residual is None and is_product(weight, stride, padding) and (bias is not None or not relu):
-        matrix = weight.flatten(1).T
-        if bias is None:
-            y = _rows(x) @ matrix
+    a = ConvArguments(*arguments)
+    if a.is_product:
+        matrix = a.weight.flatten(1).T
+        if a.bias is None:
+            y = _rows(a.x) @ matrix
         else:
-            product = torch._addmm_activation if relu else torch.addmm
-            y = product(bias, _rows(x), matrix)
-        return y.view(x.shape[0], *x.shape[2:], -1).movedim(-1, 1)
-    x = x.contiguous(memory_format=channels_last(x))
-    where = (stride, padding, dilation, 1)
-    if relu and residual is not None:
-        residual = residual.contiguous(memory_format=channels_last(x))
-        return torch.cudnn_convolution_add_relu(x, weight, residual, 1.0, bias, *where)
-    if relu:
-        return torch.cudnn_convolution_relu(x, weight, bias, *where)
-    function = F.conv2d if x.dim() == 4 else F.conv3d
-    y = function(x, weight, bias, stride, padding, dilation)
-    return y if residual is None else y.add_(residual)
+            product = torch._addmm_activation if a.relu else torch.addmm
+            y = product(a.bias, _rows(a.x), matrix)
+        return y.view(a.x.shape[0], *a.x.shape[2:], -1).movedim(-1, 1)
+    x = a.x.contiguous(memory_format=channels_last(a.x))
+    where = (a.stride, a.padding, a.dilation, 1)
+    if a.relu and a.residual is not None:
+        residual = a.residual.contiguous(memory_format=channels_last(x))
+        return torch.cudnn_convolution_add_relu(x, a.weight, residual, 1.0, a.bias, *where)
+    if a.relu:
+        return torch.cudnn_convolution_relu(x, a.weight, a.bias, *where)
+    y = _convolution(x)(x, a.weight, a.bias, a.stride, a.padding, a.dilation)
+    return y if a.residual is None else y.add_(a.residual)
 
 
-def _emulated(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    residual: Tensor | None,
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    relu: bool,
-) -> Tensor:
-    function = F.conv2d if x.dim() == 4 else F.conv3d
-    wide = x.float().contiguous(memory_format=channels_last(x))
-    y = function(
-        wide, weight.float(), None if bias is None else bias.float(), stride, padding, dilation
-    )
-    if residual is not None:
-        y = y + residual.float()
-    y = torch.relu(y) if relu else y
-    return y.to(x.dtype).contiguous(memory_format=channels_last(x))
+def _emulated(*arguments: Any) -> Tensor:
+    a = ConvArguments(*arguments)
+    wide = a.x.float().contiguous(memory_format=channels_last(a.x))
+    bias = None if a.bias is None else a.bias.float()
+    y = _convolution(wide)(wide, a.weight.float(), bias, a.stride, a.padding, a.dilation)
+    if a.residual is not None:
+        y = y + a.residual.float()
+    y = torch.relu(y) if a.relu else y
+    return y.to(a.x.dtype).contiguous(memory_format=channels_last(a.x))
 
 
-def _fake(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    residual: Tensor | None,
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    relu: bool,
-) -> Tensor:
-    sides = zip(x.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True)
+def _fake(*arguments: Any) -> Tensor:
+    a = ConvArguments(*arguments)
+    sides = zip(a.x.shape[2:], a.weight.shape[2:], a.stride, a.padding, a.dilation, strict=True)
     size = [(s + 2 * p - d * (k - 1) - 1) // t + 1 for s, k, t, p, d in sides]
-    return x.new_empty((x.shape[0], *size, weight.shape[0])).movedim(-1, 1)
+    return a.x.new_empty((a.x.shape[0], *size, a.weight.shape[0])).movedim(-1, 1)
 
 
-def _launches(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    residual: Tensor | None,
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    relu: bool,
-) -> int:
-    if relu or (residual is None and bias is not None and is_product(weight, stride, padding)):
+def _launches(*arguments: Any) -> int:
+    a = ConvArguments(*arguments)
+    if a.relu or a.is_product:
         return 1
-    return 1 + (bias is not None) + (residual is not None)
+    return 1 + (a.bias is not None) + (a.residual is not None)
 
 
-# relu(conv(x) + bias + residual); x [N, C, Y, X(, Z)], weight [C', C, k, k(, k)], both in the
-# order of channels last and of one type, as residual [N, C', ...] and bias [C'] are
+def _convolution(x: Tensor) -> Callable[..., Tensor]:
+    return F.conv2d if x.dim() == 4 else F.conv3d
+
+
+# relu(conv(x) + bias + residual) of ConvArguments, all in the order of channels last
 # -> [N, C', ...], channels last.
 conv_epilogue = kernel(
     "conv_epilogue(Tensor x, Tensor weight, Tensor? bias, Tensor? residual, int[] stride, "

@@ -95,7 +95,7 @@ time_bias = operator(
     compiled=False,
 )
 fused(fuse_recurrent, "alocc_ros.ops.recurrent.triton:fuse_recurrent", launches=1)
-fused(scene_step, "alocc_ros.ops.recurrent.triton:scene_step", launches=3)
-fused(warp_frustum, "alocc_ros.ops.recurrent.triton:warp_frustum", launches=1)
+fused(scene_step, "alocc_ros.ops.recurrent.triton_scene:scene_step", launches=3)
+fused(warp_frustum, "alocc_ros.ops.recurrent.triton_frustum:warp_frustum", launches=1)
 fused(gated_mix, "alocc_ros.ops.recurrent.triton_mixing:gated_mix", launches=1)
 fused(time_bias, "alocc_ros.ops.recurrent.triton_mixing:time_bias", launches=1)

@@ -14,7 +14,9 @@ from alocc_ros.ops.recurrent import (
     gated_mix,
     scene_step,
     time_bias,
+    triton_frustum,
     triton_mixing,
+    triton_scene,
     warp_frustum,
 )
 from alocc_ros.ops.recurrent import triton as kernels
@@ -103,7 +105,7 @@ def test_nan_of_a_voxel_and_of_the_motion():
 def test_a_step_of_the_scene_layer(kind, channels):
     rows, sums, keep, layer = scene_arguments(channels)
     given = (stored(rows, kind), sums, keep, stored(layer, kind))
-    ours, emulated = both(scene_step, kernels, given)
+    ours, emulated = both(scene_step, triton_scene, given)
     assert ours[1].dtype == ours[2].dtype == torch.float32
     assert_near(ours[0], emulated[0], kind)
     for own, other in zip(ours[1:], emulated[1:], strict=True):
@@ -111,9 +113,9 @@ def test_a_step_of_the_scene_layer(kind, channels):
 
 
 def test_sums_over_more_blocks_than_programs(monkeypatch):
-    monkeypatch.setattr(kernels, "_PARTS", 1)
-    monkeypatch.setattr(kernels, "_SCENE_VOXELS", 16)
-    ours, emulated = both(scene_step, kernels, scene_arguments(8))
+    monkeypatch.setattr(triton_scene, "_PARTS", 1)
+    monkeypatch.setattr(triton_scene, "_VOXELS", 16)
+    ours, emulated = both(scene_step, triton_scene, scene_arguments(8))
     for own, other in zip(ours, emulated, strict=True):
         assert_near(own, other, torch.float32)
 
@@ -121,7 +123,7 @@ def test_sums_over_more_blocks_than_programs(monkeypatch):
 def test_nan_of_one_voxel_reaches_all_sums_of_its_sample():
     given = scene_arguments(8)
     given[0][1, 0, 0, 0, 0] = torch.nan
-    ours, emulated = both(scene_step, kernels, given)
+    ours, emulated = both(scene_step, triton_scene, given)
     assert ours[1][1].isnan().all() and not ours[1][0].isnan().any()
     for own, other in zip(ours, emulated, strict=True):
         assert_near(own, other, torch.float32)
@@ -136,7 +138,7 @@ def _last(values: Tensor) -> Tensor:
 def test_a_moved_frustum(kind, order):
     values, *geometry = frustum_arguments()
     given = (order(stored(values, kind)), *geometry)
-    ours, emulated = both(warp_frustum, kernels, given)
+    ours, emulated = both(warp_frustum, triton_frustum, given)
     assert torch.equal(ours == 0, emulated == 0)  # what is outside is told by the exact zero
     assert (ours[2] == 0).any() and (ours[2] != 0).any()
     assert_near(ours, emulated, kind, factor=PLACES if kind == torch.float32 else 1)
@@ -145,7 +147,7 @@ def test_a_moved_frustum(kind, order):
 def test_nothing_is_seen_by_way_of_nan():
     values, matrix, offset, *depths = frustum_arguments()
     values[1, 3, 3, 3], matrix[0, 0, 0] = torch.nan, torch.nan
-    ours, emulated = both(warp_frustum, kernels, (values, matrix, offset, *depths))
+    ours, emulated = both(warp_frustum, triton_frustum, (values, matrix, offset, *depths))
     assert ours[1].isnan().any() and (ours[0] == 0).all()
     assert_near(ours, emulated, torch.float32, factor=PLACES)
 
