@@ -153,11 +153,6 @@ def predict(variant: Variant, dtype: torch.dtype = torch.float16, cameras: int =
     return found
 
 
-def count_launches(variant: Variant) -> dict[str, int]:
-    """Kernels of a captured key frame by part of the network."""
-    return predict(variant).launches
-
-
 def predictions(variants: Sequence[Variant]) -> str:
     """A Markdown table of networks in half precision on all GPUs that are known."""
     lines = [

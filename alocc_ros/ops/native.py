@@ -73,14 +73,6 @@ def library() -> ctypes.CDLL | None:
         return None
 
 
-def available(*tensors: Tensor) -> bool:
-    """True if the kernels may take these tensors: float32 on the CPU, library present."""
-    import torch
-
-    fits = all(t.device.type == "cpu" and t.dtype == torch.float32 for t in tensors)
-    return fits and library() is not None
-
-
 def pointer(tensor: Tensor) -> ctypes.c_void_p:
     """Address of a contiguous tensor's first element; the caller keeps the tensor alive."""
     assert tensor.is_contiguous(), "C kernels take contiguous tensors"

@@ -12,7 +12,7 @@ import torch
 from host_watch import HostWatch
 from small_networks import Stream, network_of, small
 
-from alocc_ros.bench.predict import count_launches
+from alocc_ros.bench.predict import predict
 from alocc_ros.bench.scene import example_frame
 from alocc_ros.errors import DeviceError, TemporalMemoryError
 from alocc_ros.network.variants import VARIANTS
@@ -100,7 +100,7 @@ def test_nothing_of_the_host_stands_in_the_way_of_a_capture(name):
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_a_captured_frame_is_few_launches(name):
-    launches = count_launches(VARIANTS[name])
+    launches = predict(VARIANTS[name]).launches
     if VARIANTS[name].backbone_width == 64:
         # 53 convolutions and the pooling; what the plan is unpacked with runs before.
         assert launches["img_backbone"] == 54
