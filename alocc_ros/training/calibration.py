@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alocc_ros.errors import ModelError
@@ -23,7 +24,7 @@ from alocc_ros.network.model import Alocc
 
 _OFFSETS = (-3.0, -2.0, -1.3, -0.8, -0.4, -0.2, 0.2, 0.4, 0.8, 1.3, 2.0, 3.0)  # tried, in logits
 _ROUNDS = 3
-_STEPS = 50  # of Newton's method, which needs a few
+_STEPS = 50  # of L-BFGS, which needs a few
 _BINS = 15  # of the calibration error, as usual
 
 
@@ -80,17 +81,20 @@ def best_confidence(logits: Tensor, labels: Tensor) -> tuple[float, float]:
     """Scale and shift with which the winner's sigmoid is likeliest (Platt), [N, C], [N] int64."""
     best, winner = logits.double().max(1)
     right = (winner == labels).double()
-    x = torch.stack([best, torch.ones_like(best)], 1)
-    weights = torch.tensor([1.0, 0.0], dtype=torch.float64)
-    for _ in range(_STEPS):
-        share = torch.sigmoid(x @ weights)
-        gradient = x.T @ (share - right)
-        curvature = (x * (share * (1 - share))[:, None]).T @ x + 1e-6 * torch.eye(2).double()
-        step = torch.linalg.solve(curvature, gradient).clamp(-1, 1)
-        weights = weights - step
-        if step.abs().max() < 1e-6:
-            break
-    scale, shift = weights.tolist()
+    mean, deviation = best.mean(), best.std().clamp(min=1e-6)
+    x = (best - mean) / deviation
+    slope, level = (torch.zeros((), dtype=torch.float64, requires_grad=True) for _ in range(2))
+    optimiser = torch.optim.LBFGS([slope, level], max_iter=_STEPS, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimiser.zero_grad()
+        value = F.binary_cross_entropy_with_logits(slope * x + level, right)
+        value.backward()
+        return value
+
+    optimiser.step(loss)
+    scale = float(slope.detach() / deviation)
+    shift = float(level.detach() - scale * mean)
     if scale <= 0:
         raise ModelError("the higher the logit of the winning class, the more often it is wrong")
     return scale, shift
