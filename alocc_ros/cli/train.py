@@ -122,7 +122,7 @@ def _train(
     from alocc_ros import records
     from alocc_ros.distributed import barrier
     from alocc_ros.errors import OutputError
-    from alocc_ros.files import whole_file
+    from alocc_ros.files import make_folder, whole_file
     from alocc_ros.network.checkpoint import read_weights
     from alocc_ros.network.model import Alocc
     from alocc_ros.network.variants import find_variant
@@ -163,10 +163,7 @@ def _train(
     if args.resume:
         trainer.resume()
     if world.rank == 0:  # not before everything is known to fit
-        try:
-            args.output.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"cannot write {args.output}: {error.strerror}") from error
+        make_folder(args.output)
         config.write(args.output / "config.yaml")
         if taken:
             with whole_file(args.output / "start.txt") as scratch:
