@@ -12,6 +12,8 @@ from alocc_ros.records import ModelRecord, find, resolve, verified_sha256
 from alocc_ros.ros.parameters import NodeParameters
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
 
     from alocc_ros.network.model import Alocc
@@ -90,11 +92,11 @@ class Model:
         return torch.cuda.memory_reserved(self.device)
 
 
-def load(parameters: NodeParameters) -> Model:
-    """Loads the network into main memory.
+def find_weights(parameters: NodeParameters) -> tuple[ModelRecord, Path | None]:
+    """The record, and the file of the weights (None: they are random); nothing is loaded.
 
     Raises:
-        AloccError: unknown model, weights that are not here or do not fit, no such device.
+        AloccError: unknown model, weights that are not here, no frame for its grid.
     """
     if parameters.random_weights:
         record, path = find(parameters.model), None  # also of models that were never published
@@ -115,7 +117,16 @@ def load(parameters: NodeParameters) -> Model:
         raise ParameterError(
             f"grid_frame must be given: {record.name} sees in the {record.frame} frame"
         )
+    return record, path
 
+
+def load(parameters: NodeParameters) -> Model:
+    """Loads the network into main memory.
+
+    Raises:
+        AloccError: unknown model, weights that are not here or do not fit, no such device.
+    """
+    record, path = find_weights(parameters)
     digest = verified_sha256(path, record) if path else ""
 
     import torch
