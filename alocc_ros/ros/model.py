@@ -60,6 +60,12 @@ class Model:
         )
         return self.pipeline
 
+    def take_over(self, parameters: NodeParameters) -> None:
+        """Those that are live."""
+        self.parameters = parameters
+        if self.pipeline is not None:
+            self.pipeline.confidence = parameters.confidence
+
     def stop(self) -> None:
         """Ends the pipeline's threads and gives the device's memory back.
 
