@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,12 @@ _DROPOUT = 5  # purpose of the random numbers, see randomness.py
 # A pass over nuScenes with class-balanced sampling would be so many times longer; the reference
 # counts its schedules in such epochs.
 _EPOCH = 4.554
+# Newer releases of torch warn of the older name.
+_BUFFERS = next(
+    name
+    for name in ("forward_sync_buffers", "broadcast_buffers")
+    if name in signature(DistributedDataParallel).parameters
+)
 
 
 @dataclass(frozen=True)
@@ -125,9 +132,9 @@ class Trainer:
             model = DistributedDataParallel(
                 model,
                 device_ids=[device] if device.type == "cuda" else None,
-                broadcast_buffers=False,  # synchronised statistics are the same everywhere
                 gradient_as_bucket_view=True,
                 find_unused_parameters=config.image_steps > 0,
+                **{_BUFFERS: False},  # synchronised statistics are the same everywhere
             )
         self._model = model
         self._optimiser = torch.optim.AdamW(
