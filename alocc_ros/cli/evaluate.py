@@ -27,6 +27,7 @@ from alocc_ros.evaluation.store import ResultStore
 from alocc_ros.evaluation.submission import check_about, write_submission
 from alocc_ros.files import component
 from alocc_ros.metrics.sums import text_table
+from alocc_ros.words import counted
 
 if TYPE_CHECKING:
     from alocc_ros.pipeline import Pipeline
@@ -119,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
     with process_group() as world:
         dataset = _dataset(args, world)
         task = _task(args, dataset, scoring, record, scored)
-        counted = _prior_scenes(args, dataset, scoring)
+        in_prior = _prior_scenes(args, dataset, scoring)
         pipeline, weights = _pipeline(args, record, weights_file, world)
         identity = world.broadcast(_identity(args, record, weights, dataset, scoring))
         default = default_folder(record, weights_file, weights, args)
@@ -135,7 +136,7 @@ def run(args: argparse.Namespace) -> int:
             if scored:
                 write_report(folder.path / "scores.json", report, identity)
         reports = {record.name: report}
-        for name, place, predictor in _baselines(args, counted, task, pipeline, record):
+        for name, place, predictor in _baselines(args, in_prior, task, pipeline, record):
             about_it = {**identity, "predictor": name}
             baseline_store = ResultStore(folder.path / "baselines" / place, about_it)
             # A submission is of the network alone.
@@ -200,7 +201,7 @@ def _prior_scenes(args: argparse.Namespace, dataset: Dataset, scoring: Scoring) 
 
 def _baselines(
     args: argparse.Namespace,
-    counted: Sequence[Scene],
+    in_prior: Sequence[Scene],
     task: Task,
     pipeline: Pipeline,
     record: ModelRecord,
@@ -215,8 +216,8 @@ def _baselines(
 
     @functools.cache
     def prior() -> Predictor:  # takes minutes, and is not needed where all scenes are done
-        print(f"alocc: counting classes in {len(counted)} scenes", file=sys.stderr)
-        return class_prior(task.root, counted, task.scoring).predictor()
+        print(f"alocc: counting classes in {counted(len(in_prior), 'scene')}", file=sys.stderr)
+        return class_prior(task.root, in_prior, task.scoring).predictor()
 
     yield f"class prior of {args.baselines}", "class-prior", lambda scene: prior()(scene)
 
@@ -355,8 +356,8 @@ def _print(
     if scored:
         print(report.table())
         print()
-    print(f"{record.name} on {report.benchmark}: {report.frames} frames of {len(report.scenes)} "
-          f"scenes, split {args.split}")  # fmt: skip
+    print(f"{record.name} on {report.benchmark}: {counted(report.frames, 'frame')} of "
+          f"{counted(len(report.scenes), 'scene')}, split {args.split}")  # fmt: skip
     if baselines:
         totals = _totals(reports)
         columns = list(totals[record.name])

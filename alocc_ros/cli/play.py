@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from alocc_ros.cli._values import not_negative, positive
+from alocc_ros.words import counted
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -97,8 +98,9 @@ def run(args: argparse.Namespace) -> int:
         finally:
             if statistics.messages:
                 print(
-                    f"played {statistics.messages} messages, {statistics.images} images in "
-                    f"{statistics.laps} whole laps, "
+                    f"played {counted(statistics.messages, 'message')}, "
+                    f"{counted(statistics.images, 'image')} in "
+                    f"{counted(statistics.laps, 'whole lap')}, "
                     f"late by {1e3 * statistics.behind:.0f} ms at most"
                 )
             rclpy.try_shutdown()

@@ -43,6 +43,7 @@ from alocc_ros.training.schedule import Phases, learning_rate_schedule
 from alocc_ros.training.settings import FREE
 from alocc_ros.training.step import TrainingStep
 from alocc_ros.training.streams import Streams
+from alocc_ros.words import counted
 
 _DROPOUT = 5  # purpose of the random numbers, see randomness.py
 # A pass over nuScenes with class-balanced sampling would be so many times longer; the reference
@@ -176,7 +177,8 @@ class Trainer:
         """What will be evaluated and published, and how much of it is not the run's own work."""
         c = self._config
         first, reach = kept_at_end(c.steps, c.ema_limit, c.ema_warmup, c.ema_offset)
-        words = f"evaluated and published: the average (EMA) of about the last {reach:.0f} steps"
+        steps = "step" if round(reach) == 1 else f"{reach:.0f} steps"
+        words = f"evaluated and published: the average (EMA) of about the last {steps}"
         if first < 0.005:
             return words
         return (
@@ -349,8 +351,9 @@ class Trainer:
             )
         if state["slots"] != self.slots:
             raise ParameterError(
-                f"{where} was trained with {state['slots']} streams (processes x batch x "
-                f"accumulate), now there are {self.slots}; --set batch and accumulate to match"
+                f"{where} was trained with {counted(state['slots'], 'stream')} "
+                f"(processes x batch x accumulate), now it would be "
+                f"{self.slots}; --set batch and accumulate to match"
             )
         return before
 

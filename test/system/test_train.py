@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,10 @@ def test_a_run_trains_evaluates_and_is_gone_on_with(streets, tmp_path):
         "--set", "evaluate_every=2", "--set", "evaluate_scenes=1",
     )  # fmt: skip
     assert first.returncode == 0, first.stderr
-    assert "3 key frames of 1 scenes: steps 0 to 2" in first.stderr
+    assert "3 key frames of 1 scene: steps 0 to 2" in first.stderr
+    without = find_spec("tensorboard") is None
+    assert ("no files for TensorBoard" in first.stderr) == without
+    assert (run / "tensorboard").exists() != without
     last = json.loads((run / "log.jsonl").read_text().splitlines()[-1])
     assert {"score/RayIoU", "score/mAVE"} <= set(last)
 
