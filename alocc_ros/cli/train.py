@@ -133,6 +133,7 @@ def _train(
     from alocc_ros.training.source import JoinedSource, NuScenesSource
     from alocc_ros.training.start import initialise, load_matching, spread_classes
     from alocc_ros.training.trainer import Trainer, inter_index_max
+    from alocc_ros.words import counted
 
     console = world.console()
     record = records.find(config.model)
@@ -180,8 +181,9 @@ def _train(
             )
     barrier()
     console.print(
-        f"{config.model} on {sum(map(len, source.scenes))} key frames of {len(source.scenes)} "
-        f"scenes: steps {trainer.step} to {config.steps}, {trainer.slots} samples each, "
+        f"{config.model} on {counted(sum(map(len, source.scenes)), 'key frame')} of "
+        f"{counted(len(source.scenes), 'scene')}: steps {trainer.step} to {config.steps}, "
+        f"{counted(trainer.slots, 'sample')} each, "
         f"{world.size} x {device}",
         highlight=False,
     )
