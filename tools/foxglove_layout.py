@@ -165,15 +165,15 @@ def class_plot(kind: str) -> Json:
 def latency_plot() -> Json:
     """From the image's stamp to the result, and what of it the network takes."""
     names = {
-        "latency_p50_ms": ("stamp to result, median", "#4e98e2"),
-        "latency_p95_ms": ("stamp to result, 95 %", "#f5774d"),
-        "network_p50_ms": ("network, median", "#f7df71"),
+        "latency_p50_ms": ("p50", "#4e98e2"),
+        "latency_p95_ms": ("p95", "#f5774d"),
+        "network_p50_ms": ("network", "#f7df71"),
     }
     lines = [
         line(f'{LATENCY}{{key=="{key}"}}.value', label, colour)
         for key, (label, colour) in names.items()
     ]
-    return plot("Latency (node)", "ms", lines)
+    return plot("Stamp to result (node)", "ms", lines)
 
 
 def diagnostics(topic: str, title: str) -> Json:
