@@ -9,6 +9,7 @@ from pathlib import Path
 
 from alocc_ros.cli._progress import bars
 from alocc_ros.cli._values import image_size, whole_number_from
+from alocc_ros.words import counted
 
 FORMATS = ("nuscenes", "bag", "both")
 
@@ -85,7 +86,10 @@ def run(args: argparse.Namespace) -> int:
     with bars() as on_progress:
         for_format = {"nuscenes": write_dataset, "bag": write_bags, "both": write_both}[args.format]
         for_format(args.out, spec, device, min(jobs, args.scenes), on_progress)
-    print(f"{args.scenes} scenes with {args.frames} key frames each in {args.out}")
+    print(
+        f"{counted(args.scenes, 'scene')} with {counted(args.frames, 'key frame')} each "
+        f"in {args.out}"
+    )
     return 0
 
 

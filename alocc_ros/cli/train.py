@@ -124,7 +124,7 @@ def _train(
     from alocc_ros import records
     from alocc_ros.distributed import barrier
     from alocc_ros.errors import OutputError
-    from alocc_ros.files import whole_file
+    from alocc_ros.files import make_folder, whole_file
     from alocc_ros.network.checkpoint import read_weights
     from alocc_ros.network.model import Alocc
     from alocc_ros.network.variants import find_variant
@@ -133,6 +133,7 @@ def _train(
     from alocc_ros.training.source import JoinedSource, NuScenesSource
     from alocc_ros.training.start import initialise, load_matching, spread_classes
     from alocc_ros.training.trainer import Trainer, inter_index_max
+    from alocc_ros.words import counted
 
     console = world.console()
     record = records.find(config.model)
@@ -166,10 +167,7 @@ def _train(
     if args.resume:
         trainer.resume()
     if world.rank == 0:  # not before everything is known to fit
-        try:
-            args.output.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"cannot write {args.output}: {error.strerror}") from error
+        make_folder(args.output)
         config.write(args.output / "config.yaml")
         if taken:
             with whole_file(args.output / "start.txt") as scratch:
@@ -183,8 +181,9 @@ def _train(
             )
     barrier()
     console.print(
-        f"{config.model} on {sum(map(len, source.scenes))} key frames of {len(source.scenes)} "
-        f"scenes: steps {trainer.step} to {config.steps}, {trainer.slots} samples each, "
+        f"{config.model} on {counted(sum(map(len, source.scenes)), 'key frame')} of "
+        f"{counted(len(source.scenes), 'scene')}: steps {trainer.step} to {config.steps}, "
+        f"{counted(trainer.slots, 'sample')} each, "
         f"{world.size} x {device}",
         highlight=False,
     )

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +44,18 @@ from alocc_ros.training.settings import FREE
 from alocc_ros.training.step import TrainingStep
 from alocc_ros.training.streams import Streams
 from alocc_ros.training.volumes import VolumeStore, check_frozen, fill
+from alocc_ros.words import counted
 
 _DROPOUT = 5  # purpose of the random numbers, see randomness.py
 # A pass over nuScenes with class-balanced sampling would be so many times longer; the reference
 # counts its schedules in such epochs.
 _EPOCH = 4.554
+# Newer releases of torch warn of the older name.
+_BUFFERS = next(
+    name
+    for name in ("forward_sync_buffers", "broadcast_buffers")
+    if name in signature(DistributedDataParallel).parameters
+)
 
 
 @dataclass(frozen=True)
@@ -131,9 +139,9 @@ class Trainer:
             model = DistributedDataParallel(
                 model,
                 device_ids=[device] if device.type == "cuda" else None,
-                broadcast_buffers=False,  # synchronised statistics are the same everywhere
                 gradient_as_bucket_view=True,
                 find_unused_parameters=config.image_steps > 0 or bool(config.volumes),
+                **{_BUFFERS: False},  # synchronised statistics are the same everywhere
             )
         self._model = model
         self._optimiser = torch.optim.AdamW(
@@ -182,7 +190,8 @@ class Trainer:
         """What will be evaluated and published, and how much of it is not the run's own work."""
         c = self._config
         first, reach = kept_at_end(c.steps, c.ema_limit, c.ema_warmup, c.ema_offset)
-        words = f"evaluated and published: the average (EMA) of about the last {reach:.0f} steps"
+        steps = "step" if round(reach) == 1 else f"{reach:.0f} steps"
+        words = f"evaluated and published: the average (EMA) of about the last {steps}"
         if first < 0.005:
             return words
         return (
@@ -373,8 +382,9 @@ class Trainer:
             )
         if state["slots"] != self.slots:
             raise ParameterError(
-                f"{where} was trained with {state['slots']} streams (processes x batch x "
-                f"accumulate), now there are {self.slots}; --set batch and accumulate to match"
+                f"{where} was trained with {counted(state['slots'], 'stream')} "
+                f"(processes x batch x accumulate), now it would be "
+                f"{self.slots}; --set batch and accumulate to match"
             )
         return before
 
