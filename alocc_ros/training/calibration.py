@@ -77,6 +77,17 @@ def best_offsets(logits: Tensor, labels: Tensor) -> Tensor:  # [N, C], [N] int64
     return offsets
 
 
+def best_scale(logits: Tensor, labels: Tensor) -> float:
+    """Scale alone with which the winner's sigmoid is likeliest, [N, C], [N] int64: the one thing
+    that changes neither labels nor velocities.
+    """
+    best, winner = logits.double().max(1)
+    right = (winner == labels).double()
+    scales = torch.logspace(-2, 1, 200, dtype=torch.float64)
+    losses = [F.binary_cross_entropy_with_logits(s * best, right) for s in scales]
+    return float(scales[int(torch.stack(losses).argmin())])
+
+
 def best_confidence(logits: Tensor, labels: Tensor) -> tuple[float, float]:
     """Scale and shift with which the winner's sigmoid is likeliest (Platt), [N, C], [N] int64."""
     best, winner = logits.double().max(1)
@@ -125,8 +136,10 @@ def calibration_error(logits: Tensor, labels: Tensor) -> float:
 def fold(network: Alocc, calibration: Calibration) -> float:
     """Put a calibration into the weights of a bird's-eye network.
 
-    The voxel features move by a constant, and what else looks at them is told: the flow head's
-    first layer inside the grid exactly, at its edge and in the match of the maps it is not.
+    A scale alone changes nothing but the confidence. With offsets or a shift the voxel features
+    move by a constant, and what else looks at them is told only in part: the flow head's first
+    layer inside the grid exactly, at its edge and in the match of the maps it is not, so velocities
+    are worse until the flow head has learned some more.
 
     Returns:
         The largest error of the offsets: there are as many features as there are, which may be

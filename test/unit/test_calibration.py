@@ -17,6 +17,7 @@ from alocc_ros.training.calibration import (
     Calibration,
     best_confidence,
     best_offsets,
+    best_scale,
     calibration_error,
     drawn_voxels,
     fold,
@@ -57,6 +58,10 @@ def test_the_confidence_becomes_the_share_that_is_right():
     crooked = 3 * other + 4
     error, before = (calibration_error(x, truth) for x in (scale * crooked + shift, crooked))
     assert error < 0.6 * before
+    scale = best_scale(logits / 7 + 2, labels)
+    assert calibration_error(scale * (other / 7 + 2), truth) < calibration_error(
+        other / 7 + 2, truth
+    )
     with pytest.raises(ModelError, match="more often it is wrong"):
         best_confidence(-logits, logits.argmin(1).where(torch.arange(len(labels)) % 2 > 0, labels))
 
