@@ -4,17 +4,18 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import functools
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alocc_ros.cli._models import add_model_arguments, find_model, load_network
+from alocc_ros.cli._predictions import Keeper, Pages, Predictions, both
+from alocc_ros.cli._progress import scene_bar
 from alocc_ros.datasets.infos import open_dataset
 from alocc_ros.datasets.samples import Dataset, Scene
 from alocc_ros.datasets.truth import check_present, missing_files
@@ -26,6 +27,7 @@ from alocc_ros.evaluation.store import ResultStore
 from alocc_ros.evaluation.submission import check_about, write_submission
 from alocc_ros.files import component
 from alocc_ros.metrics.sums import text_table
+from alocc_ros.words import counted
 
 if TYPE_CHECKING:
     from alocc_ros.pipeline import Pipeline
@@ -69,6 +71,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="keep each prediction as an NPZ file, for `alocc view DIR --truth ROOT`",
     )  # fmt: skip
     parser.add_argument(
+        "--show", type=Path, metavar="DIR",
+        help="keep a page of pictures of each: images, prediction, ground truth",
+    )  # fmt: skip
+    parser.add_argument(
+        "--map-classes", action="store_true",
+        help="score a model whose classes are all among the benchmark's, by their names",
+    )  # fmt: skip
+    parser.add_argument(
         "--submission", type=Path, metavar="FILE", help="also write the challenge's file, .gz"
     )
     parser.add_argument(
@@ -100,24 +110,25 @@ def run(args: argparse.Namespace) -> int:
     if args.baselines and not scored:
         raise ParameterError("--baselines: --split test has no labels to score against")
     record, weights_file = find_model(args)
+    if args.map_classes:
+        if args.reference_exact:
+            raise ParameterError("--map-classes: no published number is of mapped classes")
+        scoring = scoring.mapped(record)
     scoring.check_model(record)
     from alocc_ros.evaluation.network import network_predictor
 
     with process_group() as world:
         dataset = _dataset(args, world)
         task = _task(args, dataset, scoring, record, scored)
-        counted = _prior_scenes(args, dataset, scoring)
+        in_prior = _prior_scenes(args, dataset, scoring)
         pipeline, weights = _pipeline(args, record, weights_file, world)
-        identity = world.broadcast(_identity(args, record, weights, dataset, scored))
+        identity = world.broadcast(_identity(args, record, weights, dataset, scoring))
         default = default_folder(record, weights_file, weights, args)
         folder = ResultStore(args.output or default, identity)
         predictor, wanted = network_predictor(pipeline), task
-        if args.npz:
-            from alocc_ros.cli._predictions import Predictions
-
-            predictions = Predictions(args.npz, weights)
-            predictor = predictions.kept(predictor)
-            wanted = replace(task, is_kept=predictions.has)
+        for keeper in _keepers(args, task, weights):
+            predictor = keeper.kept(predictor)
+            wanted = replace(wanted, is_kept=both(wanted.is_kept, keeper.has))
         report = _evaluated(wanted, predictor, world, folder, args.restart)
         if world.rank == 0:
             if args.submission:
@@ -125,7 +136,7 @@ def run(args: argparse.Namespace) -> int:
             if scored:
                 write_report(folder.path / "scores.json", report, identity)
         reports = {record.name: report}
-        for name, place, predictor in _baselines(args, counted, task, pipeline, record):
+        for name, place, predictor in _baselines(args, in_prior, task, pipeline, record):
             about_it = {**identity, "predictor": name}
             baseline_store = ResultStore(folder.path / "baselines" / place, about_it)
             # A submission is of the network alone.
@@ -155,6 +166,14 @@ def default_folder(
     return Path("evaluation", "-".join((*name, args.benchmark, args.split)))
 
 
+def _keepers(args: argparse.Namespace, task: Task, weights: str) -> Iterator[Keeper]:
+    """What is to be kept of each prediction, beside its scores."""
+    if args.npz:
+        yield Predictions(args.npz, weights)
+    if args.show:
+        yield Pages(args.show, weights, task.root, task.scoring if task.scored else None)
+
+
 def _task(
     args: argparse.Namespace, dataset: Dataset, scoring: Scoring, record: ModelRecord, scored: bool
 ) -> Task:
@@ -182,7 +201,7 @@ def _prior_scenes(args: argparse.Namespace, dataset: Dataset, scoring: Scoring) 
 
 def _baselines(
     args: argparse.Namespace,
-    counted: Sequence[Scene],
+    in_prior: Sequence[Scene],
     task: Task,
     pipeline: Pipeline,
     record: ModelRecord,
@@ -197,8 +216,8 @@ def _baselines(
 
     @functools.cache
     def prior() -> Predictor:  # takes minutes, and is not needed where all scenes are done
-        print(f"alocc: counting classes in {len(counted)} scenes", file=sys.stderr)
-        return class_prior(task.root, counted, task.scoring).predictor()
+        print(f"alocc: counting classes in {counted(len(in_prior), 'scene')}", file=sys.stderr)
+        return class_prior(task.root, in_prior, task.scoring).predictor()
 
     yield f"class prior of {args.baselines}", "class-prior", lambda scene: prior()(scene)
 
@@ -240,7 +259,7 @@ def _make_deterministic() -> None:
 
 
 def _identity(
-    args: argparse.Namespace, record: ModelRecord, weights: str, dataset: Dataset, scored: bool
+    args: argparse.Namespace, record: ModelRecord, weights: str, dataset: Dataset, scoring: Scoring
 ) -> dict[str, Any]:
     """Everything that the numbers depend on, but for which scenes they are of."""
     from alocc_ros import __version__
@@ -253,11 +272,12 @@ def _identity(
         "data": str(dataset.root.resolve()),
         "tables": dataset.version,
         "split": args.split,
-        "scored": scored,
+        "scored": args.split != _WITHOUT_TRUTH,
         "reference exact": args.reference_exact,
         "deterministic": args.deterministic,
         "backend": args.backend,
         "precision": args.precision,
+        **scoring.mapping(),
     }
 
 
@@ -275,7 +295,7 @@ def _evaluated(
     task: Task, predictor: Predictor, world: World, folder: ResultStore, restart: bool
 ) -> Report:
     """The evaluation, with a progress bar of the first process."""
-    with _progress(world) as (on_todo, on_frame):
+    with scene_bar(world) as (on_todo, on_frame):
         try:
             return evaluate(
                 task, predictor, world=world, folder=folder,
@@ -290,52 +310,6 @@ def _evaluated(
                     file=sys.stderr,
                 )
             raise
-
-
-@contextlib.contextmanager
-def _progress(
-    world: World,
-) -> Iterator[tuple[Callable[[Sequence[Scene]], None], Callable[[Scene, int], None]]]:
-    """A bar of the first process on a terminal; a line for each scene in a log."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    console = world.console()
-    if not console.is_terminal:
-        yield lambda todo: None, lambda scene, frames: _log(console, scene, frames)
-        return
-    of = f" (process 1 of {world.size})" if world.size > 1 else ""
-    progress = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("frames"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-    )
-    with progress:
-        bar = progress.add_task(f"looking for what is done{of}", total=None)
-
-        def on_todo(todo: Sequence[Scene]) -> None:
-            progress.update(bar, total=sum(len(scene.samples) for scene in todo))
-
-        def on_frame(scene: Scene, frames: int) -> None:
-            progress.update(bar, advance=1, description=f"{scene.name}{of}")
-
-        yield on_todo, on_frame
-
-
-def _log(console: Any, scene: Scene, frames: int) -> None:
-    if frames == len(scene.samples):
-        console.print(f"{scene.name}: {frames} frames", highlight=False)
 
 
 def _submit(path: Path, task: Task, folder: ResultStore, about: dict[str, str]) -> None:
@@ -382,8 +356,8 @@ def _print(
     if scored:
         print(report.table())
         print()
-    print(f"{record.name} on {report.benchmark}: {report.frames} frames of {len(report.scenes)} "
-          f"scenes, split {args.split}")  # fmt: skip
+    print(f"{record.name} on {report.benchmark}: {counted(report.frames, 'frame')} of "
+          f"{counted(len(report.scenes), 'scene')}, split {args.split}")  # fmt: skip
     if baselines:
         totals = _totals(reports)
         columns = list(totals[record.name])
@@ -405,6 +379,8 @@ def _print(
     if args.npz:
         print(f"predictions  {args.npz}; beside the truth: "
               f"alocc view {args.npz} --truth {args.data}")  # fmt: skip
+    if args.show:
+        print(f"pages  {args.show}")
 
 
 def _totals(reports: Mapping[str, Report]) -> dict[str, dict[str, float]]:

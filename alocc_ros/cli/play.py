@@ -10,6 +10,7 @@ from pathlib import Path
 from types import FrameType
 
 from alocc_ros.cli._values import not_negative, positive
+from alocc_ros.words import counted
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -114,8 +115,9 @@ def _play(args: argparse.Namespace) -> None:
         finally:
             if statistics.messages:
                 print(
-                    f"played {statistics.messages} messages, {statistics.images} images in "
-                    f"{statistics.laps} whole laps, "
+                    f"played {counted(statistics.messages, 'message')}, "
+                    f"{counted(statistics.images, 'image')} in "
+                    f"{counted(statistics.laps, 'whole lap')}, "
                     f"late by {1e3 * statistics.behind:.0f} ms at most"
                 )
             rclpy.try_shutdown()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from alocc_ros.cli._values import positive
 from alocc_ros.errors import OutputError
+from alocc_ros.words import counted
 
 if TYPE_CHECKING:
     from rclpy.executors import Executor
@@ -109,11 +110,12 @@ def _account(recorder: TopicRecorder, problems: list[str]) -> int:
         print(f"alocc: warning: {problem}", file=sys.stderr)
     if recorder.dropped:
         print(
-            f"alocc: warning: {recorder.dropped} messages are left out: the disk is too slow",
+            "alocc: warning: left out, for the disk is too slow: "
+            f"{counted(recorder.dropped, 'message')}",
             file=sys.stderr,
         )
     if not recorder.counts.total():
         print(f"alocc: nothing came, so there is no {recorder.path}", file=sys.stderr)
         return 1
-    print(f"{recorder.path}: {recorder.counts.total()} messages")
+    print(f"{recorder.path}: {counted(recorder.counts.total(), 'message')}")
     return 0

@@ -74,9 +74,9 @@ class NodeParameters:
     )
     decode: str = _parameter(
         "exact",
-        "JPEG images exactly as in training, or scaled while decoding: twice as fast, pixels "
-        "differ by 0.5 of 255",
-        choices=("exact", "fast"),
+        "JPEG images exactly as in training; fast: scaled while decoding, twice as fast, pixels "
+        "differ by 0.5 of 255; gpu: by nvJPEG where the network runs (extra nvjpeg)",
+        choices=("exact", "fast", "gpu"),
     )
     early: bool = _parameter(
         False,
