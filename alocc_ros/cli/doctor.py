@@ -53,12 +53,13 @@ STANDARD_MESSAGES = (
     "visualization_msgs",
 )
 # No wheel has these; ros_standins/ holds ours.
-ROS_PYTHON = ("tf2_ros", "message_filters", "cv_bridge", "sensor_msgs_py")
+ROS_PYTHON = ("tf2_ros", "message_filters", "cv_bridge")
 # What tells that a package works, where that it can be imported is not enough: cv_bridge's compiled
 # half counts OpenCV's types as the OpenCV does that it was compiled with.
 _PROBES = {
-    "cv_bridge": "import numpy, cv_bridge; b = cv_bridge.CvBridge(); "
-    "m = b.cv2_to_imgmsg(numpy.zeros((1, 1, 3), numpy.uint8), 'bgr8'); b.imgmsg_to_cv2(m, 'rgb8')",
+    "cv_bridge": "import cv_bridge, sensor_msgs.msg\n"
+    "m = sensor_msgs.msg.Image(height=1, width=1, step=3, encoding='bgr8', data=bytes(3))\n"
+    "cv_bridge.CvBridge().imgmsg_to_cv2(m, 'rgb8')",
 }
 _ANSWER = "alocc doctor: "
 _TRY = f"""
