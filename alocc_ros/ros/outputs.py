@@ -14,9 +14,10 @@ from rclpy.qos import DurabilityPolicy, LivelinessPolicy, QoSProfile
 
 from alocc_ros import messages
 from alocc_ros.messages import GridInfo, Message
+from alocc_ros.objects.tracking import ObjectTracker
 from alocc_ros.outputs import OUTPUTS, PER_CAMERA, Output, Result
 from alocc_ros.records import ModelRecord
-from alocc_ros.ros.definitions import message_class
+from alocc_ros.ros.definitions import is_installed, message_class
 from alocc_ros.ros.encoder import encode
 from alocc_ros.ros.inputs import Camera
 from alocc_ros.ros.overlays import Overlays
@@ -59,6 +60,8 @@ class Outputs:
         for output in NODE_OUTPUTS:
             if output.parameter and not getattr(parameters, output.parameter):
                 continue
+            if output.optional and not is_installed(output.type):
+                continue
             for name in _names(output, cameras):
                 qos = _LATCHED if output.latched else _NEWEST
                 if output.name == "status":
@@ -69,6 +72,7 @@ class Outputs:
         self.cameras: Mapping[str, Camera] = {}
         self._last_view: float | None = None
         self._clear_markers = True
+        self._tracker = ObjectTracker()
         self._overlays = Overlays(self._publish_overlay, node.get_logger().error)
 
     def announce(self, record: ModelRecord, weights_sha256: str, frame: str) -> None:
@@ -85,7 +89,7 @@ class Outputs:
 
     def clear(self, frame: str) -> None:
         """Deletes the markers; nothing new will come for a while."""
-        for name in ("flow_markers", "markers"):
+        for name in ("flow_markers", "object_markers", "markers"):
             if name in self._publishers:
                 self._publish(name, messages.no_markers(self._now(), frame))
 
@@ -103,6 +107,8 @@ class Outputs:
     def publish(self, frame: FrameSet, occupancy: Occupancy) -> None:
         """Publishes the outputs of one result that have subscribers."""
         self._clear_markers |= bool(occupancy.reset)
+        if occupancy.reset:  # also while nobody wants objects: tracks of another place
+            self._tracker.forget()
         show = self._is_time_to_view()
         result = Result(
             frame,
@@ -110,6 +116,7 @@ class Outputs:
             obstacle_height=(-np.inf, self._parameters.obstacle_height),
             max_points=self._parameters.max_points,
             clear_markers=self._clear_markers,
+            tracker=self._tracker,
         )
         for output in _PER_RESULT:
             if (show or not output.for_viewing) and self.has_subscribers(output.name):
