@@ -67,7 +67,7 @@ class Result:
         """What stands and moves; what has just been missed comes last."""
         if self.tracker is None:
             return detect_objects(self.occupancy)
-        return self.tracker.step(self.frame, self.occupancy)
+        return self.tracker.step(self.occupancy, self.frame.base_T_grid)
 
     @property
     def grid_info(self) -> GridInfo:

@@ -159,11 +159,11 @@ def _run(
             elif number in needed:
                 on_stage("remembering", statistics)
                 reset = _step(stream, frame)[1].reset
-                tracker.step(frame, replace(next(voxels), reset=reset))
+                _follow(tracker, next(voxels), frame, reset)
             else:
                 reset = stream.keyframes.plan(frame).reset
                 stream.keyframes.update(frame, ran=False)
-                tracker.step(frame, replace(next(voxels), reset=reset))
+                _follow(tracker, next(voxels), frame, reset)
             statistics.count(frame)
             on_stage("", statistics)
             if statistics.frames >= recorder.frames and stopping():
@@ -205,6 +205,12 @@ def _step(stream: Stream, frame: FrameSet) -> tuple[FrameSet, Occupancy]:
     except ImageError:
         frame = without_damaged(frame)  # finding it takes time only now
         return frame, stream.step(frame)
+
+
+def _follow(tracker: ObjectTracker, recorded: Occupancy, frame: FrameSet, reset: str) -> None:
+    """What a frame that is recorded already has changed of the tracks."""
+    recorded = replace(recorded, map_T_base=frame.map_T_base, reset=reset)
+    tracker.step(recorded, frame.base_T_grid)
 
 
 def frames_to_remember(

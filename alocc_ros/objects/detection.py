@@ -77,6 +77,8 @@ def _columns(occupancy: Occupancy) -> _Columns:
         number = np.add.reduceat(known.astype(np.float64), first)
         with np.errstate(invalid="ignore", divide="ignore"):
             flow = np.add.reduceat(of_voxel, first) / number[:, None]
+        still = ~np.isin(labels.reshape(-1).take(flat[first]), occupancy.classes.flow)
+        flow[still] = 0.0  # of a class that cannot move: what the network says means nothing
     confidence = np.full(len(first), np.nan)
     if occupancy.confidence is not None and len(first):
         of_voxel = occupancy.confidence.reshape(-1).take(flat).astype(np.float64)

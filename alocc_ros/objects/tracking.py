@@ -17,7 +17,7 @@ from alocc_ros.grid import VoxelGrid
 from alocc_ros.labels import ClassList
 from alocc_ros.objects.detection import detect_objects
 from alocc_ros.objects.things import THINGS, DetectedObject
-from alocc_ros.types import FrameSet, Occupancy
+from alocc_ros.types import Occupancy
 
 REACH = 2.0  # m between where a track should be and an object that continues it
 _UNKNOWN_SPEED = 5.0  # m/s that something may have of which only one place is known
@@ -71,19 +71,25 @@ class ObjectTracker:
         """All tracks end: the vehicle is elsewhere, or it is another time."""
         self.tracks, self.stamp = (), None
 
-    def step(self, frame: FrameSet, occupancy: Occupancy) -> list[DetectedObject]:
+    def step(
+        self, occupancy: Occupancy, base_T_grid: np.ndarray | None = None
+    ) -> list[DetectedObject]:
         """The objects of a result with their ids.
 
         What has just been missed comes last, ``visible`` False and where it should be. A result
         that says that the memory was reset, or that is not newer than the one before (a bag that
         begins again), ends all tracks.
+
+        Args:
+            occupancy: the result.
+            base_T_grid: [4, 4] where the grid's frame is on the vehicle, if it is not the base.
         """
         if occupancy.reset or (self.stamp is not None and occupancy.stamp <= self.stamp):
             self.forget()
         self.stamp = occupancy.stamp
-        map_T_grid = frame.map_T_base
-        if frame.base_T_grid is not None:
-            map_T_grid = map_T_grid @ frame.base_T_grid
+        map_T_grid = occupancy.map_T_base
+        if base_T_grid is not None:
+            map_T_grid = map_T_grid @ base_T_grid
         objects = detect_objects(occupancy)
         pairs = self._pairs(objects, map_T_grid, occupancy)
         continued = {index: self.tracks[track] for track, index in pairs}

@@ -27,6 +27,7 @@ from alocc_ros.evaluation.evaluate import Task, evaluate, write_report
 from alocc_ros.evaluation.scoring import SCORINGS, find_scoring, ray_origins, scoring_of
 from alocc_ros.evaluation.store import ResultStore
 from alocc_ros.evaluation.submission import write_submission
+from alocc_ros.evaluation.true_boxes import boxes_of
 from alocc_ros.grid import OCC3D_GRID
 from alocc_ros.labels import OCC3D, OPENOCC
 from alocc_ros.metrics.rays import ray_directions, raycast
@@ -40,8 +41,9 @@ def dataset(tmp_path_factory):
 
 
 def task_of(dataset, benchmark: str, **options) -> Task:
-    scenes = dataset.split("val")
-    return Task(dataset.root, scenes, find_scoring(benchmark), images=False, **options)
+    scenes, scoring = dataset.split("val"), find_scoring(benchmark)
+    boxes = boxes_of(dataset, scenes) if scoring.objects else {}
+    return Task(dataset.root, scenes, scoring, images=False, boxes=boxes, **options)
 
 
 def from_truth(task: Task, change=lambda truth: truth, calls: list | None = None):
