@@ -186,7 +186,7 @@ class ObjectScores(Sums):
                     f"{name} must be {list(self.grid.shape)}, got {list(array.shape)}"
                 )
         objects = [one for one in objects if one.visible]
-        asked = self._asked(truth, true_labels, seen != 0)
+        asked, boxed = self._asked(truth, true_labels, seen != 0)
         pairs = self._pairs(objects, truth)
         self._sums["frames"] += 1
         for index in np.flatnonzero(asked):
@@ -201,8 +201,10 @@ class ObjectScores(Sums):
             if ring is None:
                 continue
             box = box_of.get(number)
-            if box is None and not self._is_judged(one, labels, seen):
-                continue
+            if box is None:
+                unnamed = (true_labels == one.label).any(axis=2) & ~boxed[one.label]
+                if not self._is_judged(one, labels, seen, unnamed):
+                    continue
             if box is not None and not asked[box]:
                 continue
             self._sums["detected"][one.label, ring] += 1
@@ -230,27 +232,30 @@ class ObjectScores(Sums):
             self._sums["switched"][where] += before not in (None, one.id)
             self._ids[instance] = one.id
 
-    def _asked(self, truth: TrueObjects, labels: np.ndarray, seen: np.ndarray) -> np.ndarray:
-        """[n] bool: which boxes the voxels can tell of."""
+    def _asked(
+        self, truth: TrueObjects, labels: np.ndarray, seen: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """[n] bool: which boxes the voxels can tell of; [classes, X, Y] bool: columns in boxes."""
         low, high = np.array(self.grid.lower), np.array(self.grid.upper)
         step = self.grid.resolution
         asked = np.zeros(len(truth), bool)
+        boxed = np.zeros((len(self.classes.names), *self.grid.shape[:2]), bool)
         for index in range(len(truth)):
-            centre, size = truth.centre[index], truth.size[index]
-            if _ring(centre) is None or not ((low <= centre) & (centre <= high))[:2].all():
-                continue
+            centre, size, label = truth.centre[index], truth.size[index], truth.label[index]
             diagonal = np.hypot(size[0], size[1]) / 2
             reach = np.array([diagonal, diagonal, size[2] / 2]) + step
             ends = np.stack([centre - reach, centre + reach]) - low
             begin, end = np.clip(np.floor(ends / step).astype(int) + [[0], [1]], 0, self.grid.shape)
             part = tuple(slice(a, b) for a, b in zip(begin, end, strict=True))
-            at = np.argwhere(labels[part] == truth.label[index]) + begin
+            at = np.argwhere(labels[part] == label) + begin
             x, y, z = (self.grid.centres(at) - centre).T
             c, s = np.cos(truth.yaw[index]), np.sin(truth.yaw[index])
             own = np.stack([c * x + s * y, c * y - s * x, z], axis=1)
-            inside = (np.abs(own) <= (size + step) / 2).all(axis=1)
-            asked[index] = inside.sum() >= FEWEST and seen[tuple(at[inside].T)].any()
-        return asked
+            at = at[(np.abs(own) <= (size + step) / 2).all(axis=1)]
+            boxed[label, at[:, 0], at[:, 1]] = True
+            near = _ring(centre) is not None and ((low <= centre) & (centre <= high))[:2].all()
+            asked[index] = near and len(at) >= FEWEST and seen[tuple(at.T)].any()
+        return asked, boxed
 
     def _pairs(self, objects: Sequence[DetectedObject], truth: TrueObjects) -> dict[int, int]:
         """Box to object of its class, so that the distances' sum is smallest."""
@@ -265,14 +270,24 @@ class ObjectScores(Sums):
         found = zip(*(part.tolist() for part in linear_sum_assignment(apart)), strict=True)
         return {box: one for box, one in found if apart[box, one] < _FAR}
 
-    def _is_judged(self, one: DetectedObject, labels: np.ndarray, seen: np.ndarray) -> bool:
-        """Whether an object without a box is wrong: a camera sees it, and it is not cut off."""
+    def _is_judged(
+        self,
+        one: DetectedObject,
+        labels: np.ndarray,
+        seen: np.ndarray,
+        unnamed: np.ndarray,  # [X, Y] columns of the truth that are of its class and in no box
+    ) -> bool:
+        """Whether an object without a box is wrong.
+
+        It is not cut off by the border, a camera sees it, and it is not mostly where the truth has
+        its class, too, but nobody drew a box.
+        """
         x, y = np.divmod(one.columns, self.grid.shape[1])
-        if min(x.min(), y.min()) == 0 or x.max() == self.grid.shape[0] - 1:
+        last = np.array(self.grid.shape[:2]) - 1
+        if min(x.min(), y.min()) == 0 or x.max() == last[0] or y.max() == last[1]:
             return False
-        if y.max() == self.grid.shape[1] - 1:
-            return False
-        return bool(((labels[x, y] == one.label) & (seen[x, y] != 0)).any())
+        is_seen = ((labels[x, y] == one.label) & (seen[x, y] != 0)).any()
+        return bool(is_seen and unnamed[x, y].mean() <= 0.5)
 
 
 def _ring(centre: np.ndarray) -> int | None:

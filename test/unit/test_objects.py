@@ -325,6 +325,11 @@ def test_scores_count_by_hand():
     seen[:, 30:] = False
     report = scored(result(*wrong, car(12.0, -5.0)), truth, labels, seen)
     assert (report.recall(CAR), report.precision(CAR)) == (100, 50)
+    # Nor what the truth has as well, and nobody drew a box around.
+    seen[:] = True
+    more = result(*boxes, car(5.0, -5.0))
+    assert scored(more, truth, labels, seen).precision(CAR) == 75
+    assert scored(more, truth, more.labels, seen).precision(CAR) == 100
     nothing = scored(result(), truth, result().labels, np.ones(GRID.shape, bool))
     assert np.isnan(nothing.recall()) and np.isnan(nothing.precision())
 
