@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from alocc_ros.words import counted
+
 if TYPE_CHECKING:
     from alocc_ros.datasets.samples import Scene
     from alocc_ros.distributed import World
@@ -99,4 +101,4 @@ def scene_bar(
 
 def _log(console: Any, scene: Scene, frames: int) -> None:
     if frames == len(scene.samples):
-        console.print(f"{scene.name}: {frames} frames", highlight=False)
+        console.print(f"{scene.name}: {counted(frames, 'frame')}", highlight=False)

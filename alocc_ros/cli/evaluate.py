@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alocc_ros.cli._models import add_model_arguments, find_model, load_network
+from alocc_ros.cli._predictions import Keeper, Pages, Predictions, both
 from alocc_ros.cli._progress import scene_bar
 from alocc_ros.datasets.infos import open_dataset
 from alocc_ros.datasets.samples import Dataset, Scene
@@ -27,6 +28,7 @@ from alocc_ros.evaluation.submission import check_about, write_submission
 from alocc_ros.evaluation.true_boxes import boxes_of
 from alocc_ros.files import component
 from alocc_ros.metrics.sums import text_table
+from alocc_ros.words import counted
 
 if TYPE_CHECKING:
     from alocc_ros.pipeline import Pipeline
@@ -74,6 +76,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="keep each prediction as an NPZ file, for `alocc view DIR --truth ROOT`",
     )  # fmt: skip
     parser.add_argument(
+        "--show", type=Path, metavar="DIR",
+        help="keep a page of pictures of each: images, prediction, ground truth",
+    )  # fmt: skip
+    parser.add_argument(
+        "--map-classes", action="store_true",
+        help="score a model whose classes are all among the benchmark's, by their names",
+    )  # fmt: skip
+    parser.add_argument(
         "--submission", type=Path, metavar="FILE", help="also write the challenge's file, .gz"
     )
     parser.add_argument(
@@ -107,24 +117,25 @@ def run(args: argparse.Namespace) -> int:
     if args.model == TRUTH:
         return _run_truth(args, scoring)
     record, weights_file = find_model(args)
+    if args.map_classes:
+        if args.reference_exact:
+            raise ParameterError("--map-classes: no published number is of mapped classes")
+        scoring = scoring.mapped(record)
     scoring.check_model(record)
     from alocc_ros.evaluation.network import network_predictor
 
     with process_group() as world:
         dataset = _dataset(args, world)
         task = _task(args, dataset, scoring, scored, lidar=record.lidar_depth)
-        counted = _prior_scenes(args, dataset, scoring)
+        in_prior = _prior_scenes(args, dataset, scoring)
         pipeline, weights = _pipeline(args, record, weights_file, world)
-        identity = world.broadcast(_identity(args, record.name, weights, dataset, scored))
+        identity = world.broadcast(_identity(args, record.name, weights, dataset, scoring))
         default = default_folder(record, weights_file, weights, args)
         folder = ResultStore(args.output or default, identity)
         predictor, wanted = network_predictor(pipeline), task
-        if args.npz:
-            from alocc_ros.cli._predictions import Predictions
-
-            predictions = Predictions(args.npz, weights)
-            predictor = predictions.kept(predictor)
-            wanted = replace(task, is_kept=predictions.has)
+        for keeper in _keepers(args, task, weights):
+            predictor = keeper.kept(predictor)
+            wanted = replace(wanted, is_kept=both(wanted.is_kept, keeper.has))
         report = _evaluated(wanted, predictor, world, folder, args.restart)
         if world.rank == 0:
             if args.submission:
@@ -132,7 +143,7 @@ def run(args: argparse.Namespace) -> int:
             if scored:
                 write_report(folder.path / "scores.json", report, identity)
         reports = {record.name: report}
-        for name, place, predictor in _baselines(args, counted, task, pipeline, record):
+        for name, place, predictor in _baselines(args, in_prior, task, pipeline, record):
             about_it = {**identity, "predictor": name}
             baseline_store = ResultStore(folder.path / "baselines" / place, about_it)
             # A submission is of the network alone.
@@ -149,7 +160,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _run_truth(args: argparse.Namespace, scoring: Scoring) -> int:
     """The truth in the network's place: what comes after the network is scored alone."""
-    for option in ("baselines", "npz", "submission", "random_weights"):
+    for option in ("baselines", "map_classes", "npz", "random_weights", "show", "submission"):
         if getattr(args, option):
             raise ParameterError(f"--{option.replace('_', '-')}: --model {TRUTH} is no network")
     if args.split == _WITHOUT_TRUTH:
@@ -159,7 +170,7 @@ def _run_truth(args: argparse.Namespace, scoring: Scoring) -> int:
     with process_group() as world:
         dataset = _dataset(args, world)
         task = replace(_task(args, dataset, scoring, True, lidar=False), images=False)
-        identity = world.broadcast(_identity(args, TRUTH, "", dataset, True))
+        identity = world.broadcast(_identity(args, TRUTH, "", dataset, scoring))
         default = Path("evaluation", "-".join((TRUTH, args.benchmark, args.split)))
         folder = ResultStore(args.output or default, identity)
         report = _evaluated(task, oracle(task.root, scoring), world, folder, args.restart)
@@ -184,6 +195,14 @@ def default_folder(
             name = []
         name += [component(file), weights.removeprefix("sha256:")[:8]]
     return Path("evaluation", "-".join((*name, args.benchmark, args.split)))
+
+
+def _keepers(args: argparse.Namespace, task: Task, weights: str) -> Iterator[Keeper]:
+    """What is to be kept of each prediction, beside its scores."""
+    if args.npz:
+        yield Predictions(args.npz, weights)
+    if args.show:
+        yield Pages(args.show, weights, task.root, task.scoring if task.scored else None)
 
 
 def _task(
@@ -215,7 +234,7 @@ def _prior_scenes(args: argparse.Namespace, dataset: Dataset, scoring: Scoring) 
 
 def _baselines(
     args: argparse.Namespace,
-    counted: Sequence[Scene],
+    in_prior: Sequence[Scene],
     task: Task,
     pipeline: Pipeline,
     record: ModelRecord,
@@ -230,8 +249,8 @@ def _baselines(
 
     @functools.cache
     def prior() -> Predictor:  # takes minutes, and is not needed where all scenes are done
-        print(f"alocc: counting classes in {len(counted)} scenes", file=sys.stderr)
-        return class_prior(task.root, counted, task.scoring).predictor()
+        print(f"alocc: counting classes in {counted(len(in_prior), 'scene')}", file=sys.stderr)
+        return class_prior(task.root, in_prior, task.scoring).predictor()
 
     yield f"class prior of {args.baselines}", "class-prior", lambda scene: prior()(scene)
 
@@ -273,7 +292,7 @@ def _make_deterministic() -> None:
 
 
 def _identity(
-    args: argparse.Namespace, model: str, weights: str, dataset: Dataset, scored: bool
+    args: argparse.Namespace, model: str, weights: str, dataset: Dataset, scoring: Scoring
 ) -> dict[str, Any]:
     """Everything that the numbers depend on, but for which scenes they are of."""
     from alocc_ros import __version__
@@ -286,11 +305,12 @@ def _identity(
         "data": str(dataset.root.resolve()),
         "tables": dataset.version,
         "split": args.split,
-        "scored": scored,
+        "scored": args.split != _WITHOUT_TRUTH,
         "reference exact": args.reference_exact,
         "deterministic": args.deterministic,
         "backend": args.backend,
         "precision": args.precision,
+        **scoring.mapping(),
     }
 
 
@@ -368,8 +388,8 @@ def _print(
     if scored:
         print(report.table())
         print()
-    print(f"{name} on {report.benchmark}: {report.frames} frames of {len(report.scenes)} "
-          f"scenes, split {args.split}")  # fmt: skip
+    print(f"{name} on {report.benchmark}: {counted(report.frames, 'frame')} of "
+          f"{counted(len(report.scenes), 'scene')}, split {args.split}")  # fmt: skip
     if baselines:
         totals = _totals(reports)
         columns = list(totals[name])
@@ -389,6 +409,8 @@ def _print(
     if args.npz:
         print(f"predictions  {args.npz}; beside the truth: "
               f"alocc view {args.npz} --truth {args.data}")  # fmt: skip
+    if args.show:
+        print(f"pages  {args.show}")
 
 
 def _totals(reports: Mapping[str, Report]) -> dict[str, dict[str, float]]:

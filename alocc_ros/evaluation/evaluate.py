@@ -83,17 +83,20 @@ class Report:
         frames: how many there were.
         results: by kind, ``voxels``, ``rays`` and ``objects``, of all scenes together.
         scenes: the same of each scene alone, by name.
+        mapping: empty, or which classes stood for which (``Scoring.mapping``).
     """
 
     benchmark: str
     frames: int
     results: Results
     scenes: Mapping[str, Results]
+    mapping: Mapping[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {
             "benchmark": self.benchmark,
+            **self.mapping,
             "frames": self.frames,
             "scores": {kind: result.as_dict() for kind, result in self.results.items()},
             "scenes": {
@@ -104,7 +107,13 @@ class Report:
 
     def table(self) -> str:
         """For people."""
-        return "\n\n".join(result.table() for result in self.results.values())
+        tables = [result.table() for result in self.results.values()]
+        for words in self.mapping.values():
+            tables.append(
+                f"classes mapped by name from {words['from']} to {words['to']}; not in any mean: "
+                f"{', '.join(words['not scored']) or 'none'}"
+            )
+        return "\n\n".join(tables)
 
 
 def evaluate(
@@ -193,7 +202,7 @@ def _scene(
     predict = predictor(scene)
     before: Future[None] | None = None
     for number, sample in enumerate(scene.samples, 1):
-        prediction = predict(sample)
+        prediction = task.scoring.translated(predict(sample))
         check_prediction(prediction, task.scoring, sample.name)
         if before is not None:
             before.result()
@@ -292,6 +301,7 @@ def _report(task: Task, packed: Mapping[str, bytes]) -> Report:
         sum(len(scene.samples) for scene in task.scenes),
         {kind: one.result() for kind, one in total.items()},
         scenes,
+        task.scoring.mapping(),
     )
 
 

@@ -13,9 +13,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from benchmark_labels import VAL, WALL, labelled_nuscenes
+from PIL import Image
 
 from alocc_ros.bags.results import read_npz
-from alocc_ros.cli._predictions import Predictions
+from alocc_ros.cli._predictions import Pages, Predictions
 from alocc_ros.cli.evaluate import default_folder
 from alocc_ros.cli.main import main
 from alocc_ros.datasets.nuscenes import NuScenes
@@ -31,7 +32,7 @@ from alocc_ros.evaluation.true_boxes import boxes_of
 from alocc_ros.grid import OCC3D_GRID
 from alocc_ros.labels import OCC3D, OPENOCC
 from alocc_ros.metrics.rays import ray_directions, raycast
-from alocc_ros.records import load_records
+from alocc_ros.records import find, load_records
 from alocc_ros.types import Occupancy
 
 
@@ -442,6 +443,67 @@ def test_predictions_are_kept_and_done_again_where_they_are_missing(dataset, tmp
     files[0].write_bytes(b"no archive")
     with pytest.raises(OutputError, match="not a prediction"):
         calls_of(predictions)
+
+
+def test_pages_show_predictions_beside_the_truth(dataset, tmp_path):
+    task, store = task_of(dataset, "occ3d-mask"), ResultStore(tmp_path / "out", {})
+    task = replace(task, scenes=task.scenes[:1])
+    pages = Pages(tmp_path / "pages", "sha256:1", task.root, task.scoring)
+
+    def calls_of(kept: Pages) -> int:
+        calls: list[str] = []
+        predictor = kept.kept(from_truth(task, only_the_wall, calls))
+        evaluate(replace(task, is_kept=kept.has), predictor, folder=store)
+        return len(calls)
+
+    assert [calls_of(pages), calls_of(pages)] == [2, 0]
+    first, second = sorted((tmp_path / "pages").iterdir())
+    assert first.name.endswith(f"_{VAL[0]}.png")
+    alone = replace(pages, folder=tmp_path / "alone", scoring=None)
+    assert calls_of(alone) == 2
+    with Image.open(first) as both, Image.open(next((tmp_path / "alone").iterdir())) as one:
+        assert both.height > one.height + 300, "the truth has a row of its own"
+    second.unlink()
+    assert calls_of(pages) == 2
+    assert calls_of(replace(pages, weights="sha256:2")) == 2
+    first.write_bytes(b"no picture")
+    with pytest.raises(OutputError, match="not a page"):
+        calls_of(pages)
+
+
+def test_classes_are_mapped_by_name_where_each_has_one(dataset, tmp_path):
+    record = find("alocc_flow_2d")
+    shutil.copytree(dataset.root, tmp_path / "data", symlinks=True)
+    task = task_of(NuScenes(tmp_path / "data"), "occ3d")
+    path = next((tmp_path / "data" / "gts").rglob("labels.npz"))
+    labels = dict(np.load(path))
+    labels["semantics"][:5] = OCC3D.names.index("others")  # which OpenOcc calls free
+    np.savez_compressed(path, **labels)
+    scoring = task.scoring.mapped(record)
+    in_openocc = from_truth(replace(task, scoring=find_scoring("openocc")))
+    report = evaluate(replace(task, scoring=scoring), in_openocc)
+    voxels, rays = (report.results[kind].as_dict() for kind in ("voxels", "rays"))
+    assert voxels["mIoU"] == 100 and 90 < voxels["IoU"] < 100
+    assert voxels["class IoU"]["others"] == 0 and rays["RayIoU"] > 99
+    told = {"from": "openocc", "to": "occ3d", "not scored": ["others"]}
+    assert report.as_dict()["mapped classes"] == told
+    assert report.table().endswith("from openocc to occ3d; not in any mean: others")
+    own = evaluate(task, from_truth(task))
+    assert "mapped classes" not in own.as_dict() and "mapped" not in own.table()
+    assert task.scoring.mapped(find("alocc_2d")) is task.scoring
+    with pytest.raises(ModelError, match="others of alocc_2d is no class of openocc"):
+        find_scoring("openocc").mapped(find("alocc_2d"))
+
+
+def test_a_refusal_names_what_fits():
+    def refusal(model: str, benchmark: str) -> str:
+        with pytest.raises(ModelError) as caught:
+            find_scoring(benchmark).check_model(find(model))
+        return str(caught.value)
+
+    mapped = "benchmarks that fit it: openocc, openocc-mask; with --map-classes also occ3d, occ3d-m"
+    assert mapped in refusal("alocc_flow_2d", "occ3d")
+    assert refusal("alocc_2d", "openocc").endswith("benchmarks that fit it: occ3d, occ3d-mask")
 
 
 def test_published_models_fit_their_benchmarks():
