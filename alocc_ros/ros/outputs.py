@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping
 from time import monotonic
 from typing import Any
@@ -28,6 +29,7 @@ NODE_OUTPUTS = tuple(o for o in OUTPUTS if o.node and not o.is_absolute)
 _PER_RESULT = sorted(
     (o for o in NODE_OUTPUTS if o.build is not None and not o.latched), key=lambda o: o.for_viewing
 )
+MARKERS = ("flow_markers", "markers")
 _LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 # Reliable, because any subscription can have it; the newest only, because older ones are of no
 # use to anybody.
@@ -55,21 +57,57 @@ class Outputs:
     ) -> None:
         """Creates them; they are silent until the node is active."""
         self._node, self._parameters = node, parameters
+        self._camera_names = tuple(cameras)
         self._publishers: dict[str, Any] = {}
-        for output in NODE_OUTPUTS:
-            if output.parameter and not getattr(parameters, output.parameter):
-                continue
-            for name in _names(output, cameras):
-                qos = _LATCHED if output.latched else _NEWEST
-                if output.name == "status":
-                    qos = _WATCHED
-                self._publishers[name] = node.create_lifecycle_publisher(
-                    message_class(output.type), f"~/{name}", qos
-                )
+        self._publishing = threading.Lock()  # so that nobody's publisher is destroyed under him
+        self._add_publishers()
         self.cameras: Mapping[str, Camera] = {}
         self._last_view: float | None = None
         self._clear_markers = True
         self._overlays = Overlays(self._publish_overlay, node.get_logger().error)
+
+    def _add_publishers(self) -> None:
+        """Those that the parameters ask for and that are not there."""
+        for output in NODE_OUTPUTS:
+            if output.parameter and not getattr(self._parameters, output.parameter):
+                continue
+            for name in _names(output, self._camera_names):
+                if name in self._publishers:
+                    continue
+                qos = _LATCHED if output.latched else _NEWEST
+                if output.name == "status":
+                    qos = _WATCHED
+                self._publishers[name] = self._node.create_lifecycle_publisher(
+                    message_class(output.type), f"~/{name}", qos
+                )
+
+    def take_over(self, parameters: NodeParameters, frame: str, *, is_active: bool) -> None:
+        """Those that are live; of any thread.
+
+        Args:
+            parameters: new.
+            frame: of markers that are to be deleted.
+            is_active: the node is, and so are publishers that are new.
+        """
+        self._parameters = parameters
+        for output in NODE_OUTPUTS:
+            if output.parameter and not getattr(parameters, output.parameter):
+                for name in _names(output, self._camera_names):
+                    self._remove_publisher(name, frame)
+        before = set(self._publishers)
+        with self._publishing:
+            self._add_publishers()
+            for name in self._publishers.keys() - before if is_active else ():
+                self._publishers[name].on_activate(None)
+        self._clear_markers |= before != set(self._publishers)
+
+    def _remove_publisher(self, name: str, frame: str) -> None:
+        if name not in self._publishers:
+            return
+        if name in MARKERS:
+            self._publish(name, messages.no_markers(self._now(), frame))
+        with self._publishing:
+            self._node.destroy_lifecycle_publisher(self._publishers.pop(name))
 
     def announce(self, record: ModelRecord, weights_sha256: str, frame: str) -> None:
         """Publishes ``grid_info``."""
@@ -85,7 +123,7 @@ class Outputs:
 
     def clear(self, frame: str) -> None:
         """Deletes the markers; nothing new will come for a while."""
-        for name in ("flow_markers", "markers"):
+        for name in MARKERS:
             if name in self._publishers:
                 self._publish(name, messages.no_markers(self._now(), frame))
 
@@ -120,8 +158,9 @@ class Outputs:
 
     def has_subscribers(self, name: str) -> bool:
         """Whether the topic ``~/name`` has any."""
-        publisher = self._publishers.get(name)
-        return publisher is not None and publisher.get_subscription_count() > 0
+        with self._publishing:
+            publisher = self._publishers.get(name)
+            return publisher is not None and publisher.get_subscription_count() > 0
 
     def _draw_overlays(self, frame: FrameSet, occupancy: Occupancy) -> None:
         cameras = [c for c in frame.images if self.has_subscribers(f"overlay/{c}")]
@@ -133,7 +172,10 @@ class Outputs:
         self._publish(f"overlay/{camera}", messages.rgb_image(pixels, stamp, tf_frame))
 
     def _publish(self, name: str, message: Message) -> None:
-        self._publishers[name].publish(encode(message))
+        encoded = encode(message)
+        with self._publishing:
+            if name in self._publishers:  # else it was taken away meanwhile
+                self._publishers[name].publish(encoded)
 
     def _now(self) -> int:  # ns
         return self._node.get_clock().now().nanoseconds

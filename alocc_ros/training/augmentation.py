@@ -133,6 +133,19 @@ class GridFlip:
         axes = [axis for axis, flipped in ((0, self.x), (1, self.y)) if flipped]
         return np.flip(values, axes)
 
+    def volume(self, volume: np.ndarray) -> np.ndarray:  # [C, Y, X, Z]
+        """What is lifted of the mirrored world, in the network's layout.
+
+        It is lifted to nodes, which lie at the lower edges of the cells: node i comes to where node
+        n - i is. To the first one comes what would be lifted beyond the last: nothing is known of
+        it, and it becomes 0.
+        """
+        for axis, flipped in ((2, self.x), (1, self.y)):
+            if flipped:
+                volume = np.roll(np.flip(volume, axis), 1, axis)
+                volume[(slice(None),) * axis + (0,)] = 0
+        return volume
+
     def flow(self, flow: np.ndarray) -> np.ndarray:  # [X, Y, Z, 2] m/s
         """Velocities of the mirrored world, in its cells."""
         sign = np.diag(self.matrix())[:2].astype(flow.dtype)

@@ -87,6 +87,8 @@ class TrainingConfig:
     whole_scenes: Flag = False
     spread_classes: Flag = False
     frozen: _Names = ()
+    volumes: Text = ""
+    crop_rows: CountOrZero = 0
     temporal_start: _Number = 2.0
     depth_denoising: _Number = 6.0
     flow_denoising: _Range = (2.0, 4.0)

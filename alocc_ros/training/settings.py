@@ -88,6 +88,17 @@ SETTINGS = {
         "normalisation too; for teaching a trained network a little more from few samples",
         "img_backbone.frozen_stages (of the backbone alone)",
     ),
+    "volumes": Setting(
+        "",
+        "folder of lifted volumes to learn from instead of images, in which those that are missing "
+        "are made first; the image networks must be frozen",
+        free=True,
+    ),
+    "crop_rows": Setting(
+        "rows",
+        "of the grid, along y, that are learned at once of volumes, about what a sequence begins "
+        "with of a class; 0: all",
+    ),
     "temporal_start": Setting(
         "epochs",
         "without history at the beginning",

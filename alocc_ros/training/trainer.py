@@ -31,7 +31,7 @@ from alocc_ros.training import checkpoint
 from alocc_ros.training.augmentation import ImageAugmentation
 from alocc_ros.training.config import TrainingConfig
 from alocc_ros.training.ema import kept_at_end, moving_average
-from alocc_ros.training.forward import SlotMemory
+from alocc_ros.training.forward import SlotMemory, TrainingForward
 from alocc_ros.training.interrupt import graceful_stop
 from alocc_ros.training.loader import VisitBatches, frame_loader, raise_errors
 from alocc_ros.training.log import RunLog
@@ -43,6 +43,7 @@ from alocc_ros.training.schedule import Phases, learning_rate_schedule
 from alocc_ros.training.settings import FREE
 from alocc_ros.training.step import TrainingStep
 from alocc_ros.training.streams import Streams
+from alocc_ros.training.volumes import VolumeStore, check_frozen, fill
 from alocc_ros.words import counted
 
 _DROPOUT = 5  # purpose of the random numbers, see randomness.py
@@ -67,6 +68,9 @@ class Report:
         gradient: L2 norm before it was clipped.
         learning_rate: of the step.
         seconds: that it took.
+        dead: names of the classes that are there and believed in nowhere any more (see
+            ``losses.dead_classes``), in this process's last batch; looked for where the step is
+            written into the log.
     """
 
     step: int
@@ -74,6 +78,7 @@ class Report:
     gradient: float
     learning_rate: float
     seconds: float
+    dead: tuple[str, ...] = ()
 
     @property
     def total(self) -> float:
@@ -126,9 +131,10 @@ class Trainer:
         frozen = _frozen(self.network, config.frozen)
         counts = _voxel_counts(source, record, config)
         balance = ClassBalance.of(counts, entropy=config.entropy_balance)
-        model: nn.Module = TrainingStep(self.network, record, balance, config).to(device).train()
+        self._inner = TrainingStep(self.network, record, balance, config).to(device).train()
         for module in frozen:
             module.eval()
+        model: nn.Module = self._inner
         if world.size > 1:
             model = DistributedDataParallel(
                 model,
@@ -157,6 +163,11 @@ class Trainer:
             else None,
             config.grid_flip,
         )
+        self._volumes: VolumeStore | None = None
+        if config.volumes:
+            check_frozen(network, config.frozen)
+            self._volumes = VolumeStore(Path(config.volumes), self.network)
+            self._preparation = replace(self._preparation, volumes=self._volumes.read)
         self._schedule = self._learning_rates()
         epoch = config.epoch_steps or _epoch_steps(source, self.slots)
         start, end = (round(e * epoch) for e in config.flow_denoising)
@@ -238,6 +249,20 @@ class Trainer:
             if log is not None:
                 log.close()
 
+    def fill_volumes(self, on_progress: Callable[[int, int], None]) -> None:
+        """Make the lifted volumes that are missing, if the run learns from such; every process
+        calls this, and the first one makes them.
+
+        Raises:
+            AloccError: a key frame cannot be read, or a volume not be written.
+        """
+        if self._volumes is not None and self._world.rank == 0:
+            record = self._record
+            forward = TrainingForward(self.network, record.mean, record.std, record.channel_order)
+            whole = replace(self._preparation, images=None, flip=0.0, volumes=None)
+            fill(self._volumes, whole, forward, self._device, on_progress)
+        barrier()
+
     def save(self) -> Path:
         """Write a checkpoint now; every process calls this."""
         state = {
@@ -263,6 +288,7 @@ class Trainer:
         seed_everything(config.seed, _DROPOUT, self.step, self._world.rank)
         self._optimiser.zero_grad(set_to_none=True)
         sums: dict[str, Tensor] = {}
+        self._inner.watching = self.step % config.log_every == 0
         for part in range(config.accumulate):
             frames = [f.to(self._device) for f in raise_errors(next(batches))]
             last = part == config.accumulate - 1
@@ -285,6 +311,7 @@ class Trainer:
             float(norm),
             rate,
             time.perf_counter() - begin,
+            tuple(self._record.classes.names[c] for c in sorted(self._inner.dead)),
         )
         self.step += 1
         return report
