@@ -109,6 +109,11 @@ def test_a_wrong_or_late_change_is_refused_with_the_reason(node):
     (result,) = node.set_parameters([Parameter("max_points", value=[1, 2])])
     assert result.reason.startswith("max_points must be a whole number, is ")
     assert parameters.read().decode == "exact" and changes == []
+    # What others declare meanwhile, such as qos_overrides of a subscription, is theirs.
+    assert node.declare_parameter("qos_overrides./a.subscription.depth", 3).value == 3
+    unknown = [Parameter("max_point", value=7)]
+    says = "nobody reads the parameter max_point (did you mean max_points?)"
+    assert parameters.refusal(unknown) == says
     parameters.on_change = None
     (result,) = node.set_parameters([Parameter("decode", value="fast")])
     assert result.successful and parameters.read().decode == "fast"
