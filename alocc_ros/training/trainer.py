@@ -140,7 +140,7 @@ class Trainer:
                 model,
                 device_ids=[device] if device.type == "cuda" else None,
                 gradient_as_bucket_view=True,
-                find_unused_parameters=config.image_steps > 0,
+                find_unused_parameters=config.image_steps > 0 or bool(config.volumes),
                 **{_BUFFERS: False},  # synchronised statistics are the same everywhere
             )
         self._model = model
@@ -162,6 +162,8 @@ class Trainer:
             if config.augment_images
             else None,
             config.grid_flip,
+            light=config.image_light,
+            bonnet=config.bonnet,
         )
         self._volumes: VolumeStore | None = None
         if config.volumes:
@@ -251,16 +253,18 @@ class Trainer:
 
     def fill_volumes(self, on_progress: Callable[[int, int], None]) -> None:
         """Make the lifted volumes that are missing, if the run learns from such; every process
-        calls this, and the first one makes them.
+        calls this and makes its share.
 
         Raises:
             AloccError: a key frame cannot be read, or a volume not be written.
         """
-        if self._volumes is not None and self._world.rank == 0:
+        if self._volumes is not None:
             record = self._record
             forward = TrainingForward(self.network, record.mean, record.std, record.channel_order)
-            whole = replace(self._preparation, images=None, flip=0.0, volumes=None)
-            fill(self._volumes, whole, forward, self._device, on_progress)
+            whole = replace(
+                self._preparation, images=None, flip=0.0, volumes=None, light=0.0, bonnet=0.0
+            )
+            fill(self._volumes, whole, forward, self._device, self._world, on_progress)
         barrier()
 
     def save(self) -> Path:

@@ -57,7 +57,7 @@ class VolumeForward(TrainingForward):
         plan, ages = self._plan(frames, memories, motions, device)
         state = self._remembered(State(), memories, len(plan.rays) // len(frames), device)
         match, truths = self._true_match(frames, memories, plan, phase)
-        volume = torch.stack([f.volume for f in frames]).float()
+        volume = torch.stack([f.volume.float() for f in frames])
         volume = network.pre_process(network.planes(volume)).view(volume.shape)
         groups, history = network.fusion.groups(volume, state, plan)
         size = self.rows or v.grid.shape[1]

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from alocc_ros.distributed import World
 from alocc_ros.errors import DataError, ParameterError
 from alocc_ros.files import whole_file
 from alocc_ros.network.model import Alocc
@@ -85,6 +86,7 @@ def fill(
     preparation: Preparation,
     forward: TrainingForward,
     device: torch.device,
+    world: World,
     on_progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> None:
     """Makes the volumes that are missing; what was stopped goes on where it was.
@@ -94,6 +96,7 @@ def fill(
         preparation: of whole frames as outside training, neither moved nor mirrored.
         forward: of the network in training.
         device: where that is.
+        world: its processes, each of which makes a share.
         on_progress: told after each, and how many there are to be made.
 
     Raises:
@@ -101,7 +104,8 @@ def fill(
     """
     source = preparation.source
     indices = [index for scene in source.scenes for index in scene]
-    missing = [i for i in indices if not store.path(source.key(i)).is_file()]
+    mine = indices[world.rank :: world.size]
+    missing = [i for i in mine if not store.path(source.key(i)).is_file()]
     for done, index in enumerate(missing):
         frame = preparation[Visit(0, 0, index, True)].to(device)
         store.write(source.key(index), forward.lift([frame])[0])
