@@ -78,7 +78,7 @@ def test_wrong_values_let_the_node_live_until_they_are_mended(node):
     with pytest.raises(ParameterError) as caught:
         parameters.read()
     assert str(caught.value).split("; ") == [
-        "decode must be one of exact, fast, is 'fats'",
+        "decode must be one of exact, fast, gpu, is 'fats'",
         "min_cameras must be 0 to 6, is 9",
         "tf_timeout must be 0 to 10 s, is -1.0",
     ]
@@ -99,7 +99,7 @@ def test_a_wrong_or_late_change_is_refused_with_the_reason(node):
 
     parameters = DeclaredParameters(node)
     (result,) = node.set_parameters([Parameter("decode", value="slow")])
-    assert result.reason == "decode must be one of exact, fast, is 'slow'"
+    assert result.reason == "decode must be one of exact, fast, gpu, is 'slow'"
     changes: list[NodeParameters] = []
     parameters.on_change = changes.append
     (result,) = node.set_parameters([Parameter("decode", value="fast")])
@@ -145,7 +145,7 @@ def test_tools_are_told_meaning_unit_and_bounds(node):
     assert descriptor.description.endswith("[s]")
     assert descriptor.floating_point_range[0].to_value == 10.0
     assert node.describe_parameter("decode").additional_constraints == (
-        "one of exact, fast; takes effect when the node is configured"
+        "one of exact, fast, gpu; takes effect when the node is configured"
     )
     live = {f.name for f in dataclasses.fields(NodeParameters) if f.metadata["live"]}
     at_once = {
