@@ -208,7 +208,7 @@ def test_two_rigs_in_two_namespaces_and_a_node_that_crashed_is_started_again(sta
 
     def parameters(namespace: str) -> list[Any]:
         client = stage.node.create_client(GetParameters, f"/{namespace}/alocc_node/get_parameters")
-        assert client.wait_for_service(ENDS)
+        assert client.wait_for_service(3 * ENDS)
         names = ["preset", "decode", "max_points", "use_sim_time"]
         futures: list[Any] = []
 
