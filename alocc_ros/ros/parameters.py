@@ -270,18 +270,23 @@ class DeclaredParameters:
 
     def refusal(self, parameters: Sequence[Parameter]) -> str:
         """Why parameters cannot be set, as a sentence; "" if they can."""
+        for parameter in parameters:
+            if not self._node.has_parameter(parameter.name):
+                return f"nobody reads the parameter {parameter.name}{_meant(parameter.name)}"
+        return self._refusal(parameters)
+
+    def _refusal(self, parameters: Sequence[Parameter]) -> str:
+        """Of those that are ours; rclpy asks about each that it is just declaring, too."""
         values = {}
         for parameter in parameters:
             name = parameter.name
             if name not in _FIELDS:
-                if not self._node.has_parameter(name):
-                    return f"nobody reads the parameter {name}{_meant(name)}"
                 continue
             try:
                 values[name] = check_value(name, parameter.value)
             except ParameterError as error:
                 return str(error)
-        if self.on_change is None:
+        if self.on_change is None or not values:
             return ""
         if late := [name for name in values if not _FIELDS[name].metadata["live"]]:
             return f"{late[0]} takes effect when the node is configured: clean the node up first"
@@ -298,7 +303,7 @@ class DeclaredParameters:
     def _on_set(self, parameters: list[Parameter]) -> Any:
         from rcl_interfaces.msg import SetParametersResult
 
-        if reason := self.refusal(parameters):
+        if reason := self._refusal(parameters):
             return SetParametersResult(successful=False, reason=reason)
         for parameter in parameters:
             self._problems.pop(parameter.name, None)
