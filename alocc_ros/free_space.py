@@ -32,10 +32,10 @@ from alocc_ros.types import Calibration, FrameSet, Occupancy
 _STEPS = 2  # samples a cell along a ray
 # Gaps between neighbouring rays, in cells, sideways and upwards. Costmaps draw a ray from the
 # middle of one cell to that of another, so rays a whole cell apart leave cells out between them.
-_ACROSS, _UP = 0.45, 0.7
+_ACROSS, _UP = 0.45, 0.6
 # And for the few that are left out still: the rays of a frame lie between those of the frames
 # before, or as long as nothing moves they would be the same ones always.
-_PHASES = 3
+_PHASES = 7
 # Around the base, between the cameras' pictures, a ray may pass what no camera sees: the pictures
 # of nuScenes' cameras overlap beyond. ``raytrace_min_range`` of a costmap keeps rays out of it.
 _BLIND = 6.0  # m
@@ -102,7 +102,7 @@ def ray_ends(
     mounts = [grid_T_base @ camera.base_T_camera for camera in cameras]
     eye = float(np.mean([mount[2, 3] for mount in mounts]))
     ground = float(grid_T_base[2, 3])
-    phase = occupancy.stamp // 1000 % _PHASES  # no usual period is a multiple of 3 us
+    phase = occupancy.stamp // 1000 % _PHASES  # no usual period is a multiple of 7 us
     view = _View(grid, round(eye, 3), round(ground, 3), height, phase)
     fan, outside = _fan(view), grid.shape[0] * grid.shape[1]
     blocked = np.ones(outside + 1, dtype=bool)
@@ -213,7 +213,7 @@ class _Lens:
         return cls(mount.tobytes(), focal, centre, (left, right))
 
 
-@lru_cache(maxsize=4 * _PHASES)
+@lru_cache(maxsize=2 * _PHASES)
 def _in_sight(view: _View, lenses: tuple[_Lens, ...]) -> np.ndarray:  # [azimuths, steps + 1]
     """For a ray that is free for so many steps: how many of them, so that its end is seen.
 

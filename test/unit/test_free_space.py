@@ -56,7 +56,7 @@ def test_a_car_that_has_gone_vanishes_though_nothing_stands_behind_it(levels, tu
     map_T_base = pose_matrix((1.3, -0.7, 0.0), (0.0, 0.0, np.sin(turn / 2), np.cos(turn / 2)))
     layer = Layer(36.0, 0.4, levels)
     first, second = (9.0, 1.0, 4.4, 1.9), (-7.0, -6.0, 1.9, 4.4)
-    for number, place in enumerate((first, second, second, second)):
+    for number, place in enumerate((first, *(second,) * 7)):
         seen = plain(place, (12.0, -9.0, 4.4, 1.9), stamp=FRAME.stamp + number * 100_000_000)
         layer.update(*clouds(seen), map_T_base, EYE)
     was, now, still = (
