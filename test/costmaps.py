@@ -53,12 +53,11 @@ class Layer:
         marks, ends = (p[(p[:, 2] >= heights[0]) & (p[:, 2] <= heights[1])] for p in (marks, ends))
         origin = map_T_cloud[:3, 3] + (0.0, 0.0, eye)
         axes = 3 if self.levels else 2
-        for end in ends:
-            along = end[:axes] - origin[:axes]
-            length = np.linalg.norm(along)
-            if self.levels:
-                along *= max(length - 2 * self.resolution, 0.0) / max(length, 1e-9)
-            self._set(self._line(origin[:axes], origin[:axes] + along), FREE)
+        along = ends[:, :axes] - origin[:axes]
+        if self.levels:
+            length = np.linalg.norm(along, axis=1, keepdims=True)
+            along *= np.maximum(length - 2 * self.resolution, 0.0) / np.maximum(length, 1e-9)
+        self._set(self._lines(origin[:axes], origin[:axes] + along), FREE)
         self._set(self._cells(marks[:, :axes]), LETHAL)
 
     def costs(self) -> np.ndarray:  # [X, Y]
@@ -68,13 +67,13 @@ class Layer:
     def _cells(self, points: np.ndarray) -> np.ndarray:
         return np.floor((points - self.lower[: points.shape[1]]) / self.resolution).astype(int)
 
-    def _line(self, start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    def _lines(self, start: np.ndarray, ends: np.ndarray) -> np.ndarray:
         """Bresenham's: one cell for each step along the longest axis."""
-        first, last = self._cells(np.stack([start, end]))
-        steps = max(int(np.abs(last - first).max()), 1)
-        return first + np.floor(
-            np.arange(steps + 1)[:, None] * (last - first) / steps + 0.5
-        ).astype(int)
+        first, last = self._cells(start[None]), self._cells(ends)
+        steps = np.maximum(np.abs(last - first).max(axis=1, initial=0), 1)[:, None, None]
+        step = np.minimum(np.arange(steps.max(initial=1) + 1)[:, None], steps)
+        cells = first + np.floor(step * (last - first)[:, None] / steps + 0.5).astype(int)
+        return cells.reshape(-1, ends.shape[1])
 
     def _set(self, cells: np.ndarray, cost: int) -> None:
         within = ((cells >= 0) & (cells < self.cells.shape[: cells.shape[1]])).all(axis=1)

@@ -19,63 +19,61 @@ from alocc_ros.outputs import OUTPUTS
 from alocc_ros.ros.parameters import check
 
 ROOT = Path(__file__).parents[2]
+
+
+def names(text: str) -> set[str]:
+    return set(text.split())
+
+
 # ros-navigation/navigation2, nav2_costmap_2d: src/costmap_2d_ros.cpp.
-COSTMAP = set(
-    """always_send_full_costmap map_vis_z footprint footprint_padding global_frame height width
+COSTMAP = names("""
+    always_send_full_costmap map_vis_z footprint footprint_padding global_frame height width
     lethal_cost_threshold map_topic observation_sources origin_x origin_y plugins filters
     publish_frequency resolution robot_base_frame robot_radius rolling_window track_unknown_space
     transform_tolerance initial_transform_timeout trinary_costmap unknown_cost_value
-    update_frequency use_maximum""".split()
-)
+    update_frequency use_maximum""")
 _SOURCE = """topic sensor_frame observation_persistence expected_update_rate data_type
     min_obstacle_height max_obstacle_height inf_is_valid marking clearing"""
 # plugins/obstacle_layer.cpp: of the layer, and of each of its sources.
-OBSTACLE = set(
-    """enabled footprint_clearing_enabled min_obstacle_height max_obstacle_height
-    combination_method observation_sources""".split()
-)
-OBSTACLE_SOURCE = set(
-    f"{_SOURCE} obstacle_max_range obstacle_min_range raytrace_max_range raytrace_min_range".split()
+OBSTACLE = names("""
+    enabled footprint_clearing_enabled min_obstacle_height max_obstacle_height
+    combination_method observation_sources""")
+OBSTACLE_SOURCE = names(
+    f"{_SOURCE} obstacle_max_range obstacle_min_range raytrace_max_range raytrace_min_range"
 )
 LAYERS = {
     # plugins/static_layer.cpp
-    "nav2_costmap_2d::StaticLayer": set(
-        """enabled subscribe_to_updates map_subscribe_transient_local transform_tolerance map_topic
-        footprint_clearing_enabled""".split()
-    ),
+    "nav2_costmap_2d::StaticLayer": names("""
+    enabled subscribe_to_updates map_subscribe_transient_local transform_tolerance map_topic
+        footprint_clearing_enabled"""),
     "nav2_costmap_2d::ObstacleLayer": OBSTACLE,
     # plugins/voxel_layer.cpp
     "nav2_costmap_2d::VoxelLayer": OBSTACLE
-    | set(
-        "z_voxels origin_z z_resolution unknown_threshold mark_threshold publish_voxel_map".split()
-    ),
+    | names("z_voxels origin_z z_resolution unknown_threshold mark_threshold publish_voxel_map"),
     # plugins/inflation_layer.cpp
-    "nav2_costmap_2d::InflationLayer": set(
-        "enabled inflation_radius cost_scaling_factor inflate_unknown inflate_around_unknown".split()
+    "nav2_costmap_2d::InflationLayer": names(
+        "enabled inflation_radius cost_scaling_factor inflate_unknown inflate_around_unknown"
     ),
     # SteveMacenski/spatio_temporal_voxel_layer, src/spatio_temporal_voxel_layer.cpp
-    "spatio_temporal_voxel_layer/SpatioTemporalVoxelLayer": set(
-        """observation_sources transform_tolerance enabled publish_voxel_map voxel_size
+    "spatio_temporal_voxel_layer/SpatioTemporalVoxelLayer": names("""
+    observation_sources transform_tolerance enabled publish_voxel_map voxel_size
         combination_method mark_threshold update_footprint_enabled track_unknown_space decay_model
-        voxel_decay mapping_mode map_save_duration""".split()
-    ),
+        voxel_decay mapping_mode map_save_duration"""),
 }
-STVL_SOURCE = set(
-    f"""{_SOURCE} obstacle_range min_z max_z vertical_fov_angle vertical_fov_padding
+STVL_SOURCE = names(f"""
+    {_SOURCE} obstacle_range min_z max_z vertical_fov_angle vertical_fov_padding
     horizontal_fov_angle decay_acceleration filter voxel_min_points clear_after_reading enabled
-    model_type""".split()
-)
+    model_type""")
 # OctoMap/octomap_mapping, branch ros2, octomap_server/src/octomap_server.cpp
-OCTOMAP = set(
-    """base_frame_id color.a color.b color.g color.r color_factor color_free.a color_free.b
+OCTOMAP = names("""
+    base_frame_id color.a color.b color.g color.r color_factor color_free.a color_free.b
     color_free.g color_free.r colored_map compress_map filter_ground_plane filter_speckles frame_id
     ground_filter.angle ground_filter.distance ground_filter.plane_distance
     incremental_2D_projection latch max_depth min_x_size min_y_size occupancy_max_z occupancy_min_z
     octomap_path point_cloud_max_x point_cloud_max_y point_cloud_max_z point_cloud_min_x
     point_cloud_min_y point_cloud_min_z publish_free_space resolution sensor_model.hit
     sensor_model.max sensor_model.max_range sensor_model.min sensor_model.miss
-    use_height_map""".split()
-)
+    use_height_map""")
 NAV2 = yaml.safe_load((ROOT / "config" / "nav2_costmap.yaml").read_text())
 TYPES = {f"/alocc_node/{o.name}": o.type for o in OUTPUTS}
 
