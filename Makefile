@@ -23,8 +23,8 @@ unexport PIP_IGNORE_INSTALLED PIP_FORCE_REINSTALL PIP_EDITABLE PIP_REQUIREMENT P
 unexport PIP_QUIET PIP_VERBOSE PIP_UPGRADE PIP_NO_BINARY PIP_REQUIRE_HASHES PYTHONHOME
 
 .DEFAULT_GOAL := help
-.PHONY: help setup ros lint format test test-ros test-fast test-gpu-less sanitize fuzz \
-	lock sbom demo bench clean
+.PHONY: help setup ros lint format test test-ros test-upstream test-fast test-gpu-less sanitize \
+	fuzz docs lock sbom demo bench clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*##/  make \1 \t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -72,6 +72,11 @@ endif
 test-ros: $(ROS_STAMP)  ## the tests of the node (ROS=jazzy VENV=.venv-jazzy: over those wheels)
 	$(BIN)/python -m pytest -q test/ros
 
+# With the Python that sees the distribution; nothing is fetched, and .venv is not used.
+test-upstream:  ## the tests of the node over a sourced ROS 2 distribution: no wheels, no stand-ins
+	@$(PYTHON) tools/upstream_ros.py
+	$(PYTHON) -m pytest -q test/ros
+
 test-fast: $(STAMP)  ## the tests that need neither ROS nor data, in two minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile test/unit -m "not slow and not ros"
 
@@ -86,6 +91,9 @@ sanitize: $(STAMP)  ## the tests of the C kernels under ASan and UBSan (gcc), so
 	  LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 	  ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 PYTHONMALLOC=malloc \
 	  $(BIN)/python -m pytest -q -p no:cacheprovider test/unit/ops test/unit/test_ray_casting.py
+
+docs: $(STAMP)  ## the documentation as a site: out/site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 SECONDS := 60
 fuzz: $(STAMP)  ## hostile files and messages into every reader (SECONDS=600)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -108,13 +109,23 @@ def process_group(device_type: str = "cpu") -> Iterator[World]:
         reason = str(error).splitlines()[0]
         raise ParameterError(
             f"WORLD_SIZE says {os.environ['WORLD_SIZE']} processes, but they cannot find each "
-            f"other: {reason}; start them with torchrun"
+            f"other: {reason}; start them with `alocc launch`"
         ) from error
+    before = signal.signal(signal.SIGINT, _interrupt_once)
     try:
         group = dist.new_group(backend="gloo", timeout=_RESULTS_TIMEOUT)
         yield World(dist.get_rank(), dist.get_world_size(), local_rank, group)
     finally:
         dist.destroy_process_group()
+        signal.signal(signal.SIGINT, before)
+
+
+def _interrupt_once(*_: object) -> None:
+    """Ctrl-C comes twice, from the terminal and from the launcher that passes it on: the second
+    one must not interrupt what the first one has begun to put away.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def is_distributed() -> bool:

@@ -36,6 +36,18 @@ def whole_file(path: Path) -> Iterator[Path]:
         raise
 
 
+def make_folder(path: Path) -> None:
+    """A folder to write results to, and those above it; one that is there already will do.
+
+    Raises:
+        OutputError: it cannot be made, or a file has its name.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
 def refuse_link(path: Path) -> None:
     """Of a file that is about to be opened for writing: a link might lead to anything.
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alocc_ros.errors import CalibrationError
+from alocc_ros.errors import CalibrationError, DeviceError
 from alocc_ros.runtime.runner import Runner
 from alocc_ros.runtime.state import StreamState
 from alocc_ros.stream.device_images import DeviceImages
@@ -63,8 +63,14 @@ class NetworkImages:
             self._cuda = torch.cuda.Stream(device)
             self._cuda.wait_stream(torch.cuda.current_stream(device))
             fast = self.runner.backend in ("graph", "tensorrt") and not self.runner.reason
-            if self.preprocessor.exact and fast:
+            if self.preprocessor.decode != "fast" and fast:
                 self._on_device = DeviceImages(self.preprocessor, device, self.runner.core.dtype)
+        if self.preprocessor.decode == "gpu" and self._on_device is None:
+            why = self.runner.reason or f"backend {self.runner.backend} on {device}"
+            raise DeviceError(
+                f"decode gpu: it needs backend graph or tensorrt on a CUDA device, this is {why}; "
+                "take exact or fast"
+            )
 
     def begin(self, image: CameraImage, calibration: Calibration) -> EarlyImage:
         """Begins to decode and preprocess an image ahead of its frame; comes back at once if the

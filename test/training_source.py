@@ -86,6 +86,9 @@ class DrawnSource:
             point_labels=random.integers(0, 17, 3000).astype(np.uint8),
         )
 
+    def key(self, index: int) -> str:
+        return f"drawn/{index}"
+
     def _frame(self, scene: int, t: int) -> FrameSet:
         random = np.random.default_rng((7, scene, t))
         map_T_base = np.eye(4)

@@ -1,7 +1,7 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
 """Installs what the tests of the GPU path take: compilers of kernels and of engines, no GPU.
 
-    python tools/install_gpu_tests.py               triton, TensorRT-RTX
+    python tools/install_gpu_tests.py               triton, TensorRT-RTX, nvImageCodec
     python tools/install_gpu_tests.py --tensorrt    tensorrt too, for running on a GPU
 
 Not every platform and Python has wheels of these. What cannot be had is told in one line and is no
@@ -21,6 +21,7 @@ from importlib.metadata import PackageNotFoundError, version
 TRITON = {"2.11": "3.6.0", "2.12": "3.7.0", "2.13": "3.7.0", "2.14": "3.8.0"}
 NEWEST = "2.13"
 TENSORRT_RTX = ("tensorrt-rtx-cu13-libs==1.7.*", "tensorrt-rtx-cu13-bindings==1.7.*")
+NVIMGCODEC = "nvidia-nvimgcodec-cu13>=0.6"
 # Users of a neighbouring network report wrong results from 8.6 and right ones from 10.3.
 TENSORRT = "tensorrt>=10.3"
 
@@ -60,6 +61,8 @@ def main() -> int:
     have = installed("tensorrt-rtx-cu13-libs") and installed("tensorrt-rtx-cu13-bindings")
     if not have and not install(*TENSORRT_RTX):
         print("the tests that build TensorRT engines will skip", flush=True)
+    if installed("nvidia-nvimgcodec-cu13") is None and not install(NVIMGCODEC):
+        print("the tests that decode JPEG with nvImageCodec will skip", flush=True)
     if arguments.tensorrt and installed("tensorrt") is None and not install(TENSORRT, whole=True):
         print(f"error: {TENSORRT} could not be installed", file=sys.stderr)
         return 1

@@ -174,7 +174,7 @@ def install_standins() -> None:
 def check() -> str:
     """Imports what was installed in a new interpreter; its one line of output."""
     code = (
-        "import rclpy, cv_bridge, message_filters, sensor_msgs_py.point_cloud2, tf2_ros\n"
+        "import rclpy, cv_bridge, message_filters, tf2_ros\n"
         "from tf2_msgs.msg import TFMessage\n"
         "from alocc_ros.msg import SemanticGrid\n"
         "from rclpy.serialization import serialize_message as s\n"

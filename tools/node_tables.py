@@ -8,13 +8,12 @@ Needs rclpy. test/ros/test_node_files.py fails while they differ.
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import re
 from collections.abc import Callable
 from pathlib import Path
 
-from alocc_ros.ros import diagnostics, inputs, node, parameters, poses, worker
+from alocc_ros.ros import diagnostics, inputs, launch_arguments, node, parameters, poses, worker
 from alocc_ros.stream.preset import Preset, load_preset, preset_names
 
 ROOT = Path(__file__).parents[1]
@@ -82,22 +81,17 @@ def early() -> str:
     return table(("key", "images"), *rows)
 
 
-def launch_arguments() -> str:
-    """Read, not imported: launch need not be installed."""
+def launch(arguments: launch_arguments.Arguments) -> str:
     rows = []
-    for name, default, meaning in launch_constant("ARGUMENTS"):
+    for name, default, meaning in arguments:
         shown = "must be given" if default is None else f"`{default}`" if default else ""
         rows.append((f"`{name}:=`", shown, meaning))
     return table(("argument", "default", "meaning"), *rows)
 
 
-def launch_constant(name: str) -> tuple:
-    """A constant of the launch file."""
-    file = ROOT / "launch" / "alocc.launch.py"
-    for statement in ast.parse(file.read_text()).body:
-        if isinstance(statement, ast.Assign) and statement.targets[0].id == name:
-            return ast.literal_eval(statement.value)
-    raise KeyError(name)
+def _only_of_multi() -> list[tuple[str, str | None, str]]:
+    """What the page has not said of alocc.launch.py already."""
+    return [row for row in launch_arguments.MULTI if row not in launch_arguments.NODE]
 
 
 def presets() -> str:
@@ -118,7 +112,8 @@ def _preset(name: str, preset: Preset) -> tuple[str, ...]:
 BLOCKS: dict[str, Callable[[], str]] = {
     "early": early,
     "frames": frames,
-    "launch arguments": launch_arguments,
+    "launch arguments": lambda: launch(launch_arguments.NODE),
+    "multi launch arguments": lambda: launch(_only_of_multi()),
     "parameters": lambda: parameters.table().rstrip(),
     "presets": presets,
     "services": services,

@@ -23,6 +23,7 @@ from alocc_ros.bench.predict import GPUS, Gpu, predict
 from alocc_ros.bench.scene import example_frame
 from alocc_ros.bench.timing import Sample, environment
 from alocc_ros.errors import AloccError, DataError
+from alocc_ros.files import make_folder, whole_file
 from alocc_ros.network.model import Alocc, Output
 from alocc_ros.network.variants import Variant
 from alocc_ros.runtime.precision import check_precision
@@ -258,7 +259,7 @@ def _resumed(folder: Path, device: torch.device) -> Comparison:
     fresh = Comparison(name, environment(device), os.getloadavg()[0])
     path = folder / "compare.json"
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         return fresh
     try:
         held = json.loads(path.read_text())
@@ -277,9 +278,8 @@ def _save(found: Comparison, folder: Path) -> None:
         ("compare.json", json.dumps(asdict(found), indent=1)),
         ("compare.md", as_markdown(found)),
     ):
-        scratch = folder / f"{name}.partial"
-        scratch.write_text(text)
-        os.replace(scratch, folder / name)
+        with whole_file(folder / name) as scratch:
+            scratch.write_text(text)
 
 
 def as_markdown(found: Comparison) -> str:

@@ -64,7 +64,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--publish", action="store_true", help="fill and publish large messages")
     node.add_argument("--seconds", type=float, default=60.0, metavar="S", help="how long (60)")
     node.add_argument("--raw", action="store_true", help="rgb8 images instead of JPEG")
-    node.add_argument("--decode", default="exact", choices=("exact", "fast"), help="of JPEG images")
+    node.add_argument(
+        "--decode", default="exact", choices=("exact", "fast", "gpu"), help="of JPEG images"
+    )
     node.add_argument(
         "--early", action="store_true", help="images are decoded and seen when they come"
     )

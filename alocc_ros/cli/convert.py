@@ -10,6 +10,7 @@ from alocc_ros.cli._motion import add_motion_arguments, of_pictures
 from alocc_ros.cli._progress import bars
 from alocc_ros.datasets.formats import FORMATS
 from alocc_ros.errors import OutputError, ParameterError
+from alocc_ros.words import counted
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -78,9 +79,10 @@ def run(args: argparse.Namespace) -> int:
                 boxes=args.boxes,
                 on_progress=on_progress,
             )
-            grids = f", {made.grids} grids of {args.truth}" if args.truth else ""
+            grids = f", {counted(made.grids, 'grid')} of {args.truth}" if args.truth else ""
             print(
-                f"{path}: {made.seconds:.1f} s, {made.images} images, {made.sweeps} sweeps{grids} "
+                f"{path}: {made.seconds:.1f} s, {counted(made.images, 'image')}, "
+                f"{counted(made.sweeps, 'sweep')}{grids} "
                 f"({path.stat().st_size / 1e6:.1f} MB)"
             )
     return 0
@@ -108,5 +110,5 @@ def _images(args: argparse.Namespace) -> int:
     with whole_file(preset) as scratch:
         scratch.write_text(text, encoding="utf-8")
     size = args.output.stat().st_size / 1e6
-    print(f"{args.output}: {images} images ({size:.1f} MB); {preset} has its topics")
+    print(f"{args.output}: {counted(images, 'image')} ({size:.1f} MB); {preset} has its topics")
     return 0

@@ -17,7 +17,7 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -53,7 +53,26 @@ STANDARD_MESSAGES = (
     "visualization_msgs",
 )
 # No wheel has these; ros_standins/ holds ours.
-ROS_PYTHON = ("tf2_ros", "message_filters", "cv_bridge", "sensor_msgs_py")
+ROS_PYTHON = ("tf2_ros", "message_filters", "cv_bridge")
+# What tells that a package works, where that it can be imported is not enough: cv_bridge's compiled
+# half counts OpenCV's types as the OpenCV does that it was compiled with.
+_PROBES = {
+    "cv_bridge": "import cv_bridge, sensor_msgs.msg\n"
+    "m = sensor_msgs.msg.Image(height=1, width=1, step=3, encoding='bgr8', data=bytes(3))\n"
+    "cv_bridge.CvBridge().imgmsg_to_cv2(m, 'rgb8')",
+}
+_ANSWER = "alocc doctor: "
+_TRY = f"""
+import json, sys
+for code in json.loads(sys.argv[1]).values():
+    problem = ""
+    try:
+        exec(code)
+    except Exception as error:
+        problem = f"{{type(error).__name__}}: {{' '.join(str(error).split())[:150]}}"
+    print({_ANSWER!r} + json.dumps(problem), flush=True)
+"""
+_PATIENCE = 60.0  # s for a child; on a busy machine an import takes its time
 _RELEASES = {3: "Humble", 4: "Iron", 7: "Jazzy", 9: "Kilted"}  # by rclpy's major version
 
 
@@ -123,8 +142,9 @@ def examine() -> Iterator[Finding]:
     yield _standard_messages()
     yield _built_messages("alocc_ros", ("SemanticGrid", "GridInfo", "FrameStatusStamped"))
     yield _built_messages("tf2_msgs", ("TFMessage",))
+    problems = _problems(ROS_PYTHON)
     for name in ROS_PYTHON:
-        yield _ros_python(name)
+        yield _ros_python(name, problems[name])
     yield _transport()
     yield _abandoned()
 
@@ -208,6 +228,9 @@ def _ros() -> Finding:
     spec = _spec("rclpy")
     if spec is None:
         return Finding("ROS 2", "no rclpy", "node", False, _ros_remedy())
+    if problem := _problems(("rclpy",))["rclpy"]:
+        found = f"rclpy cannot be imported: {problem}"
+        return Finding("ROS 2", found, "node", False, _ros_remedy())
     version = _version("rclpy") or "0 (version unknown)"
     release = os.environ.get("ROS_DISTRO") or _RELEASES.get(int(version.partition(".")[0]), "")
     source = "Python wheels" if _version("ros-rclpy") else str(Path(spec.origin or "").parent)
@@ -233,6 +256,10 @@ def _standard_messages() -> Finding:
     if missing:
         found = f"not installed: {', '.join(missing)}"
         return Finding("standard messages", found, "node", False, _ros_remedy())
+    broken = {name: text for name, text in _problems(_messages()).items() if text}
+    if broken:
+        found = "; ".join(f"{name} cannot be imported: {text}" for name, text in broken.items())
+        return Finding("standard messages", found, "node", False, _ros_remedy())
     return Finding("standard messages", f"all {len(STANDARD_MESSAGES)} packages are here", "node")
 
 
@@ -256,12 +283,23 @@ def _built_messages(package: str, names: tuple[str, ...]) -> Finding:
     return Finding(subject, str(Path(spec.origin).parent), "node")
 
 
-def _ros_python(name: str) -> Finding:
+def _messages() -> tuple[str, ...]:
+    """The modules of the standard messages; those of std_srvs are services."""
+    return tuple(f"{p}.srv" if p.endswith("_srvs") else f"{p}.msg" for p in STANDARD_MESSAGES)
+
+
+def _ros_python(name: str, problem: str) -> Finding:
     spec = _spec(name)
     if spec is None or spec.origin is None:
         return Finding(name, "not here", "node", False, _ros_remedy())
     kind = "stand-in" if is_standin(spec.origin) else "real"
-    return Finding(name, f"{kind}, {Path(spec.origin).parent}", "node")
+    found = f"{kind}, {Path(spec.origin).parent}"
+    if not problem:
+        return Finding(name, found, "node")
+    remedy = _ros_remedy()
+    if name == "cv_bridge" and (_version("opencv-python-headless") or "").startswith("5"):
+        remedy = "pip install 'opencv-python-headless<5'"
+    return Finding(name, f"{found}, does not work: {problem}", "node", False, remedy)
 
 
 def is_standin(origin: str) -> bool:
@@ -333,14 +371,54 @@ def _try(function: Callable[[], object]) -> object:
 
 def _in_child(code: str, **change: str) -> tuple[bool, str]:
     """Runs ``code`` elsewhere: rcl ends the whole process if the middleware is not right."""
-    command = [sys.executable, "-c", code]
+    done = _child(code, **change)
+    return done is not None and done.returncode == 0, _last_words(done)
+
+
+def _child(code: str, *arguments: str, **change: str) -> subprocess.CompletedProcess[str] | None:
+    """What another process of this Python made of ``code``; None: nothing, in all that time."""
     path = os.pathsep.join(p for p in sys.path if p)
-    environment = {**os.environ, "PYTHONPATH": path, **change}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    try:
+        return subprocess.run(
+            [sys.executable, "-c", code, *arguments],
+            env={**os.environ, "PYTHONPATH": path, **change},
+            capture_output=True,
+            text=True,
+            timeout=_PATIENCE,
+        )
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def _last_words(done: subprocess.CompletedProcess[str] | None) -> str:
+    if done is None:
+        return f"no answer within {_PATIENCE:.0f} s"
     lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+    lines = [line for line in lines if not line.startswith(_ANSWER)]
     # A line of ROS's log: "[ERROR] [1795443064.11] [rcl]: why"
     words = re.sub(r"^\[\w+\] \[[\d.]+\] \[\w+\]: ", "", lines[-1] if lines else "")
-    return done.returncode == 0, words[:200] or f"exit code {done.returncode}"
+    how = f"ended by signal {-done.returncode}" if done.returncode < 0 else ""
+    return words[:200] or how or f"exit code {done.returncode}"
+
+
+def _problems(modules: Sequence[str]) -> dict[str, str]:
+    """Why modules cannot be used, by name; "" if they can.
+
+    They are really imported, elsewhere: what is compiled for another Python or lacks a library is
+    found all the same, and may end the process that tries.
+    """
+    problems = {module: "" for module in modules if not _is_here(module)}  # told by others
+    left = [module for module in modules if module not in problems]
+    while left:
+        probes = {module: _PROBES.get(module, f"import {module}") for module in left}
+        done = _child(_TRY, json.dumps(probes))
+        told = done.stdout.splitlines() if done else []
+        answers = [line.removeprefix(_ANSWER) for line in told if line.startswith(_ANSWER)]
+        problems |= zip(left, map(json.loads, answers), strict=False)
+        left = left[len(answers) :]
+        if left:  # the next one ended the child
+            problems[left.pop(0)] = _last_words(done)
+    return problems
 
 
 def _words(error: Exception) -> str:

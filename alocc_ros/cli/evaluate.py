@@ -4,17 +4,18 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import functools
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alocc_ros.cli._models import add_model_arguments, find_model, load_network
+from alocc_ros.cli._predictions import Keeper, Pages, Predictions, both
+from alocc_ros.cli._progress import scene_bar
 from alocc_ros.datasets.infos import open_dataset
 from alocc_ros.datasets.samples import Dataset, Scene
 from alocc_ros.datasets.truth import check_present, missing_files
@@ -24,8 +25,10 @@ from alocc_ros.evaluation.evaluate import Predictor, Report, Task, evaluate, wri
 from alocc_ros.evaluation.scoring import SCORINGS, Scoring, find_scoring, scoring_of
 from alocc_ros.evaluation.store import ResultStore
 from alocc_ros.evaluation.submission import check_about, write_submission
+from alocc_ros.evaluation.true_boxes import boxes_of
 from alocc_ros.files import component
 from alocc_ros.metrics.sums import text_table
+from alocc_ros.words import counted
 
 if TYPE_CHECKING:
     from alocc_ros.pipeline import Pipeline
@@ -33,8 +36,12 @@ if TYPE_CHECKING:
 
 # nuScenes publishes no labels of it.
 _WITHOUT_TRUTH = "test"
+TRUTH = "truth"  # in the place of a model: its voxels are the labels themselves
 # What the table of baselines shows: % and m/s.
-_TOTALS = ("mIoU", "IoU", "RayIoU", "mAVE_TP", "mAVE", "Occ score")
+_TOTALS = (
+    "mIoU", "IoU", "RayIoU", "mAVE_TP", "mAVE", "Occ score",
+    "vehicle recall", "vehicle precision", "vehicle velocity error",
+)  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,6 +76,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="keep each prediction as an NPZ file, for `alocc view DIR --truth ROOT`",
     )  # fmt: skip
     parser.add_argument(
+        "--show", type=Path, metavar="DIR",
+        help="keep a page of pictures of each: images, prediction, ground truth",
+    )  # fmt: skip
+    parser.add_argument(
+        "--map-classes", action="store_true",
+        help="score a model whose classes are all among the benchmark's, by their names",
+    )  # fmt: skip
+    parser.add_argument(
         "--submission", type=Path, metavar="FILE", help="also write the challenge's file, .gz"
     )
     parser.add_argument(
@@ -99,25 +114,28 @@ def run(args: argparse.Namespace) -> int:
         raise ParameterError("--split test has no labels: all one can do is a --submission")
     if args.baselines and not scored:
         raise ParameterError("--baselines: --split test has no labels to score against")
+    if args.model == TRUTH:
+        return _run_truth(args, scoring)
     record, weights_file = find_model(args)
+    if args.map_classes:
+        if args.reference_exact:
+            raise ParameterError("--map-classes: no published number is of mapped classes")
+        scoring = scoring.mapped(record)
     scoring.check_model(record)
     from alocc_ros.evaluation.network import network_predictor
 
     with process_group() as world:
         dataset = _dataset(args, world)
-        task = _task(args, dataset, scoring, record, scored)
-        counted = _prior_scenes(args, dataset, scoring)
+        task = _task(args, dataset, scoring, scored, lidar=record.lidar_depth)
+        in_prior = _prior_scenes(args, dataset, scoring)
         pipeline, weights = _pipeline(args, record, weights_file, world)
-        identity = world.broadcast(_identity(args, record, weights, dataset, scored))
+        identity = world.broadcast(_identity(args, record.name, weights, dataset, scoring))
         default = default_folder(record, weights_file, weights, args)
         folder = ResultStore(args.output or default, identity)
         predictor, wanted = network_predictor(pipeline), task
-        if args.npz:
-            from alocc_ros.cli._predictions import Predictions
-
-            predictions = Predictions(args.npz, weights)
-            predictor = predictions.kept(predictor)
-            wanted = replace(task, is_kept=predictions.has)
+        for keeper in _keepers(args, task, weights):
+            predictor = keeper.kept(predictor)
+            wanted = replace(wanted, is_kept=both(wanted.is_kept, keeper.has))
         report = _evaluated(wanted, predictor, world, folder, args.restart)
         if world.rank == 0:
             if args.submission:
@@ -125,7 +143,7 @@ def run(args: argparse.Namespace) -> int:
             if scored:
                 write_report(folder.path / "scores.json", report, identity)
         reports = {record.name: report}
-        for name, place, predictor in _baselines(args, counted, task, pipeline, record):
+        for name, place, predictor in _baselines(args, in_prior, task, pipeline, record):
             about_it = {**identity, "predictor": name}
             baseline_store = ResultStore(folder.path / "baselines" / place, about_it)
             # A submission is of the network alone.
@@ -134,7 +152,31 @@ def run(args: argparse.Namespace) -> int:
             if world.rank == 0:
                 write_report(baseline_store.path / "scores.json", reports[name], about_it)
         if world.rank == 0:
-            _print(args, reports, folder, record, scored)
+            _print(args, reports, folder, scored)
+            for warning in _warnings(scoring, record):
+                print(f"alocc: warning: {warning}", file=sys.stderr)
+    return 0
+
+
+def _run_truth(args: argparse.Namespace, scoring: Scoring) -> int:
+    """The truth in the network's place: what comes after the network is scored alone."""
+    for option in ("baselines", "map_classes", "npz", "random_weights", "show", "submission"):
+        if getattr(args, option):
+            raise ParameterError(f"--{option.replace('_', '-')}: --model {TRUTH} is no network")
+    if args.split == _WITHOUT_TRUTH:
+        raise ParameterError(f"--split {args.split} has no labels, so --model {TRUTH} has none")
+    from alocc_ros.evaluation.oracle import oracle
+
+    with process_group() as world:
+        dataset = _dataset(args, world)
+        task = replace(_task(args, dataset, scoring, True, lidar=False), images=False)
+        identity = world.broadcast(_identity(args, TRUTH, "", dataset, scoring))
+        default = Path("evaluation", "-".join((TRUTH, args.benchmark, args.split)))
+        folder = ResultStore(args.output or default, identity)
+        report = _evaluated(task, oracle(task.root, scoring), world, folder, args.restart)
+        if world.rank == 0:
+            write_report(folder.path / "scores.json", report, identity)
+            _print(args, {TRUTH: report}, folder, True)
     return 0
 
 
@@ -155,17 +197,27 @@ def default_folder(
     return Path("evaluation", "-".join((*name, args.benchmark, args.split)))
 
 
+def _keepers(args: argparse.Namespace, task: Task, weights: str) -> Iterator[Keeper]:
+    """What is to be kept of each prediction, beside its scores."""
+    if args.npz:
+        yield Predictions(args.npz, weights)
+    if args.show:
+        yield Pages(args.show, weights, task.root, task.scoring if task.scored else None)
+
+
 def _task(
-    args: argparse.Namespace, dataset: Dataset, scoring: Scoring, record: ModelRecord, scored: bool
+    args: argparse.Namespace, dataset: Dataset, scoring: Scoring, scored: bool, lidar: bool
 ) -> Task:
+    scenes = dataset.split(args.split)[: args.max_scenes]
     return Task(
         dataset.root,
-        dataset.split(args.split)[: args.max_scenes],
+        scenes,
         scoring,
         args.reference_exact,
         scored,
         keep_rays=args.submission is not None,
-        lidar=record.lidar_depth,
+        lidar=lidar,
+        boxes=boxes_of(dataset, scenes) if scoring.objects else {},
     )
 
 
@@ -182,7 +234,7 @@ def _prior_scenes(args: argparse.Namespace, dataset: Dataset, scoring: Scoring) 
 
 def _baselines(
     args: argparse.Namespace,
-    counted: Sequence[Scene],
+    in_prior: Sequence[Scene],
     task: Task,
     pipeline: Pipeline,
     record: ModelRecord,
@@ -197,8 +249,8 @@ def _baselines(
 
     @functools.cache
     def prior() -> Predictor:  # takes minutes, and is not needed where all scenes are done
-        print(f"alocc: counting classes in {len(counted)} scenes", file=sys.stderr)
-        return class_prior(task.root, counted, task.scoring).predictor()
+        print(f"alocc: counting classes in {counted(len(in_prior), 'scene')}", file=sys.stderr)
+        return class_prior(task.root, in_prior, task.scoring).predictor()
 
     yield f"class prior of {args.baselines}", "class-prior", lambda scene: prior()(scene)
 
@@ -240,24 +292,25 @@ def _make_deterministic() -> None:
 
 
 def _identity(
-    args: argparse.Namespace, record: ModelRecord, weights: str, dataset: Dataset, scored: bool
+    args: argparse.Namespace, model: str, weights: str, dataset: Dataset, scoring: Scoring
 ) -> dict[str, Any]:
     """Everything that the numbers depend on, but for which scenes they are of."""
     from alocc_ros import __version__
 
     return {
         "alocc_ros": __version__,
-        "model": record.name,
+        "model": model,
         "weights": weights,
         "benchmark": args.benchmark,
         "data": str(dataset.root.resolve()),
         "tables": dataset.version,
         "split": args.split,
-        "scored": scored,
+        "scored": args.split != _WITHOUT_TRUTH,
         "reference exact": args.reference_exact,
         "deterministic": args.deterministic,
         "backend": args.backend,
         "precision": args.precision,
+        **scoring.mapping(),
     }
 
 
@@ -275,7 +328,7 @@ def _evaluated(
     task: Task, predictor: Predictor, world: World, folder: ResultStore, restart: bool
 ) -> Report:
     """The evaluation, with a progress bar of the first process."""
-    with _progress(world) as (on_todo, on_frame):
+    with scene_bar(world) as (on_todo, on_frame):
         try:
             return evaluate(
                 task, predictor, world=world, folder=folder,
@@ -290,52 +343,6 @@ def _evaluated(
                     file=sys.stderr,
                 )
             raise
-
-
-@contextlib.contextmanager
-def _progress(
-    world: World,
-) -> Iterator[tuple[Callable[[Sequence[Scene]], None], Callable[[Scene, int], None]]]:
-    """A bar of the first process on a terminal; a line for each scene in a log."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    console = world.console()
-    if not console.is_terminal:
-        yield lambda todo: None, lambda scene, frames: _log(console, scene, frames)
-        return
-    of = f" (process 1 of {world.size})" if world.size > 1 else ""
-    progress = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("frames"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-    )
-    with progress:
-        bar = progress.add_task(f"looking for what is done{of}", total=None)
-
-        def on_todo(todo: Sequence[Scene]) -> None:
-            progress.update(bar, total=sum(len(scene.samples) for scene in todo))
-
-        def on_frame(scene: Scene, frames: int) -> None:
-            progress.update(bar, advance=1, description=f"{scene.name}{of}")
-
-        yield on_todo, on_frame
-
-
-def _log(console: Any, scene: Scene, frames: int) -> None:
-    if frames == len(scene.samples):
-        console.print(f"{scene.name}: {frames} frames", highlight=False)
 
 
 def _submit(path: Path, task: Task, folder: ResultStore, about: dict[str, str]) -> None:
@@ -370,10 +377,9 @@ def _print(
     args: argparse.Namespace,
     reports: Mapping[str, Report],
     folder: ResultStore,
-    record: ModelRecord,
     scored: bool,
 ) -> None:
-    report, *baselines = reports.values()
+    (name, report), *baselines = reports.items()
     if args.json:
         totals = {"baselines": _totals(reports)} if baselines else {}
         json.dump(report.as_dict() | totals, sys.stdout, indent=1, allow_nan=False)
@@ -382,22 +388,20 @@ def _print(
     if scored:
         print(report.table())
         print()
-    print(f"{record.name} on {report.benchmark}: {report.frames} frames of {len(report.scenes)} "
-          f"scenes, split {args.split}")  # fmt: skip
+    print(f"{name} on {report.benchmark}: {counted(report.frames, 'frame')} of "
+          f"{counted(len(report.scenes), 'scene')}, split {args.split}")  # fmt: skip
     if baselines:
         totals = _totals(reports)
-        columns = list(totals[record.name])
+        columns = list(totals[name])
         print()
         rows = [
-            (name, *("-" if value is None else value for value in row.values()))
-            for name, row in totals.items()
+            (predictor, *("-" if value is None else value for value in row.values()))
+            for predictor, row in totals.items()
         ]
         print(text_table(("", *columns), rows))
         print()
     if args.random_weights:
         print("the weights are random: the scores mean nothing")
-    for warning in _warnings(find_scoring(args.benchmark), record):
-        print(f"alocc: warning: {warning}", file=sys.stderr)
     if scored:
         print(f"results  {folder.path / 'scores.json'}")
     if args.submission:
@@ -405,6 +409,8 @@ def _print(
     if args.npz:
         print(f"predictions  {args.npz}; beside the truth: "
               f"alocc view {args.npz} --truth {args.data}")  # fmt: skip
+    if args.show:
+        print(f"pages  {args.show}")
 
 
 def _totals(reports: Mapping[str, Report]) -> dict[str, dict[str, float]]:
@@ -427,5 +433,5 @@ def _warnings(scoring: Scoring, record: ModelRecord) -> Iterator[str]:
             f"{record.name} was trained on what cameras see; it guesses elsewhere, so this is far "
             f"below what it is published with (--benchmark {own.name})"
         )
-    if record.supervision == "all" and scoring.masked and not own.masked:
+    if record.supervision == "all" and scoring.masked and not (own.masked or scoring.objects):
         yield f"{record.name} was trained without the camera mask (--benchmark {own.name})"

@@ -32,6 +32,7 @@ COMMANDS = (
     ("benchmark", "time the network on this machine"),
     ("flops", "count the network's operations"),
     ("train", "train a network on nuScenes, or on anything in its format"),
+    ("launch", "train or evaluate in several processes, on one machine or several"),
     ("rig", "the cameras of another vehicle: presets, pictures to check them, scores"),
     ("synth", "write a synthetic nuScenes: images, LiDAR and perfect truth"),
     ("export", "write a network as ONNX, or as engines of TensorRT"),
@@ -75,7 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         return _fail(f"the Python package {error.name!r} is not installed{_advice(error.name)}")
     except KeyboardInterrupt:
-        print("alocc: interrupted", file=sys.stderr)
+        if os.environ.get("LOCAL_RANK") is None:  # else the launcher says it, once for all
+            print("alocc: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
         _silence_stdout()

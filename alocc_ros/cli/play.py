@@ -7,8 +7,10 @@ import argparse
 import signal
 import sys
 from pathlib import Path
+from types import FrameType
 
 from alocc_ros.cli._values import not_negative, positive
+from alocc_ros.words import counted
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,7 +56,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Runs the command."""
+    """Runs the command; asked to end by Ctrl-C, SIGTERM or a launch file, it has done its work."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _end)
+    try:
+        _play(args)
+    except KeyboardInterrupt:
+        print("asked to end", flush=True)
+    return 0
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    """Ends things in their order, and once: a Ctrl-C under launch can arrive twice."""
+    for other in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(other, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def _play(args: argparse.Namespace) -> None:
     import rclpy
     from rclpy.signals import SignalHandlerOptions
 
@@ -70,9 +89,8 @@ def run(args: argparse.Namespace) -> int:
         topics = [topic_name(t) for t in args.topics] if args.topics else topics
         if news := transport.prepare().news:
             print(news, file=sys.stderr)
-        # Ctrl-C must come as KeyboardInterrupt, not as a context that is gone; and what is
+        # Signals must come as KeyboardInterrupt, not as a context that is gone; and what is
         # terminated without a word leaves its shared memory behind.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
         rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
         try:
             node = rclpy.create_node("alocc_play")
@@ -97,12 +115,12 @@ def run(args: argparse.Namespace) -> int:
         finally:
             if statistics.messages:
                 print(
-                    f"played {statistics.messages} messages, {statistics.images} images in "
-                    f"{statistics.laps} whole laps, "
+                    f"played {counted(statistics.messages, 'message')}, "
+                    f"{counted(statistics.images, 'image')} in "
+                    f"{counted(statistics.laps, 'whole lap')}, "
                     f"late by {1e3 * statistics.behind:.0f} ms at most"
                 )
             rclpy.try_shutdown()
-    return 0
 
 
 def _renaming(text: str) -> tuple[str, str]:

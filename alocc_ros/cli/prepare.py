@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alocc_ros.cli._progress import bars
+from alocc_ros.words import counted
 
 if TYPE_CHECKING:
     from alocc_ros.datasets.samples import Dataset, Scene
@@ -50,11 +51,11 @@ def run(args: argparse.Namespace) -> int:
             labelled = prepare_lidar_labels(dataset, scenes, out, on_progress)
     for path, inside in zip(paths, splits.values(), strict=True):
         frames = sum(len(scene.samples) for scene in inside)
-        print(f"{path}: {len(inside)} scenes, {frames} key frames")
+        print(f"{path}: {counted(len(inside), 'scene')}, {counted(frames, 'key frame')}")
     if labelled is None:
         print("no LiDAR classes: nuScenes-lidarseg is not there (training needs it)")
     else:
-        print(f"{out / 'lidar_seg'}: {labelled} sweeps")
+        print(f"{out / 'lidar_seg'}: {counted(labelled, 'sweep')}")
     for line in _truth_lines(dataset, scenes):
         print(line)
     return 0
@@ -70,5 +71,5 @@ def _truth_lines(dataset: Dataset, scenes: list[Scene]) -> list[str]:
     for name, labels in FORMATS.items():
         here = len(samples) - len(missing_files(dataset.root, samples, labels))
         if here:
-            lines.append(f"labels of {name}: {here} of {len(samples)} key frames")
+            lines.append(f"labels of {name}: {here} of {counted(len(samples), 'key frame')}")
     return lines or ["no labels of any benchmark are there"]

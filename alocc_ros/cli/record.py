@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from alocc_ros.cli._values import positive
 from alocc_ros.errors import OutputError
+from alocc_ros.words import counted
 
 if TYPE_CHECKING:
     from rclpy.executors import Executor
@@ -41,6 +42,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
     _check_output(args.output)
+    # A signal only asks: what has been received is written, and things end in their order.
+    asked: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: asked.append(number))
+
     import rclpy
     from rclpy.executors import SingleThreadedExecutor
     from rclpy.signals import SignalHandlerOptions
@@ -51,10 +57,6 @@ def run(args: argparse.Namespace) -> int:
 
     if news := transport.prepare().news:
         print(news, file=sys.stderr)
-    # A signal only asks: what has been received is written, and things end in their order.
-    asked: list[int] = []
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, _: asked.append(number))
     rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
     executor = SingleThreadedExecutor()
     try:
@@ -108,11 +110,12 @@ def _account(recorder: TopicRecorder, problems: list[str]) -> int:
         print(f"alocc: warning: {problem}", file=sys.stderr)
     if recorder.dropped:
         print(
-            f"alocc: warning: {recorder.dropped} messages are left out: the disk is too slow",
+            "alocc: warning: left out, for the disk is too slow: "
+            f"{counted(recorder.dropped, 'message')}",
             file=sys.stderr,
         )
     if not recorder.counts.total():
         print(f"alocc: nothing came, so there is no {recorder.path}", file=sys.stderr)
         return 1
-    print(f"{recorder.path}: {recorder.counts.total()} messages")
+    print(f"{recorder.path}: {counted(recorder.counts.total(), 'message')}")
     return 0

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "bag", type=Path, nargs="?", help="ROS 2 bag: folder, .mcap or .db3; else one is drawn"
     )
     parser.add_argument(
-        "--hours", type=number_within(0.0, 1000.0, "hours"), default=2.0, help="of faults (2)"
+        "--hours", type=number_within(0.001, 1000.0, "hours"), default=2.0, help="of faults (2)"
     )
     parser.add_argument("--rate", type=positive, default=1.0, help="times real time (1)")
     parser.add_argument(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from alocc_ros.cli._progress import bars
 from alocc_ros.cli._values import image_size, whole_number_from
+from alocc_ros.words import counted
 
 FORMATS = ("nuscenes", "bag", "both")
 
@@ -45,6 +46,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-sweeps", action="store_true", help="key frames only: all that training reads"
     )
+    parser.add_argument(
+        "--rare",
+        metavar="FACTOR",
+        type=_factor,
+        default=1.0,
+        help="so many times as many people, two-wheelers, cones, building sites and vehicles other "
+        "than cars, 1 to 8, for streets to train on (default 1)",
+    )
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default cpu)")
     parser.add_argument(
         "--jobs", type=whole_number_from(1), help="processes (default: one a core, cuda: 1)"
@@ -66,12 +75,21 @@ def run(args: argparse.Namespace) -> int:
     device = _device(args.device)
     jobs = args.jobs or (torch.get_num_threads() if device == "cpu" else 1)
     spec = DatasetSpec(
-        args.seed, args.scenes, args.frames, args.size, not args.no_sweeps, tuple(split)
+        args.seed,
+        args.scenes,
+        args.frames,
+        args.size,
+        not args.no_sweeps,
+        tuple(split),
+        args.rare,
     )
     with bars() as on_progress:
         for_format = {"nuscenes": write_dataset, "bag": write_bags, "both": write_both}[args.format]
         for_format(args.out, spec, device, min(jobs, args.scenes), on_progress)
-    print(f"{args.scenes} scenes with {args.frames} key frames each in {args.out}")
+    print(
+        f"{counted(args.scenes, 'scene')} with {counted(args.frames, 'key frame')} each "
+        f"in {args.out}"
+    )
     return 0
 
 
@@ -89,6 +107,16 @@ def _device(name: str) -> str:
     if device.type != "cuda" or (device.index or 0) >= torch.cuda.device_count():
         raise DeviceError(f"--device {name}: torch finds no such GPU here; take --device cpu")
     return name
+
+
+def _factor(text: str) -> float:
+    try:
+        factor = float(text)
+    except ValueError:
+        factor = 0.0
+    if not 1 <= factor <= 8:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to 8")
+    return factor
 
 
 def _split(text: str) -> tuple[tuple[str, int], ...]:

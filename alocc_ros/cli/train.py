@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from alocc_ros.distributed import World
     from alocc_ros.training.config import TrainingConfig
-    from alocc_ros.training.trainer import Report
+    from alocc_ros.training.trainer import Report, Trainer
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,9 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data",
         type=Path,
+        action="append",
         required=True,
         metavar="ROOT",
-        help="data set: its folder, or an info file (.pkl)",
+        help="data set: its folder, or an info file (.pkl); may be repeated, scores are of the "
+        "first one",
     )
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the run")
     parser.add_argument("--config", type=Path, help="settings, such as another run's config.yaml")
@@ -122,21 +124,23 @@ def _train(
     from alocc_ros import records
     from alocc_ros.distributed import barrier
     from alocc_ros.errors import OutputError
-    from alocc_ros.files import whole_file
+    from alocc_ros.files import make_folder, whole_file
     from alocc_ros.network.checkpoint import read_weights
     from alocc_ros.network.model import Alocc
     from alocc_ros.network.variants import find_variant
     from alocc_ros.training.randomness import seed_everything
     from alocc_ros.training.scores import evaluator
-    from alocc_ros.training.source import NuScenesSource
+    from alocc_ros.training.source import JoinedSource, NuScenesSource
     from alocc_ros.training.start import initialise, load_matching, spread_classes
     from alocc_ros.training.trainer import Trainer, inter_index_max
+    from alocc_ros.words import counted
 
     console = world.console()
     record = records.find(config.model)
     variant = find_variant(record.variant)
-    with console.status(f"reading {args.data}"):
-        source = NuScenesSource(args.data, config.split, record, config.benchmark)
+    with console.status(f"reading {', '.join(map(str, args.data))}"):
+        sources = [NuScenesSource(d, config.split, record, config.benchmark) for d in args.data]
+    source = sources[0] if len(sources) == 1 else JoinedSource(sources)
     seed_everything(config.seed)
     network = Alocc(variant, inter_index_max(variant, config))
     initialise(network)
@@ -157,16 +161,13 @@ def _train(
     evaluate = None
     if config.evaluate_every:
         evaluate = evaluator(
-            args.data, config.evaluate_split, record, config.evaluate_scenes, world
+            args.data[0], config.evaluate_split, record, config.evaluate_scenes, world
         )
     trainer = Trainer(network, record, source, config, args.output, device, world, evaluate)
     if args.resume:
         trainer.resume()
     if world.rank == 0:  # not before everything is known to fit
-        try:
-            args.output.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"cannot write {args.output}: {error.strerror}") from error
+        make_folder(args.output)
         config.write(args.output / "config.yaml")
         if taken:
             with whole_file(args.output / "start.txt") as scratch:
@@ -180,8 +181,9 @@ def _train(
             )
     barrier()
     console.print(
-        f"{config.model} on {sum(map(len, source.scenes))} key frames of {len(source.scenes)} "
-        f"scenes: steps {trainer.step} to {config.steps}, {trainer.slots} samples each, "
+        f"{config.model} on {counted(sum(map(len, source.scenes)), 'key frame')} of "
+        f"{counted(len(source.scenes), 'scene')}: steps {trainer.step} to {config.steps}, "
+        f"{counted(trainer.slots, 'sample')} each, "
         f"{world.size} x {device}",
         highlight=False,
     )
@@ -192,6 +194,7 @@ def _train(
             highlight=False,
         )
     try:
+        _fill_volumes(console, trainer)
         with _progress(console, trainer.step, config.steps) as on_step:
             trainer.run(on_step)
     except OSError as error:  # inputs have errors of their own: this is the disk
@@ -204,6 +207,20 @@ def _train(
     console.print(trainer.average_in_words(), highlight=False)
 
 
+def _fill_volumes(console: Console, trainer: Trainer) -> None:
+    from rich.progress import Progress
+
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task("lifting volumes", total=None)
+
+        def on_progress(done: int, of: int) -> None:
+            bar.update(task, completed=done, total=of)
+            if not console.is_terminal and done % 100 == 0:
+                console.print(f"volumes lifted: {done} of {of}", highlight=False)
+
+        trainer.fill_volumes(on_progress)
+
+
 @contextmanager
 def _progress(console: Console, first: int, steps: int) -> Iterator[Callable[[Report], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -213,7 +230,18 @@ def _progress(console: Console, first: int, steps: int) -> Iterator[Callable[[Re
     with Progress(*columns, console=console) as bar:
         task = bar.add_task("starting", total=steps, completed=first)
 
+        told: tuple[str, ...] = ()
+
         def on_step(report: Report) -> None:
+            nonlocal told
+            if report.dead and report.dead != told:
+                console.print(
+                    f"step {report.step}: {', '.join(report.dead)} here, but believed in nowhere "
+                    "(no sigmoid above 0.001): such a class does not come back by itself; "
+                    "entropy_weight keeps classes alive",
+                    highlight=False,
+                )
+                told = report.dead
             words = f"loss {report.total:.3f}, {report.seconds:.2f} s a step"
             bar.update(task, completed=report.step + 1, description=words)
             if not console.is_terminal and report.step % 100 == 0:

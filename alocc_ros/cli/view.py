@@ -18,6 +18,7 @@ from alocc_ros.cli._progress import bars
 from alocc_ros.cli._values import number_within, whole_number_from
 from alocc_ros.errors import BagError, OutputError, ParameterError
 from alocc_ros.stream.preset import load_preset, preset_names
+from alocc_ros.words import counted
 
 if TYPE_CHECKING:
     from alocc_ros.viewer.frames import FrameHandle, ViewFrame
@@ -128,7 +129,7 @@ def run(args: argparse.Namespace) -> int:
         sources = with_distinct_names(sources)
         number = _show(args, in_display_order(sources))
     for path in filter(None, (args.png, args.animation, args.save)):
-        print(f"{path}: {number} frame{'s' * (number > 1)}")
+        print(f"{path}: {counted(number, 'frame')}")
     for warning in dict.fromkeys(s.warning for s in sources if s.warning):
         print(f"alocc: warning: {warning}", file=sys.stderr)
     return 0

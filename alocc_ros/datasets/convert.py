@@ -49,6 +49,7 @@ from alocc_ros.datasets.truth import (
     read_truth,
 )
 from alocc_ros.errors import DataError, OutputError
+from alocc_ros.files import make_folder
 from alocc_ros.messages import GridInfo, Message
 from alocc_ros.types import Occupancy
 
@@ -112,10 +113,7 @@ def convert_scene(
         check_present(missing_files(dataset.root, scene.samples, truth), truth)
     labels = _Labels(dataset, scene, truth, boxes, on_progress)
     metadata = describe(dataset, scene, truth, key_frames_only, boxes)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}") from error
+    make_folder(path.parent)
     recorder = Recorder(path.with_name(path.name + ".partial"), metadata)
     first, last = readings[0].stamp, readings[-1].stamp
     try:

@@ -17,6 +17,7 @@ from alocc_ros.datasets.files import read_bytes
 from alocc_ros.errors import DataError
 from alocc_ros.geometry import inverse
 from alocc_ros.types import Calibration, CameraImage, FrameSet
+from alocc_ros.words import counted
 
 ANCHOR = "cam_front"  # a key frame's grid lies where the vehicle was when this one looked
 LIDAR = "LIDAR_TOP"
@@ -197,7 +198,7 @@ class Dataset:
     def _there_are(self) -> str:
         names = sorted(scene.name for scene in self.scenes)
         shown = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
-        return f"which has {len(names)} scenes: {shown}"
+        return f"which has {counted(len(names), 'scene')}: {shown}"
 
 
 def frame_set(sample: Sample) -> FrameSet:

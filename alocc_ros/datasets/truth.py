@@ -14,6 +14,7 @@ from alocc_ros.datasets.formats import LabelFormat, MaskFile, find_format
 from alocc_ros.datasets.label_files import UNKNOWN, Truth, read_mask
 from alocc_ros.datasets.samples import LidarSample, Sample
 from alocc_ros.errors import DataError
+from alocc_ros.words import counted
 
 __all__ = [
     "UNKNOWN",
@@ -115,7 +116,9 @@ def check_present(missing: list[Path], what: str, root: Path | None = None) -> N
         )
         sources = [f"{n} in {f}/ of {SOURCES.get(f, 'nuScenes')}" for f, n in parts.items()]
         where = f" ({', '.join(sources)})" if sources else ""
-        raise DataError(f"{len(missing)} files of {what} are missing{where}: {shown}{rest}")
+        files = f"{counted(len(missing), 'file')} of {what}"
+        verb = "is" if len(missing) == 1 else "are"
+        raise DataError(f"{files} {verb} missing{where}: {shown}{rest}")
 
 
 def read_truth(

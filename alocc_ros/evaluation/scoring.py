@@ -4,25 +4,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from alocc_ros.datasets.formats import FORMATS, LabelFormat, VoxelAccumulator, format_of
 from alocc_ros.datasets.samples import Scene
-from alocc_ros.datasets.truth import Truth
+from alocc_ros.datasets.truth import UNKNOWN, Truth
 from alocc_ros.errors import DataError, ModelError, ParameterError
 from alocc_ros.grid import VoxelGrid
-from alocc_ros.labels import ClassList
+from alocc_ros.labels import ClassList, label_map
+from alocc_ros.metrics.object_scores import ObjectResult, ObjectScores
 from alocc_ros.metrics.ray_scores import RayResult, RayScores
 from alocc_ros.metrics.rays import Hits, lidar_origins
-from alocc_ros.metrics.voxels import VoxelResult
+from alocc_ros.metrics.voxels import VoxelResult, VoxelScores
 from alocc_ros.records import SUPERVISIONS, ModelRecord
 from alocc_ros.types import Occupancy
 
-Scores = Mapping[str, VoxelAccumulator | RayScores]
-Results = Mapping[str, VoxelResult | RayResult]
+Scores = Mapping[str, VoxelAccumulator | RayScores | ObjectScores]
+Results = Mapping[str, VoxelResult | RayResult | ObjectResult]
 
 
 @dataclass(frozen=True)
@@ -33,10 +34,12 @@ class Scoring:
         name: on the command line.
         labels: which labels are the truth.
         masked: only voxels that a camera sees count.
-        voxels, rays, flow: which scores there are.
+        voxels, rays, flow, objects: which scores there are.
         trained_on: of ``records.SUPERVISIONS``, those of the models that these scores are
             published of; others guess where this benchmark looks, or are not judged where they
             could be.
+        source: the classes of the predictions, where they are not those of the labels: each is
+            one of these, by name, and what the predictions have not is not scored.
     """
 
     name: str
@@ -45,7 +48,9 @@ class Scoring:
     voxels: bool = False
     rays: bool = False
     flow: bool = False
+    objects: bool = False
     trained_on: tuple[str, ...] = SUPERVISIONS
+    source: ClassList | None = None
 
     @property
     def classes(self) -> ClassList:
@@ -55,13 +60,53 @@ class Scoring:
     def scores(self, reference_exact: bool = False) -> Scores:
         """Empty accumulators."""
         scores: dict[str, Any] = {}
+        if self.source:
+            names = self.classes.names
+            kept = [c for c in self.labels.scored if names[c] in self.source.names]
+            scores["voxels"] = VoxelScores(self.classes, tuple(kept))
+            scores["rays"] = RayScores(
+                self.classes, self.flow, self.labels.grid, scored=tuple(kept)
+            )
+            return {k: v for k, v in scores.items() if getattr(self, k)}
         if self.voxels:
             scores["voxels"] = self.labels.voxel_scores(reference_exact)
         if self.rays:
             scores["rays"] = RayScores(
                 self.classes, self.flow, self.labels.grid, reference_exact=reference_exact
             )
+        if self.objects:
+            scores["objects"] = ObjectScores(self.classes, self.labels.grid)
         return scores
+
+    def mapped(self, record: ModelRecord) -> Scoring:
+        """The same benchmark for a model with other classes, each of which is one of these.
+
+        Raises:
+            ModelError: one of its classes is not.
+        """
+        if record.classes == self.classes:
+            return self
+        strange = [n for n in record.classes.names if n not in self.classes.names]
+        if strange:
+            raise ModelError(
+                f"--map-classes: {', '.join(strange)} of {record.name} is no class of {self.name}"
+            )
+        return replace(self, source=record.classes)
+
+    def mapping(self) -> dict[str, Any]:
+        """What reports say of mapped classes; empty if they are not."""
+        if self.source is None:
+            return {}
+        missing = [n for n in self.classes.names if n not in self.source.names]
+        words = {"from": self.source.name, "to": self.classes.name, "not scored": missing}
+        return {"mapped classes": words}
+
+    def translated(self, prediction: Occupancy) -> Occupancy:
+        """A prediction in the classes of the labels."""
+        if self.source is None or prediction.classes != self.source:
+            return prediction
+        table = label_map(self.source, self.classes, missing=UNKNOWN)
+        return replace(prediction, labels=table[prediction.labels], classes=self.classes)
 
     def check_model(self, record: ModelRecord) -> None:
         """That a model can be scored by this benchmark at all.
@@ -72,12 +117,20 @@ class Scoring:
         reason = self.misfit(record)
         if reason:
             fit = ", ".join(fitting(record)) or "none"
-            raise ModelError(f"{reason}; benchmarks that fit it: {fit}")
+            also = [n for n, s in SCORINGS.items() if s.fits_mapped(record)]
+            more = f"; with --map-classes also {', '.join(also)}" if also else ""
+            raise ModelError(f"{reason}; benchmarks that fit it: {fit}{more}")
+
+    def fits_mapped(self, record: ModelRecord) -> bool:
+        """Whether a model can be scored once its classes are those of the same name here."""
+        if record.classes == self.classes or not {*record.classes.names} < {*self.classes.names}:
+            return False
+        return not self.mapped(record).misfit(record)
 
     def misfit(self, record: ModelRecord) -> str:
         """Why a model cannot be scored; empty if it can."""
         truth = self.labels
-        if record.classes != truth.classes:
+        if record.classes != (self.source or truth.classes):
             return (
                 f"{record.name} gives the classes of {record.classes.name}, "
                 f"but {self.name} scores those of {truth.classes.name}"
@@ -138,6 +191,8 @@ SCORINGS = {
         ),
         Scoring("surroundocc", FORMATS["surroundocc"], voxels=True),
         Scoring("openoccupancy", FORMATS["openoccupancy"], voxels=True),
+        # Made of voxels, whatever they were trained on; nothing is published with these scores.
+        Scoring("objects", FORMATS["openocc"], masked=True, objects=True, trained_on=()),
     )
 }
 

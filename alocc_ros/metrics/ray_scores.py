@@ -140,6 +140,7 @@ class RayScores(Sums):
             predictions, velocities that are not known make their class infinite, velocity
             errors have the precision of their arrays (float16 for voxels), and without a single
             moving hit the Occ score is NaN.
+        scored: classes that RayIoU is the mean of; None: all but free.
     """
 
     def __init__(
@@ -149,6 +150,7 @@ class RayScores(Sums):
         grid: VoxelGrid = OCC3D_GRID,
         directions: np.ndarray | None = None,
         reference_exact: bool = False,
+        scored: tuple[int, ...] | None = None,
     ) -> None:
         count, levels = len(classes.names), len(THRESHOLDS)
         sums = {
@@ -169,6 +171,7 @@ class RayScores(Sums):
         self.classes, self.grid = classes, grid
         self.directions = ray_directions() if directions is None else directions
         self._flow, self._reference = flow, reference_exact
+        self._scored = list(range(classes.free) if scored is None else scored)
 
     def update(self, prediction: Grid, truth: Grid, origins: np.ndarray) -> tuple[Hits, Hits]:
         """One more frame; ``origins`` [t, 3] m, see ``lidar_origins``.
@@ -221,9 +224,10 @@ class RayScores(Sums):
         """The scores of all frames so far."""
         s, free = self._sums, self.classes.free
         iou = 100 * ratio(s["hit"], s["true"] + s["said"] - s["hit"])[:, :free]
-        rayiou_at = np.array([mean_of_known(row) for row in iou])
+        scored = iou[:, self._scored]
+        rayiou_at = np.array([mean_of_known(row) for row in scored])
         # As one mean over all thresholds and classes: the same number, the benchmark's rounding.
-        rayiou = mean_of_known(iou)
+        rayiou = mean_of_known(scored)
         flow = self._flow_result() if self._flow else None
         score = math.nan if flow is None else occ_score(rayiou, flow.mave_tp)
         if flow is not None and self._reference and math.isnan(flow.mave_tp):

@@ -54,7 +54,7 @@ class Lifting(nn.Module):
         self.register_buffer("vs", vs, persistent=False)
         self._depths = (float(variant.depth_range[0]), float(variant.depth_step))
         self._bins, self._lattice = variant.depth_bins, lattice(variant)
-        self._inter_index_max = inter_index_max
+        self.inter_index_max = inter_index_max
 
     def forward(
         self,
@@ -72,7 +72,7 @@ class Lifting(nn.Module):
         return self.operator(
             geometry, prediction.context, plan.rays, plan.origin, self.us, self.vs,
             plan.camera_mask, prediction.side_weight, prediction.side_offset, rows, weights,
-            *self._depths, self._inter_index_max,
+            *self._depths, self.inter_index_max,
             list(grid.lower), list(grid.step), list(grid.size), len(plan.motion),
         )  # fmt: skip
 

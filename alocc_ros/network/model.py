@@ -245,15 +245,15 @@ class Alocc(nn.Module):
         lidar, truth = (None, known) if measured.denoising else (known, None)
         depth, geometry, known = self.geometry(depth, state, plan, out, keyframe, lidar, truth)
         volume = self.lift(depth, plan, None if rig is None else rig.nodes, known)
-        volume = self.pre_process(self._planes(volume)).view(volume.shape)
+        volume = self.pre_process(self.planes(volume)).view(volume.shape)
         volume, new = self.fusion(volume, recalled, state, plan, out, keyframe)
         volume, scene = self.scene(volume, state, plan, out, keyframe)
-        levels = self.img_bev_encoder_backbone(self._planes(volume))
+        levels = self.img_bev_encoder_backbone(self.planes(volume))
         classified = self.classify(self.img_bev_encoder_neck(levels))
         flow_cost = bev = None
         if v.flow:
             bev = self.flow_map(classified.voxels, out.flow_bev)
-            match = self.flow_match(bev, self._previous(bev, plan, state), plan.flow_motion)
+            match = self.flow_match(bev, self.previous_map(bev, plan, state), plan.flow_motion)
             if measured.match is not None:
                 match = mix_true_match(match, measured.match, measured.match_share)
             flow_cost = self.flow_cost(match)
@@ -355,11 +355,12 @@ class Alocc(nn.Module):
             flow_bev = torch.empty(samples, v.voxel_channels, y, x, **order)
         return stereo, flow_bev
 
-    def _planes(self, volume: Tensor) -> Tensor:  # [B, C, Y, X, Z] -> [B, C, Y, X] if bird's-eye
+    def planes(self, volume: Tensor) -> Tensor:  # [B, C, Y, X, Z]
+        """As the encoder takes it: of bird's-eye networks [B, C, Y, X]."""
         return volume if self.variant.volumetric else volume[..., 0]
 
     @staticmethod
-    def _previous(bev: Tensor, plan: PlanTensors, state: State | None) -> Tensor:
+    def previous_map(bev: Tensor, plan: PlanTensors, state: State | None) -> Tensor:
         """The map to match with; a sample that begins a sequence is its own predecessor."""
         if state is None:
             return bev

@@ -38,7 +38,8 @@ class PlanTensors(NamedTuple):
             feature -> the same camera's at the last key frame, homogeneous, as ``homography``.
         ages: [B, T + 1] float32 seconds, of the present (0) and of each remembered slot. Of
             recurrent variants [B, 2]: time since the start, of the present and of what is
-            remembered (see ``remembered_times``).
+            remembered (see ``times_told``).
+        scene_keep: [B] float32, how much of what the scene layer has learned still counts.
         has_history: [B] bool; False: this sample's slots are copies of the present. None: all have
             one (inference, where a stream without a state is an entry point of its own).
         has_reference: [B] bool; False: this sample's flow map is matched with itself; likewise.
@@ -55,6 +56,7 @@ class PlanTensors(NamedTuple):
     motion: Tensor
     flow_motion: Tensor
     ages: Tensor
+    scene_keep: Tensor
     has_history: Tensor | None = None
     has_reference: Tensor | None = None
 
@@ -68,7 +70,7 @@ _FRAME = (
     ("key_homography", (3, 3)),
     ("key_offset", (3,)),
 )
-_SAMPLE = (("motion", (3, 4)), ("flow_motion", (3, 4)))
+_SAMPLE = (("motion", (3, 4)), ("flow_motion", (3, 4)), ("scene_keep", ()))
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,8 @@ class FramePlan:
     Attributes:
         packed: [K] float64, all numbers; see ``unpack``.
         cameras, samples, slots: N, B, T.
+        ages: [B, T] float32 seconds, of the slots as this frame leaves them if it is a key frame;
+            what the next one's plan is made of.
         has_history, has_reference: [B] bool, or None; see ``PlanTensors``.
         first: the frame begins a sequence.
         keyframe: the history moves on with this frame.
@@ -89,7 +93,7 @@ class FramePlan:
     packed: Tensor
     cameras: int
     samples: int
-    slots: int
+    ages: Tensor
     has_history: Tensor | None = None
     has_reference: Tensor | None = None
     first: bool = False
@@ -102,18 +106,10 @@ class FramePlan:
         """The part that belongs to the rig alone."""
         return self.packed[: self.samples * self.cameras * sum(prod(s) for _, s in _RIG)]
 
-    @property
-    def ages(self) -> Tensor:  # [B, T] float32 seconds
-        """Of the slots as this frame leaves them if it is a key frame; what the next one's plan is
-        made of.
-        """
-        ages = self.packed[-self.samples * (self.slots + 1) :].view(self.samples, -1)
-        return ages[:, :-1].float()
-
     def tensors(self, device: torch.device | str) -> PlanTensors:
         """All of it on a device, by one copy."""
         packed = self.packed.to(device, non_blocking=True)
-        tensors = unpack(packed, self.cameras, self.samples, self.slots)
+        tensors = unpack(packed, self.cameras, self.samples, self.ages.shape[1])
         return tensors._replace(
             has_history=None if self.has_history is None else self.has_history.to(device),
             has_reference=None if self.has_reference is None else self.has_reference.to(device),
@@ -174,6 +170,10 @@ def frame_plan(
             f"of {samples} samples"
         )
     r, grid = variant.grid.resolution, variant.grid
+    times, scene_keep = times_told(variant, ages, elapsed)
+    # Of a recurrent variant the true time goes on, whatever is told.
+    passed = torch.as_tensor(elapsed, dtype=ages.dtype).reshape(-1, 1)
+    following = ages + passed if variant.recurrent else times[:, :-1]
     rays, origin = cameras.rays()
     homography, offset = cameras.stereo_homography(variant)
     parts = [
@@ -186,30 +186,41 @@ def frame_plan(
         *cameras.key_homography(variant, key or KeyCameras(cameras.previous_T_camera)),
         index_motion(previous, variant.lift_lower, variant.lift_step, not variant.volumetric),
         index_motion(reference, grid.lower, (r, r, r), planar=True),
-        remembered_times(variant, ages, elapsed),
+        scene_keep,
+        times,
     ]
     packed = torch.cat([p.to(torch.float64).reshape(-1) for p in parts])
-    return FramePlan(packed, count // samples, samples, variant.history, has_history, has_reference)
+    return FramePlan(packed, count // samples, samples, following, has_history, has_reference)
 
 
-def remembered_times(
+def times_told(
     variant: Variant,
     ages: Tensor,  # [B, T] seconds at the last key frame
     elapsed: Tensor | float,  # [B] seconds
-) -> Tensor:  # [B, T + 1] seconds
+) -> tuple[Tensor, Tensor]:  # [B, T + 1] seconds, [B]
     """What the weights are told of time: 0 and the age of each slot, or, of recurrent variants, how
-    long the sequence has been going on, now and at the last key frame.
+    long the sequence has been going on, now and at the last key frame. Besides, how much of what
+    the scene layer has learned counts from here on.
 
-    That time stops at the length of the sequences that the weights have seen
-    (``Variant.memory_length``): a vehicle drives for hours, and the embedding of an hour is none
-    that was ever trained.
+    Where a sequence becomes longer than those that the weights have seen
+    (``Variant.memory_length``), it is told to be half as long, and stays so: half of the sums goes
+    at once, and then what each key frame adds to that half. A vehicle drives for hours, and
+    neither the embedding of an hour nor the sums of one were ever trained (docs/network.md
+    section 8b, "Hours").
     """
     passed = torch.as_tensor(elapsed, dtype=ages.dtype).reshape(-1, 1).expand(len(ages), 1)
     if not variant.recurrent:
-        return torch.cat([torch.zeros(len(ages), 1), ages + passed], 1)
-    longest = (variant.memory_length - 1) * variant.history_interval
-    then = torch.minimum(ages, (longest - passed).clamp(min=0))
-    return torch.cat([then + passed, then], 1)
+        times = torch.cat([torch.zeros(len(ages), 1), ages + passed], 1)
+        return times, torch.ones(len(ages))
+    half = variant.memory_length // 2
+    # A tenth of an interval late: key frames are whole intervals apart, and times are float32.
+    longest = (variant.memory_length - 0.9) * variant.history_interval
+    was, over = (ages > longest)[:, 0], ages + passed > longest
+    then = torch.where(over, (half - 1) * variant.history_interval, ages)
+    keep = torch.ones(len(ages))
+    keep[over[:, 0]] = half / variant.memory_length
+    keep[was] = 1 - 1 / (half + 1)  # so that the sums stay those of half + 1 key frames
+    return torch.cat([then + passed, then], 1), keep
 
 
 def unpack(packed: Tensor, cameras: int, samples: int, slots: int) -> PlanTensors:
@@ -222,7 +233,7 @@ def unpack(packed: Tensor, cameras: int, samples: int, slots: int) -> PlanTensor
         name: packed[end - prod(shape) : end].view(shape)
         for (name, shape), end in zip(shapes.items(), ends, strict=True)
     }
-    views["ages"] = views["ages"].float()
+    views |= {name: views[name].float() for name in ("ages", "scene_keep")}
     views["camera_mask"] = views["camera_mask"] != 0
     return PlanTensors(**views)
 

@@ -319,17 +319,13 @@ class SceneUpdate(nn.Module):
 class SceneFusion(nn.Module):
     """A linear layer that is taught by every frame before it is asked about it.
 
-    The authors sum gradients without end; no more than a scene of nuScenes was ever tried. Past
-    that length (``Variant.memory_length``) old gradients fade, so that the sums stay as heavy as
-    they are at its end (docs/network.md section 8b, "Hours").
+    The authors sum gradients without end; no more than a scene of nuScenes was ever tried. What
+    counts after that is the plan's affair (``times_told``).
     """
 
     def __init__(self, variant: Variant, layer: SceneLayer, prepared: bool = False) -> None:
         super().__init__()
         self._variant, self.update = variant, SceneUpdate(layer, prepared)
-        # Half an interval early, so that the frames between key frames count with the next one.
-        self._full = (variant.memory_length - 1.5) * variant.history_interval
-        self._fading = 1 / variant.memory_length
 
     def shapes(self, samples: int) -> dict[str, tuple[int, ...]]:
         """Of the state of so many streams."""
@@ -353,9 +349,7 @@ class SceneFusion(nn.Module):
             check_part(sums, (len(volume), c, c + 1), self._variant.name, "sums of gradients")
             if plan.has_history is not None:
                 sums = _if_begun(plan.has_history, sums, torch.zeros_like(sums))
-        full = plan.ages[:, 0] > self._full
-        keep = 1 - self._fading * full.to(sums.dtype)
-        step = self.update(rows, sums, keep)
+        step = self.update(rows, sums, plan.scene_keep)
         answer = step.rows.movedim(-1, 1)
         if not keyframe:
             return answer, None if state is None else state.scene

@@ -102,6 +102,17 @@ class HistoryFusion(Fusion):
         out: State,  # its history, if there is one, is overwritten with the new one
         keyframe: bool,
     ) -> Fused:
+        history = None if state is None else state.history
+        groups, new = self.groups(volume, state, plan)
+        fused = self.merge(groups, plan.ages)
+        if not keyframe:
+            return fused, State(history)
+        return fused, State(new.clone() if out.history is None else out.history.copy_(new))
+
+    def groups(
+        self, volume: Tensor, state: State | None, plan: PlanTensors
+    ) -> tuple[Tensor, Tensor]:  # [B, T + 1, C, Y, X, Z]; [B, T, ...], a view
+        """Present and moved slots, and those of them that a key frame leaves as the new history."""
         slots, history = self._variant.history, None if state is None else state.history
         copies = volume.detach()[:, None].expand(-1, slots, -1, -1, -1, -1)
         past = copies
@@ -112,11 +123,7 @@ class HistoryFusion(Fusion):
                 past = torch.where(plan.has_history.view(-1, 1, 1, 1, 1, 1), history, copies)
         warped = self.warp(past.flatten(1, 2), plan.motion).unflatten(1, (slots, -1))
         groups = torch.cat([volume[:, None], warped], 1)  # [B, T + 1, C, Y, X, Z]
-        fused = self.merge(groups, plan.ages)
-        if not keyframe:
-            return fused, State(history)
-        new = groups[:, :-1].detach()
-        return fused, State(new.clone() if out.history is None else out.history.copy_(new))
+        return groups, groups[:, :-1].detach()
 
     def merge(self, groups: Tensor, ages: Tensor) -> Tensor:  # -> [B, C, Y, X, Z]
         """Present and warped slots to one volume."""

@@ -31,8 +31,8 @@ class Variant:
         history_interval: seconds between key frames, as trained.
         recurrent: temporal fusion keeps one volume that all frames since the start went into
             (network/recurrent.py); ``history`` is 1.
-        memory_length: key frames in a row that a recurrent network was trained on; what grows with
-            their number stops growing there.
+        memory_length: key frames in a row that a recurrent network was trained on, of the longest
+            scenes; where there are more, what grows with their number goes back to half of it.
         base_motion: BUG-COMPAT, the history is moved by the motion of the vehicle's base though
             the grid's frame is another.
         encoder_channels, encoder_blocks: of the BEV / voxel encoder; first stage stride 1,
@@ -66,7 +66,7 @@ class Variant:
     history: int = 16
     history_interval: float = 0.5
     recurrent: bool = False
-    memory_length: int = 40
+    memory_length: int = 41
     base_motion: bool = False
     encoder_channels: tuple[int, ...] = (64, 128, 256, 512)
     encoder_blocks: tuple[int, ...] = (1, 2, 4, 4)

@@ -75,6 +75,8 @@ KEYS = (
     ("callbacks", "failed: ERROR", "exceptions in callbacks, by topic and kind of error"),
 )
 
+# Of every status, so that they can be told from others' whatever the node's name and namespace.
+HARDWARE_ID = "alocc_ros"
 _OK, _WARN, _ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 _LOSS_HINT = (
     "the camera skips them, or they are lost on the way: run its driver with the shared-memory "
@@ -118,11 +120,15 @@ def share_missing(gaps: Sequence[int]) -> float:
 
 
 class Diagnostics:
-    """Statuses of one period after the other; keeps the counts of the last one, for rates."""
+    """Statuses of one period after the other; keeps the counts of the last one, for rates.
+
+    Attributes:
+        stale_after: s without an image after which a camera is stale.
+    """
 
     def __init__(self, node_name: str, stale_after: float, now: float) -> None:
-        """``stale_after`` in s; ``now`` and all later ones on the clock ``time.monotonic``."""
-        self._name, self._stale_after, self._begin = node_name, stale_after, now
+        """``now`` and all later ones on the clock ``time.monotonic``."""
+        self._name, self.stale_after, self._begin = node_name, stale_after, now
         self._before: dict[str, CameraStatistics] = {}
         self._lost: dict[str, int] = {}
         self._processed, self._time = 0, now
@@ -188,7 +194,7 @@ class Diagnostics:
             )
             return CameraState(WAITING, reason, None)
         age = now - image.last_arrival
-        if age > self._stale_after:
+        if age > self.stale_after:
             return CameraState(STALE, image.problem or f"no image for {age:.1f} s", age)
         if camera.intrinsics is None and camera.info is not None and not camera.info_rejection:
             reason = camera.info.problem or f"no CameraInfo on {camera.info.resolved}"
@@ -225,7 +231,7 @@ class Diagnostics:
         values["missing_percent"] = f"{100 * share:.0f}"
         values |= {f"dropped: {why}": n for why, n in sorted(statistics.dropped.items())}
         level = _OK if state.state == ACTIVE else _ERROR
-        if state.state == WAITING and now - self._begin < self._stale_after:
+        if state.state == WAITING and now - self._begin < self.stale_after:
             level = _WARN  # it has just begun
         text = f"{state.state}: {state.reason}" if state.reason else state.state
         if lost > 0 or share >= _SHARE:
@@ -311,6 +317,6 @@ class Diagnostics:
             level=level,
             name=f"{self._name}: {part}",
             message=text,
-            hardware_id=self._name,
+            hardware_id=HARDWARE_ID,
             values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
         )

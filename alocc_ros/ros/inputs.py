@@ -61,6 +61,11 @@ class SetCollector(SimpleFilter):
             closed = self._collector.poll(now)
         self._signal(closed)
 
+    def change(self, config: CollectorConfig) -> None:
+        """Takes over other times and numbers."""
+        with self._lock:
+            self._collector.change(config)
+
     def reset(self) -> None:
         """Drops what is queued."""
         with self._lock:
@@ -182,14 +187,7 @@ class Inputs:
         self._stamp_source = parameters.stamp_source
         if self._stamp_source == "preset":
             self._stamp_source = preset.stamp_source
-        self.collector = SetCollector(
-            CollectorConfig.from_preset(
-                preset,
-                timeout_s=parameters.set_timeout,
-                min_cameras=parameters.min_cameras,
-                silent_after_s=parameters.stale_after,
-            )
-        )
+        self.collector = SetCollector(_config(preset, parameters))
         types = IMAGE_TYPES[parameters.image_transport]
         if parameters.image_transport == "auto":
             types = types | video_classes()
@@ -205,6 +203,10 @@ class Inputs:
             )
             for name, topics in preset.used_cameras.items()
         }
+
+    def take_over(self, parameters: NodeParameters) -> None:
+        """Those that are live."""
+        self.collector.change(_config(self._preset, parameters))
 
     def scan(self) -> None:
         """Looks for publishers that came, went or changed."""
@@ -268,3 +270,12 @@ class Inputs:
 
             self._videos[camera.name] = LiveVideo(camera.name, deliver, skip)
         return self._videos[camera.name]
+
+
+def _config(preset: Preset, parameters: NodeParameters) -> CollectorConfig:
+    return CollectorConfig.from_preset(
+        preset,
+        timeout_s=parameters.set_timeout,
+        min_cameras=parameters.min_cameras,
+        silent_after_s=parameters.stale_after,
+    )

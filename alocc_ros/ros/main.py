@@ -15,6 +15,12 @@ _LOOK_PERIOD = 0.1  # s, how long a signal may go unnoticed while nothing happen
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the node until a signal ends it (0); 2 if it cannot be started."""
+    # rclpy's own handlers end the context under the executor's feet: a message that is just being
+    # taken becomes an error, and a wake-up that gets lost leaves an idle node waiting for ever.
+    # Here a signal only asks, the loop looks, and things end in the order they were made.
+    asked: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM):  # a launch file's Ctrl-C arrives twice
+        signal.signal(number, lambda number, _: asked.append(number))
     way = transport.prepare()  # before Fast DDS is loaded
     try:
         import rclpy
@@ -30,13 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return 2
 
-    # rclpy's own handlers end the context under the executor's feet: a message that is just being
-    # taken becomes an error, and a wake-up that gets lost leaves an idle node waiting for ever.
-    # Here a signal only asks, the loop looks, and things end in the order they were made.
     rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
-    asked: list[int] = []
-    for number in (signal.SIGINT, signal.SIGTERM):  # a launch file's Ctrl-C arrives twice
-        signal.signal(number, lambda number, _: asked.append(number))
     node = AloccNode()
     transport.close_segments()
     executor = GuardedExecutor(on_failure=node.report_failure, on_limit=node.fail)
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             node.get_logger().info(way.news)
         if way.remedy:
             node.get_logger().warning(f"{way.reason}; {way.remedy}")
-        if not node.start():
+        if not asked and not node.start():
             return 2
         while not asked:
             executor.spin_once(timeout_sec=_LOOK_PERIOD)

@@ -12,6 +12,8 @@ from alocc_ros.records import ModelRecord, find, resolve, verified_sha256
 from alocc_ros.ros.parameters import NodeParameters
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
 
     from alocc_ros.network.model import Alocc
@@ -58,6 +60,12 @@ class Model:
         )
         return self.pipeline
 
+    def take_over(self, parameters: NodeParameters) -> None:
+        """Those that are live."""
+        self.parameters = parameters
+        if self.pipeline is not None:
+            self.pipeline.confidence = parameters.confidence
+
     def stop(self) -> None:
         """Ends the pipeline's threads and gives the device's memory back.
 
@@ -90,11 +98,11 @@ class Model:
         return torch.cuda.memory_reserved(self.device)
 
 
-def load(parameters: NodeParameters) -> Model:
-    """Loads the network into main memory.
+def find_weights(parameters: NodeParameters) -> tuple[ModelRecord, Path | None]:
+    """The record, and the file of the weights (None: they are random); nothing is loaded.
 
     Raises:
-        AloccError: unknown model, weights that are not here or do not fit, no such device.
+        AloccError: unknown model, weights that are not here, no frame for its grid.
     """
     if parameters.random_weights:
         record, path = find(parameters.model), None  # also of models that were never published
@@ -115,7 +123,16 @@ def load(parameters: NodeParameters) -> Model:
         raise ParameterError(
             f"grid_frame must be given: {record.name} sees in the {record.frame} frame"
         )
+    return record, path
 
+
+def load(parameters: NodeParameters) -> Model:
+    """Loads the network into main memory.
+
+    Raises:
+        AloccError: unknown model, weights that are not here or do not fit, no such device.
+    """
+    record, path = find_weights(parameters)
     digest = verified_sha256(path, record) if path else ""
 
     import torch

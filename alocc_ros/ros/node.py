@@ -23,8 +23,10 @@ from time import monotonic
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool, Trigger
 from tf2_ros import Buffer
 
@@ -130,6 +132,31 @@ class AloccNode(LifecycleNode):
             return True
         return all(step() == SUCCESS for step in (self.trigger_configure, self.trigger_activate))
 
+    # --- parameters ----------------------------------------------------------------------
+
+    def set_parameters(self, parameter_list: list[Parameter]) -> list[SetParametersResult]:
+        """Sets one after the other; a result with a reason for each that is refused."""
+        return [self.set_parameters_atomically([parameter]) for parameter in parameter_list]
+
+    def set_parameters_atomically(self, parameter_list: list[Parameter]) -> SetParametersResult:
+        """Sets all or none; before rclpy, which raises at names that it does not know."""
+        if reason := self._declared.refusal(parameter_list):
+            return SetParametersResult(successful=False, reason=reason)
+        return super().set_parameters_atomically(parameter_list)
+
+    def _take_over(self, parameters: NodeParameters) -> None:
+        """Those that are live, while the node is configured."""
+        configured, active = self._configured, self._active
+        configured.parameters = parameters
+        configured.model.take_over(parameters)
+        configured.outputs.take_over(parameters, configured.frame, is_active=active is not None)
+        self._report_timer.timer_period_ns = round(parameters.diagnostics_period * 1e9)
+        if active is None:
+            return
+        active.inputs.take_over(parameters)
+        active.assembler.change(min_cameras=parameters.min_cameras, timeout=parameters.tf_timeout)
+        active.diagnostics.stale_after = parameters.stale_after
+
     # --- transitions ---------------------------------------------------------------------
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -144,7 +171,7 @@ class AloccNode(LifecycleNode):
             self.get_logger().error(f"cannot configure: {error}")
             return FAILURE
         self._configured = _Configured(parameters, preset, rig, model, outputs)
-        self._declared.frozen = True
+        self._declared.on_change = self._take_over
         self._report_timer = self._every(parameters.diagnostics_period, self._report)
         weights = "RANDOM WEIGHTS" if not model.weights_sha256 else model.weights_sha256[:12]
         self.get_logger().info(
@@ -282,7 +309,7 @@ class AloccNode(LifecycleNode):
 
     def _forget(self) -> None:
         configured, self._configured = self._configured, None
-        self._declared.frozen = False
+        self._declared.on_change = None
         if configured is None:
             return
         self.destroy_timer(self._report_timer)
@@ -362,18 +389,34 @@ class AloccNode(LifecycleNode):
 
     def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         response.success = self._active is not None
-        response.message = "" if response.success else "the node is not active"
         if self._active is not None:
             self._active.inputs.collector.reset()
             self._active.worker.reset()
+        response.message = (
+            "the past is forgotten: the next set begins a sequence"
+            if response.success
+            else self._not_active()
+        )
         return response
 
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         response.success = self._active is not None
-        response.message = "" if response.success else "the node is not active"
         if self._active is not None:
             self._active.worker.enabled = request.data
+        response.message = (
+            self._not_active()
+            if not response.success
+            else "sets go to the network"
+            if request.data
+            else "sets are ignored until the service is called with true"
+        )
         return response
+
+    def _not_active(self) -> str:
+        state = "inactive" if self._configured else "unconfigured"
+        step = "activate" if self._configured else "configure"
+        name = self.get_fully_qualified_name()
+        return f"the node is {state}, not active: ros2 lifecycle set {name} {step}"
 
     def _report_error(self, text: str) -> None:
         self.get_logger().error(text, throttle_duration_sec=_ERROR_LOG_PERIOD)

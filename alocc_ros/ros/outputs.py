@@ -18,9 +18,10 @@ from rclpy.qos import DurabilityPolicy, LivelinessPolicy, QoSProfile
 from alocc_ros import costmap, messages
 from alocc_ros.errors import PoseError
 from alocc_ros.messages import GridInfo, Message
+from alocc_ros.objects.tracking import ObjectTracker
 from alocc_ros.outputs import OUTPUTS, PER_CAMERA, Output, Result
 from alocc_ros.records import ModelRecord
-from alocc_ros.ros.definitions import message_class
+from alocc_ros.ros.definitions import is_installed, message_class
 from alocc_ros.ros.encoder import encode
 from alocc_ros.ros.inputs import Camera
 from alocc_ros.ros.overlays import Overlays
@@ -33,6 +34,7 @@ _PER_RESULT = sorted(
     (o for o in NODE_OUTPUTS if o.build is not None and not o.latched), key=lambda o: o.for_viewing
 )
 _KEPT = tuple(o for o in _PER_RESULT if o.kept)
+MARKERS = ("flow_markers", "object_markers", "markers")
 _LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 # Reliable, because any subscription can have it; the newest only, because older ones are of no
 # use to anybody.
@@ -64,17 +66,10 @@ class Outputs:
     ) -> None:
         """Creates them; they are silent until the node is active."""
         self._node, self._parameters = node, parameters
+        self._camera_names = tuple(cameras)
         self._publishers: dict[str, Any] = {}
-        for output in NODE_OUTPUTS:
-            if output.parameter and not getattr(parameters, output.parameter):
-                continue
-            for name in _names(output, cameras):
-                qos = _LATCHED if output.latched or output.kept else _NEWEST
-                if output.name == "status":
-                    qos = _WATCHED
-                self._publishers[name] = node.create_lifecycle_publisher(
-                    message_class(output.type), f"~/{name}", qos
-                )
+        self._publishing = threading.Lock()  # so that nobody's publisher is destroyed under him
+        self._add_publishers()
         self.cameras: Mapping[str, Camera] = {}
         self.locate: Callable[[str, int], np.ndarray] | None = None
         self._drawing = costmap.CostmapSettings(
@@ -88,7 +83,53 @@ class Outputs:
         self._sent: dict[str, int] = {}  # stamp of the last message of kept outputs, ns
         self._last_view: float | None = None
         self._clear_markers = True
+        self._tracker = ObjectTracker()
         self._overlays = Overlays(self._publish_overlay, node.get_logger().error)
+
+    def _add_publishers(self) -> None:
+        """Those that the parameters ask for and that are not there."""
+        for output in NODE_OUTPUTS:
+            if output.parameter and not getattr(self._parameters, output.parameter):
+                continue
+            if output.optional and not is_installed(output.type):
+                continue
+            for name in _names(output, self._camera_names):
+                if name in self._publishers:
+                    continue
+                qos = _LATCHED if output.latched or output.kept else _NEWEST
+                if output.name == "status":
+                    qos = _WATCHED
+                self._publishers[name] = self._node.create_lifecycle_publisher(
+                    message_class(output.type), f"~/{name}", qos
+                )
+
+    def take_over(self, parameters: NodeParameters, frame: str, *, is_active: bool) -> None:
+        """Those that are live; of any thread.
+
+        Args:
+            parameters: new.
+            frame: of markers that are to be deleted.
+            is_active: the node is, and so are publishers that are new.
+        """
+        self._parameters = parameters
+        for output in NODE_OUTPUTS:
+            if output.parameter and not getattr(parameters, output.parameter):
+                for name in _names(output, self._camera_names):
+                    self._remove_publisher(name, frame)
+        before = set(self._publishers)
+        with self._publishing:
+            self._add_publishers()
+            for name in self._publishers.keys() - before if is_active else ():
+                self._publishers[name].on_activate(None)
+        self._clear_markers |= before != set(self._publishers)
+
+    def _remove_publisher(self, name: str, frame: str) -> None:
+        if name not in self._publishers:
+            return
+        if name in MARKERS:
+            self._publish(name, messages.no_markers(self._now(), frame))
+        with self._publishing:
+            self._node.destroy_lifecycle_publisher(self._publishers.pop(name))
 
     def announce(self, record: ModelRecord, weights_sha256: str, frame: str) -> None:
         """Publishes ``grid_info``."""
@@ -106,7 +147,7 @@ class Outputs:
         """Deletes the markers; nothing new will come for a while."""
         with self._newest:
             self._result = None
-        for name in ("flow_markers", "markers"):
+        for name in MARKERS:
             if name in self._publishers:
                 self._publish(name, messages.no_markers(self._now(), frame))
 
@@ -124,6 +165,8 @@ class Outputs:
     def publish(self, frame: FrameSet, occupancy: Occupancy) -> None:
         """Publishes the outputs of one result that have subscribers."""
         self._clear_markers |= bool(occupancy.reset)
+        if occupancy.reset:  # also while nobody wants objects: tracks of another place
+            self._tracker.forget()
         show = self._is_time_to_view()
         result = Result(
             frame,
@@ -135,6 +178,7 @@ class Outputs:
             grid_frame=self._parameters.grid_output_frame,
             cloud_frame=self._parameters.cloud_frame,
             locate=self.locate and partial(self._located, occupancy.stamp),
+            tracker=self._tracker,
         )
         with self._newest:
             # Without what was made of it for others, which is not needed again.
@@ -180,8 +224,9 @@ class Outputs:
 
     def has_subscribers(self, name: str) -> bool:
         """Whether the topic ``~/name`` has any."""
-        publisher = self._publishers.get(name)
-        return publisher is not None and publisher.get_subscription_count() > 0
+        with self._publishing:
+            publisher = self._publishers.get(name)
+            return publisher is not None and publisher.get_subscription_count() > 0
 
     def _draw_overlays(self, frame: FrameSet, occupancy: Occupancy) -> None:
         cameras = [c for c in frame.images if self.has_subscribers(f"overlay/{c}")]
@@ -193,7 +238,10 @@ class Outputs:
         self._publish(f"overlay/{camera}", messages.rgb_image(pixels, stamp, tf_frame))
 
     def _publish(self, name: str, message: Message) -> None:
-        self._publishers[name].publish(encode(message))
+        encoded = encode(message)
+        with self._publishing:
+            if name in self._publishers:  # else it was taken away meanwhile
+                self._publishers[name].publish(encoded)
 
     def _now(self) -> int:  # ns
         return self._node.get_clock().now().nanoseconds

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from alocc_ros.stream.preset import DEFAULT_PRESET
 
 if TYPE_CHECKING:
     from rclpy.node import Node
+    from rclpy.parameter import Parameter
 
 
 def _parameter(
@@ -31,6 +32,7 @@ def _parameter(
     high: float | None = None,
     choices: tuple[str, ...] = (),
     parse: Callable[[str], object] | None = None,
+    live: bool = False,
 ) -> Any:
     metadata = {
         "description": description,
@@ -39,13 +41,17 @@ def _parameter(
         "high": high,
         "choices": choices,
         "parse": parse,
+        "live": live,
     }
     return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
 class NodeParameters:
-    """What can be set from outside; taken over when the node is configured."""
+    """What can be set from outside.
+
+    Taken over when the node is configured; what is ``live``, also while it is.
+    """
 
     model: str = _parameter(
         "",
@@ -71,9 +77,9 @@ class NodeParameters:
     )
     decode: str = _parameter(
         "exact",
-        "JPEG images exactly as in training, or scaled while decoding: twice as fast, pixels "
-        "differ by 0.5 of 255",
-        choices=("exact", "fast"),
+        "JPEG images exactly as in training; fast: scaled while decoding, twice as fast, pixels "
+        "differ by 0.5 of 255; gpu: by nvJPEG where the network runs (extra nvjpeg)",
+        choices=("exact", "fast", "gpu"),
     )
     early: bool = _parameter(
         False,
@@ -105,9 +111,10 @@ class NodeParameters:
         unit="s",
         low=0.0,
         high=60.0,
+        live=True,
     )
     min_cameras: int = _parameter(
-        0, "sets with fewer images are dropped; 0: as in the preset", low=0, high=6
+        0, "sets with fewer images are dropped; 0: as in the preset", low=0, high=6, live=True
     )
     tf_timeout: float = _parameter(
         0.2,
@@ -116,10 +123,13 @@ class NodeParameters:
         unit="s",
         low=0.0,
         high=10.0,
+        live=True,
     )
-    confidence: bool = _parameter(False, "also give the confidence of each label in `~/voxels`")
+    confidence: bool = _parameter(
+        False, "also give the confidence of each label in `~/voxels`", live=True
+    )
     markers: bool = _parameter(
-        False, "offer `~/markers` (CUBE_LIST); RViz stalls from 20,000 cubes on"
+        False, "offer `~/markers` (CUBE_LIST); RViz stalls from 20,000 cubes on", live=True
     )
     max_rate_hz: float = _parameter(
         0.0,
@@ -128,12 +138,14 @@ class NodeParameters:
         unit="Hz",
         low=0.0,
         high=1000.0,
+        live=True,
     )
     max_points: int = _parameter(
         0,
         "most voxels in `~/occupancy` and `~/markers`, every n-th of them; 0: all",
         low=0,
         high=10_000_000,
+        live=True,
     )
     obstacle_height: float = _parameter(
         2.5,
@@ -141,6 +153,7 @@ class NodeParameters:
         unit="m",
         low=-10.0,
         high=100.0,
+        live=True,
     )
     grid_output_frame: str = _parameter(
         costmap.BASE,
@@ -178,12 +191,13 @@ class NodeParameters:
         unit="s",
         low=0.05,
         high=3600.0,
+        live=True,
     )
     diagnostics_period: float = _parameter(
-        1.0, "time between two messages on /diagnostics", unit="s", low=0.05, high=60.0
+        1.0, "time between two messages on /diagnostics", unit="s", low=0.05, high=60.0, live=True
     )
     auto_start: bool = _parameter(
-        True, "configure and activate on start; false: a lifecycle manager does it"
+        True, "configure and activate on start; false: a lifecycle manager does it", live=True
     )
 
 
@@ -243,7 +257,12 @@ def check(values: Mapping[str, Any], problems: Mapping[str, str] | None = None) 
 
 
 class DeclaredParameters:
-    """The parameters as a node has them."""
+    """The parameters as a node has them.
+
+    Attributes:
+        on_change: gets the parameters after each change; while there is one, the node is
+            configured, and only those that are live can be changed.
+    """
 
     def __init__(self, node: Node) -> None:
         """Declares them all; values that are wrong are kept for ``read`` to complain about."""
@@ -251,7 +270,7 @@ class DeclaredParameters:
 
         self._node = node
         self._problems: dict[str, str] = {}
-        self.frozen = False
+        self.on_change: Callable[[NodeParameters], None] | None = None
         for name, field in _FIELDS.items():
             try:
                 node.declare_parameter(name, field.default, _descriptor(field))
@@ -262,6 +281,10 @@ class DeclaredParameters:
                     name, field.default, _descriptor(field), ignore_override=True
                 )
         node.add_on_set_parameters_callback(self._on_set)
+        # Humble has nothing that is called after the parameters were set.
+        self._applies_itself = not hasattr(node, "add_post_set_parameters_callback")
+        if not self._applies_itself:
+            node.add_post_set_parameters_callback(self._after_set)
 
     def read(self) -> NodeParameters:
         """The parameters now.
@@ -278,36 +301,60 @@ class DeclaredParameters:
         for name in sorted(n for n in self._given() if not self._node.has_parameter(n)):
             if name.startswith("qos_overrides."):
                 continue
-            near = difflib.get_close_matches(name, _FIELDS, n=1)
-            out.append(name + (f" (did you mean {near[0]}?)" if near else ""))
+            out.append(name + _meant(name))
         return out
 
     def _given(self) -> Mapping[str, Any]:
         # rclpy drops what is not declared without a word and has no public way to ask for it.
         return getattr(self._node, "_parameter_overrides", {})
 
-    def _on_set(self, parameters: list[Any]) -> Any:
+    def refusal(self, parameters: Sequence[Parameter]) -> str:
+        """Why parameters cannot be set, as a sentence; "" if they can."""
+        values = {}
+        for parameter in parameters:
+            name = parameter.name
+            if name not in _FIELDS:
+                if not self._node.has_parameter(name):
+                    return f"nobody reads the parameter {name}{_meant(name)}"
+                continue
+            try:
+                values[name] = check_value(name, parameter.value)
+            except ParameterError as error:
+                return str(error)
+        if self.on_change is None:
+            return ""
+        if late := [name for name in values if not _FIELDS[name].metadata["live"]]:
+            return f"{late[0]} takes effect when the node is configured: clean the node up first"
+        try:
+            self._changed(values)
+        except ParameterError as error:  # with what the others are
+            return str(error)
+        return ""
+
+    def _changed(self, values: Mapping[str, Any]) -> NodeParameters:
+        now = {name: self._node.get_parameter(name).value for name in _FIELDS}
+        return check({**now, **values}, self._problems)
+
+    def _on_set(self, parameters: list[Parameter]) -> Any:
         from rcl_interfaces.msg import SetParametersResult
 
-        ours = [p for p in parameters if p.name in _FIELDS]
-        if ours and self.frozen:
-            return SetParametersResult(
-                successful=False,
-                reason=f"{ours[0].name} is taken over at configure: clean the node up first",
-            )
-        for parameter in ours:
-            try:
-                check_value(parameter.name, parameter.value)
-            except ParameterError as error:
-                return SetParametersResult(successful=False, reason=str(error))
-        for parameter in ours:
+        if reason := self.refusal(parameters):
+            return SetParametersResult(successful=False, reason=reason)
+        for parameter in parameters:
             self._problems.pop(parameter.name, None)
+        if self._applies_itself:
+            self._after_set(parameters)
         return SetParametersResult(successful=True)
+
+    def _after_set(self, parameters: list[Parameter]) -> None:
+        values = {p.name: p.value for p in parameters if p.name in _FIELDS}
+        if values and self.on_change is not None:
+            self.on_change(self._changed(values))
 
 
 def table() -> str:
     """The parameters as a Markdown table."""
-    rows = ["| name | default | unit | values | meaning |", "|---|---|---|---|---|"]
+    rows = ["| name | default | unit | values | live | meaning |", "|---|---|---|---|---|---|"]
     for name, field in _FIELDS.items():
         default = field.default
         shown = str(default).lower() if isinstance(default, bool) else default
@@ -316,20 +363,27 @@ def table() -> str:
         values = ", ".join(limits["choices"]) or (
             f"{limits['low']:g} to {limits['high']:g}" if limits["low"] is not None else ""
         )
-        cells = (f"`{name}`", f"`{shown}`", limits["unit"], values, limits["description"])
+        live = "yes" if limits["live"] else ""
+        cells = (f"`{name}`", f"`{shown}`", limits["unit"], values, live, limits["description"])
         rows.append("| " + " | ".join(cells) + " |")
     return "\n".join(rows) + "\n"
+
+
+def _meant(name: str) -> str:
+    near = difflib.get_close_matches(name, _FIELDS, n=1)
+    return f" (did you mean {near[0]}?)" if near else ""
 
 
 def _descriptor(field: dataclasses.Field) -> Any:
     from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 
     limits = field.metadata
-    constraints = ", ".join(limits["choices"]) and f"one of {', '.join(limits['choices'])}"
+    constraints = [f"one of {', '.join(limits['choices'])}"] if limits["choices"] else []
+    constraints.append(_WHEN[limits["live"]])
     unit = f" [{limits['unit']}]" if limits["unit"] else ""
     descriptor = ParameterDescriptor(
         description=limits["description"] + unit,
-        additional_constraints=constraints,
+        additional_constraints="; ".join(constraints),
         # The type is checked by us, so that `max_rate_hz: 5` passes and all problems are told.
         dynamic_typing=True,
     )
@@ -353,4 +407,5 @@ def _bounds(field: dataclasses.Field) -> str:
 
 
 _FIELDS = {field.name: field for field in dataclasses.fields(NodeParameters)}
+_WHEN = {True: "takes effect at once", False: "takes effect when the node is configured"}
 _NOUN = {str: "text", bool: "true or false", int: "a whole number", float: "a number"}

@@ -29,6 +29,7 @@ def statuses(seconds: float, first_within: float = 0.0) -> Mapping[str, Diagnost
     from rclpy.signals import SignalHandlerOptions
 
     from alocc_ros.ros import transport
+    from alocc_ros.ros.diagnostics import HARDWARE_ID
 
     transport.prepare()
     context = rclpy.Context()
@@ -37,8 +38,8 @@ def statuses(seconds: float, first_within: float = 0.0) -> Mapping[str, Diagnost
 
     def receive(message: DiagnosticArray) -> None:
         for status in message.status:
-            node, _, part = status.name.partition(": ")
-            if status.hardware_id == node and part.startswith(_PARTS):
+            _, _, part = status.name.partition(": ")
+            if status.hardware_id == HARDWARE_ID and part.startswith(_PARTS):
                 found[status.name] = status
 
     try:

@@ -110,12 +110,17 @@ class FrameAssembler:
                 none, and the camera counts as missing.
         """
         self._preset, self._poses, self._cameras, self._rig = preset, poses, cameras, rig
-        self._min_cameras = min_cameras or preset.min_cameras
-        self._grid_frame, self._timeout, self._check_image = grid_frame, timeout, check_image
+        self._grid_frame, self._check_image = grid_frame, check_image
+        self.change(min_cameras=min_cameras, timeout=timeout)
         self._calibrations: dict[str, Calibration] = {}  # the newest
         self._not_waited_for: set[str] = set()
         self.rejections: dict[str, str] = {}
         self.base_T_grid: np.ndarray | None = None
+
+    def change(self, *, min_cameras: int, timeout: float) -> None:
+        """Takes over other bounds, from the next set on."""
+        self._min_cameras = min_cameras or self._preset.min_cameras
+        self._timeout = timeout
 
     def assemble(self, camera_set: CameraSet) -> FrameSet:
         """The frame set.

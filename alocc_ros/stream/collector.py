@@ -96,6 +96,21 @@ class FrameCollector:
         self._last_spread = 0
         self._forget()
 
+    def change(self, config: CollectorConfig) -> None:
+        """Other times and numbers from now on; whose images they are of stays.
+
+        Raises:
+            ParameterError: other cameras, another anchor or other offsets.
+        """
+        before = self.config
+        if (config.cameras, config.anchor, config.offsets_ns) != (
+            *(before.cameras, before.anchor),
+            before.offsets_ns,
+        ):
+            raise ParameterError("a collector cannot be given other cameras, anchor or offsets")
+        self.config = config
+        self._timeline.change(config)
+
     def add(self, image: CameraImage, now_ns: int) -> list[CameraSet]:
         """Takes one image in; returns the sets that are closed now, oldest first.
 

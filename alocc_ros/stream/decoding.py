@@ -32,7 +32,7 @@ SUPPORTED_ENCODINGS = (*LAYOUTS, "8UC3", *CONVERSIONS, "jpeg", "png", "compresse
 def is_supported(encoding: str) -> bool:
     """Whether images of this encoding are decoded here."""
     name = canonical(encoding, "bgr8")
-    return name in LAYOUTS or name in CONVERSIONS or _is_compressed(encoding)
+    return name in LAYOUTS or name in CONVERSIONS or is_compressed(encoding)
 
 
 def decode(image: CameraImage, assume_8uc3: str = "bgr8") -> np.ndarray:  # [h, w, 3] uint8 RGB
@@ -71,12 +71,12 @@ def open_image(
     Raises:
         ImageError: it cannot be decoded, or is not of the expected size.
     """
-    if _is_compressed(image.encoding):
+    if is_compressed(image.encoding):
         return _open_compressed(image, expected, draft)
     return _open_raw(image, assume_8uc3, expected)
 
 
-def _is_compressed(encoding: str) -> bool:
+def is_compressed(encoding: str) -> bool:
     """Also true for the format strings of image_transport, ``bgr8; jpeg compressed bgr8``."""
     words = re.split(r"[^a-z0-9]+", encoding.lower())
     return not {"jpeg", "jpg", "png", "compressed"}.isdisjoint(words)
@@ -138,7 +138,7 @@ def image_size(image: CameraImage) -> tuple[int, int]:
     Raises:
         ImageError: it has none, or is of an encoding that is not decoded here.
     """
-    if not _is_compressed(image.encoding):
+    if not is_compressed(image.encoding):
         if not is_supported(image.encoding):
             raise _unsupported(image)
         return image.width, image.height

@@ -113,7 +113,7 @@ def preprocess(
         undistort: takes the lens distortion out of [h, w, 3] uint8 pixels, or None.
         channel_order: of the network's input, ``bgr`` or ``rgb``.
         assume_8uc3: see ``decode``.
-        decode: ``exact``, or ``fast`` as described at ``Preprocessor``.
+        decode: ``fast`` as described at ``Preprocessor``, else from all pixels.
         out: where to write; else a new array.
 
     Raises:
@@ -190,7 +190,8 @@ class Preprocessor:
             undistort: take the lens distortion out where a calibration has one; else images
                 are taken as rectified.
             assume_8uc3: what the encoding ``8UC3`` holds, ``bgr8`` or ``rgb8``.
-            decode: ``exact`` or ``fast``.
+            decode: ``exact``, ``fast``, or ``gpu``: as ``exact``, but ``DeviceImages`` decode JPEGs
+                where the network runs.
             threads: None takes one per camera, but not more than the machine has cores.
 
         Raises:
@@ -199,7 +200,7 @@ class Preprocessor:
         for name, value, known in (
             ("channel_order", channel_order, ("bgr", "rgb")),
             ("assume_8uc3", assume_8uc3, ("bgr8", "rgb8")),
-            ("decode", decode, ("exact", "fast")),
+            ("decode", decode, ("exact", "fast", "gpu")),
         ):
             if value not in known:
                 raise ParameterError(f"images: {name} is {value!r}, must be one of {known}")
@@ -305,9 +306,13 @@ class Preprocessor:
         return self._options["channel_order"]
 
     @property
-    def exact(self) -> bool:
-        """Whether images are resized from all of their pixels."""
-        return self._options["decode"] == "exact"
+    def decode(self) -> str:
+        """``exact``, ``fast`` or ``gpu``."""
+        return self._options["decode"]
+
+    def undistorts(self, calibration: Calibration) -> bool:
+        """Whether lens distortion is taken out of this camera's images."""
+        return self._undistort and any(calibration.distortion)
 
     def black(self) -> np.ndarray:
         """[3, H, W] float32: the network's input of a camera that is missing."""
@@ -371,7 +376,7 @@ class Preprocessor:
 
     def _undistortion(self, calibration: Calibration) -> Undistortion | None:
         """Kept per camera until its calibration is another object."""
-        if not self._undistort or not any(calibration.distortion):
+        if not self.undistorts(calibration):
             return None
         known = self._undistortions.get(calibration.camera)
         if known is None or known[0] is not calibration:

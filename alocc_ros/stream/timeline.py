@@ -34,6 +34,10 @@ class Timeline:
         self._config, self._anchor, self._queues = config, anchor, queues
         self.has_strays = False
 
+    def change(self, config: CollectorConfig) -> None:
+        """Judges by other bounds from now on."""
+        self._config = config
+
     def fits(self, queue: CameraQueue, waiting: QueuedImage, now_ns: int) -> bool:
         """Whether an image goes on where the rig is."""
         own = queue.last_base

@@ -2,7 +2,7 @@
 """Random transforms of images and grid; the geometry is transformed with them.
 
 Every image operation goes with its homography, so the network is always told truly where a
-pixel looks. Nothing changes colours.
+pixel looks. What changes colours is in ``looks.py``.
 """
 
 from __future__ import annotations
@@ -132,6 +132,19 @@ class GridFlip:
         """What stands in the cells of the mirrored world (the grid is symmetric about 0)."""
         axes = [axis for axis, flipped in ((0, self.x), (1, self.y)) if flipped]
         return np.flip(values, axes)
+
+    def volume(self, volume: np.ndarray) -> np.ndarray:  # [C, Y, X, Z]
+        """What is lifted of the mirrored world, in the network's layout.
+
+        It is lifted to nodes, which lie at the lower edges of the cells: node i comes to where node
+        n - i is. To the first one comes what would be lifted beyond the last: nothing is known of
+        it, and it becomes 0.
+        """
+        for axis, flipped in ((2, self.x), (1, self.y)):
+            if flipped:
+                volume = np.roll(np.flip(volume, axis), 1, axis)
+                volume[(slice(None),) * axis + (0,)] = 0
+        return volume
 
     def flow(self, flow: np.ndarray) -> np.ndarray:  # [X, Y, Z, 2] m/s
         """Velocities of the mirrored world, in its cells."""

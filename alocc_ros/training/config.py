@@ -87,6 +87,8 @@ class TrainingConfig:
     whole_scenes: Flag = False
     spread_classes: Flag = False
     frozen: _Names = ()
+    volumes: Text = ""
+    crop_rows: CountOrZero = 0
     temporal_start: _Number = 2.0
     depth_denoising: _Number = 6.0
     flow_denoising: _Range = (2.0, 4.0)
@@ -107,6 +109,8 @@ class TrainingConfig:
     image_flip: _Probability = 0.5
     image_turn: _Number = 5.4
     augment_images: Flag = True
+    image_light: _Probability = 0.0
+    bonnet: _Probability = 0.0
     grid_flip: _Probability = 0.5
     inter_object_bug: Flag = True
     precision: Annotated[str, one_of("fp32", "bf16")] = "fp32"

@@ -45,6 +45,8 @@ class SlotMemory:
         map_T_grid: [4, 4] where it was.
         geometry, motion, scene: of recurrent networks, see ``State``; None: not kept.
         post_rotation, post_translation: [N, 3, 3], [N, 3] how its images were cut and moved.
+        first_row: [] int64 of the rows that are learned, in the grid that is not mirrored; None:
+            all of them are.
     """
 
     history: Tensor | None
@@ -58,6 +60,7 @@ class SlotMemory:
     scene: Tensor | None = None
     post_rotation: Tensor | None = None
     post_translation: Tensor | None = None
+    first_row: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -65,19 +68,21 @@ class TrainingPrediction:
     """What the losses look at, of B samples with N cameras.
 
     Attributes:
-        depth: [B * N, D, h, w] probabilities as predicted.
-        image_logits: [B, classes, N, h, w].
+        depth: [B * N, D, h, w] probabilities as predicted; None if no image was looked at.
+        image_logits: [B, classes, N, h, w]; likewise.
         logits: [B, classes, Z, Y, X]; None if only images were looked at.
         voxels: [B, V, Y, X, Z] features, likewise.
         flow_cost: [B, 24, Y, X] matches with the frame before; None without flow. With
             ``voxels`` what ``TrainingForward.flow_logits`` takes.
+        rows: of the grid that Y stands for, of each sample; None: all.
     """
 
-    depth: Tensor
-    image_logits: Tensor
+    depth: Tensor | None
+    image_logits: Tensor | None
     logits: Tensor | None = None
     voxels: Tensor | None = None
     flow_cost: Tensor | None = None
+    rows: Sequence[slice] | None = None
 
 
 class TrainingForward:
@@ -153,6 +158,16 @@ class TrainingForward:
             prediction.flow_cost,
         )
         return seen, kept
+
+    @torch.no_grad()
+    def lift(self, frames: Sequence[TrainingFrame]) -> Tensor:  # [B, C, Y, X, Z]
+        """What the image networks lift of frames, each alone, with the depth that they see."""
+        nobody = [None] * len(frames)
+        motions = [grid_motion(f, None) for f in frames]
+        plan, _ = self._plan(frames, nobody, motions, frames[0].images.device)
+        images = self._normalised([f.images for f in frames])
+        depth, _ = self.network.encode_images(images, plan, State(stereo=self._stereo(frames)))
+        return self.network.lift(depth, plan, None, None)
 
     def flow_logits(
         self, prediction: TrainingPrediction, known: Tensor

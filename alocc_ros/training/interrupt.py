@@ -4,8 +4,12 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+# Ctrl-C reaches the processes of a launcher twice: from the terminal, and passed on.
+_SAME_SIGNAL = 2.0  # s
 
 
 class StopRequest:
@@ -16,15 +20,20 @@ class StopRequest:
 
 @contextmanager
 def graceful_stop() -> Iterator[StopRequest]:
-    """Within the block a first signal sets ``requested``; a second one is not that patient.
+    """Within the block a first signal sets ``requested``; a second one, two seconds later or
+    more, is not that patient.
 
     Raises:
         KeyboardInterrupt: at the second signal.
     """
     stop = StopRequest()
+    first = 0.0
 
     def request(*_: object) -> None:
-        if stop.requested:
+        nonlocal first
+        if not stop.requested:
+            first = time.monotonic()
+        elif time.monotonic() - first > _SAME_SIGNAL:
             raise KeyboardInterrupt
         stop.requested = True
 

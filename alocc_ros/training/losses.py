@@ -194,6 +194,27 @@ def class_entropy(
     return total / _count(count)
 
 
+def dead_classes(
+    logits: Sequence[Tensor],  # a sample: [C, V]
+    labels: Sequence[Tensor],  # a sample: [V] uint8
+    least: float = 1e-3,
+) -> list[int]:
+    """Classes that the labels have and that are believed in nowhere: no voxel has a sigmoid of
+    ``least`` for them, nor such a share of all classes. Where a logit is as far down as that, dice
+    has no slope, and little brings the class back.
+    """
+    dead = []
+    for label in present_classes(torch.cat(list(labels))).tolist():
+        rows = [x.detach()[label].float() for x in logits]
+        if max(float(torch.sigmoid(r.max())) for r in rows) >= least:
+            continue
+        others = (torch.logsumexp(x.detach().float(), 0) for x in logits)
+        share = max(float((r - o).max().exp()) for r, o in zip(rows, others, strict=True))
+        if share < least:
+            dead.append(label)
+    return dead
+
+
 def depth_loss(
     probability: Tensor,  # [N, D, h, w]
     bins: Tensor,  # [N, h, w] int64, -1: nothing measured

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Protocol
 
@@ -21,6 +21,7 @@ from alocc_ros.stream.crop_placement import as_in_training, place_crop
 from alocc_ros.stream.decoding import decode
 from alocc_ros.stream.keyframes import map_T_camera
 from alocc_ros.training.augmentation import GridFlip, ImageAugmentation, ImageTransform
+from alocc_ros.training.looks import Look
 from alocc_ros.training.losses import IGNORED
 from alocc_ros.training.randomness import numpy_random
 from alocc_ros.training.streams import Visit
@@ -34,7 +35,7 @@ from alocc_ros.training.targets import (
 )
 from alocc_ros.types import CAMERAS, Calibration, FrameSet
 
-_AUGMENTATION = 2  # purpose of the random numbers, see randomness.py
+_AUGMENTATION, _LOOK = 2, 7  # purposes of the random numbers, see randomness.py
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,10 @@ class SampleSource(Protocol):
         """One key frame."""
         ...
 
+    def key(self, index: int) -> str:
+        """A name for files about it, which stays the same when scenes are added."""
+        ...
+
 
 @dataclass(frozen=True)
 class TrainingFrame:
@@ -103,6 +108,8 @@ class TrainingFrame:
         flow: [Y, X, Z, 2] float32 (along Y, along X), nan: not to be learned; None without flow.
         depth_bins: [N, h, w] int64, -1: nothing measured.
         image_labels: [N, h, w] uint8.
+        volume: [C, Y, X, Z] float16, lifted, mirrored as the grid; with it there are no images,
+            depth bins and image labels (their first size is 0). None: there are.
     """
 
     name: str
@@ -116,6 +123,7 @@ class TrainingFrame:
     flow: Tensor | None
     depth_bins: Tensor
     image_labels: Tensor
+    volume: Tensor | None = None
 
     def to(self, device: torch.device) -> TrainingFrame:
         """The same with its tensors there (matrices stay on the host)."""
@@ -145,6 +153,10 @@ class Preparation:
         seed: of the random transforms.
         images: ranges of the random transforms; None: the images are cut as outside training.
         flip: probability of mirroring each horizontal axis of the grid.
+        volumes: the lifted volume of a key frame by its ``SampleSource.key``, [C, Y, X, Z] float16,
+            which is taken instead of images; None: images.
+        light, bonnet: probabilities of another light and camera, and of the own vehicle in view
+            (``Look.sample``).
     """
 
     source: SampleSource
@@ -153,6 +165,9 @@ class Preparation:
     seed: int
     images: ImageAugmentation | None = ImageAugmentation()
     flip: float = 0.5
+    volumes: Callable[[str], np.ndarray] | None = None
+    light: float = 0.0
+    bonnet: float = 0.0
 
     def __getitem__(self, visit: Visit) -> TrainingFrame:
         """The frame of that visit."""
@@ -162,7 +177,16 @@ class Preparation:
         transforms = {c: self._transform(sample.frame, c, random) for c in CAMERAS}
         flip = GridFlip.sample(self.flip, random)
         cameras = _geometry(sample, transforms, flip, self.variant)
-        bins, classes = self._blocks(sample, cameras)
+        volume, seen = None, transforms
+        if self.volumes is not None:
+            stored = flip.volume(self.volumes(self.source.key(visit.index)))
+            volume, seen = torch.from_numpy(np.array(stored)), {}
+        bins, classes = self._blocks(sample, cameras, len(seen))
+        random = numpy_random(self.seed, _LOOK, visit.step, visit.slot)
+        look = Look.sample(self.light, self.bonnet, random)
+        for n, camera in enumerate(seen):
+            hidden = look.covered_blocks(camera, self.variant.input_size)
+            bins[n][hidden], classes[n][hidden] = NO_DEPTH, IGNORED
         stereo, previous = self.variant.stereo, sample.previous or sample.frame
         supervised = None if sample.supervised is None else flip.voxels(sample.supervised)
         labels = voxel_labels(flip.voxels(sample.labels), supervised)
@@ -172,8 +196,10 @@ class Preparation:
         return TrainingFrame(
             name=sample.name,
             visit=visit,
-            images=_images(sample.frame, transforms),
-            previous_images=_images(previous, transforms) if stereo else None,
+            images=_images(sample.frame, seen, self.variant, look, random),
+            previous_images=(
+                _images(previous, seen, self.variant, look, random) if stereo else None
+            ),
             has_previous=sample.previous is not None,
             cameras=cameras,
             map_T_grid=torch.from_numpy(self._moving_frame(sample)),
@@ -181,6 +207,7 @@ class Preparation:
             flow=flow,
             depth_bins=torch.from_numpy(bins),
             image_labels=torch.from_numpy(classes),
+            volume=volume,
         )
 
     def _moving_frame(self, sample: KeyFrameSample) -> np.ndarray:  # [4, 4]
@@ -214,11 +241,11 @@ class Preparation:
         return ImageTransform.sample(crop, self.images, random)
 
     def _blocks(
-        self, sample: KeyFrameSample, cameras: CameraGeometry
+        self, sample: KeyFrameSample, cameras: CameraGeometry, count: int
     ) -> tuple[np.ndarray, np.ndarray]:  # [N, h, w] x 2
         v = self.variant
-        if sample.points is None:
-            shape = (len(CAMERAS), *v.feature_size)
+        if sample.points is None or not count:
+            shape = (count, *v.feature_size)
             return np.full(shape, NO_DEPTH, np.int64), np.full(shape, IGNORED, np.uint8)
         classes = sample.point_labels
         if classes is not None:
@@ -228,7 +255,7 @@ class Preparation:
             x.numpy() for x in (cameras.intrinsics, cameras.post_rotation, cameras.post_translation)
         )
         found = []
-        for n in range(len(CAMERAS)):
+        for n in range(count):
             pixels, depth = pixels_of(sample.points, camera_T_points[n], k[n], r[n], t[n])
             found.append(
                 block_targets(pixels, depth, classes, v.input_size, v.depth_range, v.depth_step)
@@ -276,8 +303,19 @@ def _image(
     return virtual @ calibration.intrinsics, moved, shift
 
 
-def _images(frame: FrameSet, transforms: dict[str, ImageTransform]) -> Tensor:  # [N, H, W, 3] uint8
+def _images(
+    frame: FrameSet,
+    transforms: dict[str, ImageTransform],
+    variant: Variant,
+    look: Look,
+    random: np.random.Generator,
+) -> Tensor:  # [N, H, W, 3] uint8
+    if not transforms:
+        return torch.empty(0, *variant.input_size, 3, dtype=torch.uint8)
     if any(c not in frame.images for c in CAMERAS):
         raise TrainingError(f"the key frame at {frame.stamp} ns lacks images")
-    images = [transforms[c].apply(Image.fromarray(decode(frame.images[c]))) for c in CAMERAS]
+    images = [
+        look.apply(transforms[c].apply(Image.fromarray(decode(frame.images[c]))), c, random)
+        for c in CAMERAS
+    ]
     return torch.from_numpy(np.stack(images))

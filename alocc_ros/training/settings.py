@@ -88,6 +88,17 @@ SETTINGS = {
         "normalisation too; for teaching a trained network a little more from few samples",
         "img_backbone.frozen_stages (of the backbone alone)",
     ),
+    "volumes": Setting(
+        "",
+        "folder of lifted volumes to learn from instead of images, in which those that are missing "
+        "are made first; the image networks must be frozen",
+        free=True,
+    ),
+    "crop_rows": Setting(
+        "rows",
+        "of the grid, along y, that are learned at once of volumes, about what a sequence begins "
+        "with of a class; 0: all",
+    ),
     "temporal_start": Setting(
         "epochs",
         "without history at the beginning",
@@ -143,6 +154,12 @@ SETTINGS = {
     "image_flip": Setting("", "probability that an image is mirrored", "data_config.flip"),
     "image_turn": Setting("degrees", "that an image is turned, either way", "data_config.rot"),
     "augment_images": Setting("", "false: images are cut as outside training"),
+    "image_light": Setting(
+        "",
+        "probability that a key frame is seen in another light (exposure, white balance, dusk and "
+        "night) by another camera (noise, blur)",
+    ),
+    "bonnet": Setting("", "probability that the own vehicle is in view, front and back"),
     "grid_flip": Setting(
         "",
         "probability that the voxels are mirrored, along x and along y",

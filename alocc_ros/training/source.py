@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from alocc_ros.datasets.truth import (
     read_truth,
     training_masks,
 )
-from alocc_ros.errors import TrainingError
+from alocc_ros.errors import ParameterError, TrainingError
 from alocc_ros.records import ModelRecord
 from alocc_ros.training.samples import KeyFrameSample
 
@@ -52,6 +53,7 @@ class NuScenesSource:
         self._masks = training_masks(record.supervision)
         dataset = open_dataset(data)
         self._root = root = dataset.root
+        self._split = split
         self._samples: list[Sample] = []
         self._before: list[int | None] = []  # the key frame before in the scene
         self.scenes: list[tuple[int, ...]] = []
@@ -71,6 +73,10 @@ class NuScenesSource:
         if not self._prepared and (root / dataset.version / "lidarseg.json").is_file():
             self._categories = lidarseg_files(root, dataset.version)
         self.has_point_labels = self._prepared or bool(self._categories)
+
+    def key(self, index: int) -> str:
+        """A name for files about a key frame."""
+        return f"{self._root.name}/{self._split}/{index:06d}"
 
     def read(self, index: int) -> KeyFrameSample:
         """One key frame.
@@ -107,3 +113,35 @@ class NuScenesSource:
         if sample.lidar.token not in self._categories:
             raise TrainingError(f"{sample.name}: nuScenes-lidarseg has no file for its LiDAR sweep")
         return CLASS_OF_CATEGORY[read_categories(self._categories[sample.lidar.token])]
+
+
+class JoinedSource:
+    """The scenes of several data sets, one after the other.
+
+    Attributes:
+        scenes: see ``samples.SampleSource``.
+        has_point_labels: the LiDAR points of all of them have classes.
+    """
+
+    def __init__(self, sources: Sequence[NuScenesSource]) -> None:
+        self.has_point_labels = all(s.has_point_labels for s in sources)
+        self._places = [(s, i) for s in sources for scene in s.scenes for i in scene]
+        indices = iter(range(len(self._places)))
+        self.scenes = [tuple(next(indices) for _ in scene) for s in sources for scene in s.scenes]
+        keys = [self.key(i) for i in range(len(self._places))]
+        if len(set(keys)) < len(keys):
+            raise ParameterError("--data: two folders of the same name; rename one")
+
+    def read(self, index: int) -> KeyFrameSample:
+        """One key frame.
+
+        Raises:
+            DataError: a file is damaged.
+        """
+        source, place = self._places[index]
+        return source.read(place)
+
+    def key(self, index: int) -> str:
+        """A name for files about a key frame."""
+        source, place = self._places[index]
+        return source.key(place)

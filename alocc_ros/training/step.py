@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from alocc_ros.training.losses import (
     ClassBalance,
     PointSampling,
     class_entropy,
+    dead_classes,
     depth_loss,
     flow_losses,
     mask_losses,
@@ -23,6 +25,7 @@ from alocc_ros.training.losses import (
 from alocc_ros.training.randomness import torch_random
 from alocc_ros.training.samples import TrainingFrame
 from alocc_ros.training.schedule import Phase
+from alocc_ros.training.volume_forward import VolumeForward
 
 _VOXELS, _PIXELS = 3, 4  # purposes of the random numbers, see randomness.py
 
@@ -32,6 +35,8 @@ class TrainingStep(nn.Module):
 
     Attributes:
         network: what is trained.
+        watching: look for dead classes at the next call.
+        dead: the classes of which that call found nothing anywhere, though the labels have them.
     """
 
     def __init__(
@@ -39,10 +44,13 @@ class TrainingStep(nn.Module):
     ) -> None:
         super().__init__()
         self.network = network
+        self.watching, self.dead = False, set[int]()
         self._config, self._balance = config, balance
         self._forward = TrainingForward(
             network, record.mean, record.std, record.channel_order, config.checkpointing
         )
+        if config.volumes:
+            self._forward = VolumeForward(network, config.crop_rows, config.seed)
 
     def forward(
         self,
@@ -57,6 +65,7 @@ class TrainingStep(nn.Module):
         )
         with precision:
             prediction, memories = self._forward(frames, memories, phase)
+            frames = _looked_at(frames, prediction.rows)
             velocities = self._velocities(prediction, frames)
         with torch.autocast(device.type, enabled=False):
             losses = self._losses(prediction, frames)
@@ -76,19 +85,25 @@ class TrainingStep(nn.Module):
             voxel_logits = list(prediction.logits.flatten(2))
             # Heights first, as the logits are.
             voxel_labels = [f.labels.permute(2, 0, 1).flatten() for f in frames]
-            mask, dice = mask_losses(
-                voxel_logits,
-                voxel_labels,
-                self._balance,
-                PointSampling(c.voxel_points),
-                [random(f, _VOXELS) for f in frames],
-                absent=c.absent_classes,
-            )
-            losses |= {"mask": c.mask_weight * mask, "dice": c.dice_weight * dice}
+            self.dead = set()
+            if self.watching:
+                self.dead = set(dead_classes(voxel_logits, voxel_labels))
+            if c.mask_weight > 0 or c.dice_weight > 0:
+                mask, dice = mask_losses(
+                    voxel_logits,
+                    voxel_labels,
+                    self._balance,
+                    PointSampling(c.voxel_points),
+                    [random(f, _VOXELS) for f in frames],
+                    absent=c.absent_classes,
+                )
+                losses |= {"mask": c.mask_weight * mask, "dice": c.dice_weight * dice}
             if c.entropy_weight > 0:
                 losses["entropy"] = c.entropy_weight * class_entropy(
                     voxel_logits, voxel_labels, self._balance.entropy
                 )
+        if prediction.image_logits is None:
+            return losses
         image_mask, image_dice = mask_losses(
             list(prediction.image_logits.flatten(2)),
             [f.image_labels.flatten() for f in frames],
@@ -118,3 +133,15 @@ class TrainingStep(nn.Module):
     def _random(self, frame: TrainingFrame, purpose: int) -> torch.Generator:
         visit = frame.visit
         return torch_random(frame.images.device, self._config.seed, purpose, visit.step, visit.slot)
+
+
+def _looked_at(
+    frames: Sequence[TrainingFrame], rows: Sequence[slice] | None
+) -> Sequence[TrainingFrame]:
+    """The frames with the truth of these rows only."""
+    if rows is None:
+        return frames
+    return [
+        replace(f, labels=f.labels[r], flow=None if f.flow is None else f.flow[r])
+        for f, r in zip(frames, rows, strict=True)
+    ]

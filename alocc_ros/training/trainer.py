@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from alocc_ros.training import checkpoint
 from alocc_ros.training.augmentation import ImageAugmentation
 from alocc_ros.training.config import TrainingConfig
 from alocc_ros.training.ema import kept_at_end, moving_average
-from alocc_ros.training.forward import SlotMemory
+from alocc_ros.training.forward import SlotMemory, TrainingForward
 from alocc_ros.training.interrupt import graceful_stop
 from alocc_ros.training.loader import VisitBatches, frame_loader, raise_errors
 from alocc_ros.training.log import RunLog
@@ -42,11 +43,19 @@ from alocc_ros.training.schedule import Phases, learning_rate_schedule
 from alocc_ros.training.settings import FREE
 from alocc_ros.training.step import TrainingStep
 from alocc_ros.training.streams import Streams
+from alocc_ros.training.volumes import VolumeStore, check_frozen, fill
+from alocc_ros.words import counted
 
 _DROPOUT = 5  # purpose of the random numbers, see randomness.py
 # A pass over nuScenes with class-balanced sampling would be so many times longer; the reference
 # counts its schedules in such epochs.
 _EPOCH = 4.554
+# Newer releases of torch warn of the older name.
+_BUFFERS = next(
+    name
+    for name in ("forward_sync_buffers", "broadcast_buffers")
+    if name in signature(DistributedDataParallel).parameters
+)
 
 
 @dataclass(frozen=True)
@@ -59,6 +68,9 @@ class Report:
         gradient: L2 norm before it was clipped.
         learning_rate: of the step.
         seconds: that it took.
+        dead: names of the classes that are there and believed in nowhere any more (see
+            ``losses.dead_classes``), in this process's last batch; looked for where the step is
+            written into the log.
     """
 
     step: int
@@ -66,6 +78,7 @@ class Report:
     gradient: float
     learning_rate: float
     seconds: float
+    dead: tuple[str, ...] = ()
 
     @property
     def total(self) -> float:
@@ -118,16 +131,17 @@ class Trainer:
         frozen = _frozen(self.network, config.frozen)
         counts = _voxel_counts(source, record, config)
         balance = ClassBalance.of(counts, entropy=config.entropy_balance)
-        model: nn.Module = TrainingStep(self.network, record, balance, config).to(device).train()
+        self._inner = TrainingStep(self.network, record, balance, config).to(device).train()
         for module in frozen:
             module.eval()
+        model: nn.Module = self._inner
         if world.size > 1:
             model = DistributedDataParallel(
                 model,
                 device_ids=[device] if device.type == "cuda" else None,
-                broadcast_buffers=False,  # synchronised statistics are the same everywhere
                 gradient_as_bucket_view=True,
-                find_unused_parameters=config.image_steps > 0,
+                find_unused_parameters=config.image_steps > 0 or bool(config.volumes),
+                **{_BUFFERS: False},  # synchronised statistics are the same everywhere
             )
         self._model = model
         self._optimiser = torch.optim.AdamW(
@@ -148,7 +162,14 @@ class Trainer:
             if config.augment_images
             else None,
             config.grid_flip,
+            light=config.image_light,
+            bonnet=config.bonnet,
         )
+        self._volumes: VolumeStore | None = None
+        if config.volumes:
+            check_frozen(network, config.frozen)
+            self._volumes = VolumeStore(Path(config.volumes), self.network)
+            self._preparation = replace(self._preparation, volumes=self._volumes.read)
         self._schedule = self._learning_rates()
         epoch = config.epoch_steps or _epoch_steps(source, self.slots)
         start, end = (round(e * epoch) for e in config.flow_denoising)
@@ -169,7 +190,8 @@ class Trainer:
         """What will be evaluated and published, and how much of it is not the run's own work."""
         c = self._config
         first, reach = kept_at_end(c.steps, c.ema_limit, c.ema_warmup, c.ema_offset)
-        words = f"evaluated and published: the average (EMA) of about the last {reach:.0f} steps"
+        steps = "step" if round(reach) == 1 else f"{reach:.0f} steps"
+        words = f"evaluated and published: the average (EMA) of about the last {steps}"
         if first < 0.005:
             return words
         return (
@@ -229,6 +251,22 @@ class Trainer:
             if log is not None:
                 log.close()
 
+    def fill_volumes(self, on_progress: Callable[[int, int], None]) -> None:
+        """Make the lifted volumes that are missing, if the run learns from such; every process
+        calls this and makes its share.
+
+        Raises:
+            AloccError: a key frame cannot be read, or a volume not be written.
+        """
+        if self._volumes is not None:
+            record = self._record
+            forward = TrainingForward(self.network, record.mean, record.std, record.channel_order)
+            whole = replace(
+                self._preparation, images=None, flip=0.0, volumes=None, light=0.0, bonnet=0.0
+            )
+            fill(self._volumes, whole, forward, self._device, self._world, on_progress)
+        barrier()
+
     def save(self) -> Path:
         """Write a checkpoint now; every process calls this."""
         state = {
@@ -254,6 +292,7 @@ class Trainer:
         seed_everything(config.seed, _DROPOUT, self.step, self._world.rank)
         self._optimiser.zero_grad(set_to_none=True)
         sums: dict[str, Tensor] = {}
+        self._inner.watching = self.step % config.log_every == 0
         for part in range(config.accumulate):
             frames = [f.to(self._device) for f in raise_errors(next(batches))]
             last = part == config.accumulate - 1
@@ -276,6 +315,7 @@ class Trainer:
             float(norm),
             rate,
             time.perf_counter() - begin,
+            tuple(self._record.classes.names[c] for c in sorted(self._inner.dead)),
         )
         self.step += 1
         return report
@@ -342,8 +382,9 @@ class Trainer:
             )
         if state["slots"] != self.slots:
             raise ParameterError(
-                f"{where} was trained with {state['slots']} streams (processes x batch x "
-                f"accumulate), now there are {self.slots}; --set batch and accumulate to match"
+                f"{where} was trained with {counted(state['slots'], 'stream')} "
+                f"(processes x batch x accumulate), now it would be "
+                f"{self.slots}; --set batch and accumulate to match"
             )
         return before
 

@@ -66,10 +66,11 @@ def _benchmark(root: Path, samples: Sequence[Sample], options: ReadOptions) -> s
 
 def _images(samples: Sequence[Sample]) -> Iterator[FrameHandle]:
     for sample in samples:
-        yield FrameHandle(sample.cameras[ANCHOR].stamp, partial(_load_images, sample))
+        yield FrameHandle(sample.cameras[ANCHOR].stamp, partial(view_of_images, sample))
 
 
-def _load_images(sample: Sample) -> ViewFrame:
+def view_of_images(sample: Sample) -> ViewFrame:
+    """The images of a key frame."""
     frame = frame_set(sample)
     return ViewFrame(frame.stamp, frame)
 
@@ -77,11 +78,24 @@ def _load_images(sample: Sample) -> ViewFrame:
 def _truth(root: Path, samples: Sequence[Sample], benchmark: str) -> Iterator[FrameHandle]:
     for sample in samples:
         stamp = sample.cameras[ANCHOR].stamp
-        yield FrameHandle(stamp, partial(_load_truth, root, sample, benchmark))
+        yield FrameHandle(stamp, partial(view_of_truth, root, sample, benchmark))
 
 
-def _load_truth(root: Path, sample: Sample, benchmark: str) -> ViewFrame:
-    truth = read_truth(root, sample, benchmark)
+def view_of_truth(
+    root: Path, sample: Sample, benchmark: str, *, camera_mask: bool = False
+) -> ViewFrame:
+    """The ground truth of a key frame.
+
+    Args:
+        root: folder of the data set.
+        sample: the key frame.
+        benchmark: whose labels.
+        camera_mask: also which voxels a camera sees, where that is in another file.
+
+    Raises:
+        DataError: a file is missing or damaged.
+    """
+    truth = read_truth(root, sample, benchmark, camera_mask=camera_mask)
     in_lidar_frame = FORMATS[benchmark].in_lidar_frame
     stamp = sample.cameras[ANCHOR].stamp
     occupancy = Occupancy(

@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from alocc_ros.arrays import direction_colours
 from alocc_ros.errors import OutputError
@@ -21,14 +22,17 @@ _SLOWEST, _FASTEST = 1000, 50  # ms a frame
 _REST = 500  # ms for the last one, or if there is only one
 
 
-def save_png(path: Path, page: Image.Image) -> None:
-    """Writes one page.
+def save_png(path: Path, page: Image.Image, about: Mapping[str, str] | None = None) -> None:
+    """Writes one page; ``about`` goes into the file as text, by keyword.
 
     Raises:
         OutputError: it cannot be written.
     """
+    notes = PngInfo()
+    for keyword, text in (about or {}).items():
+        notes.add_text(keyword, text)
     with whole_file(path) as scratch:
-        page.save(scratch, format="PNG")
+        page.save(scratch, format="PNG", pnginfo=notes)
 
 
 class Animation:

@@ -1,16 +1,13 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
-"""ROS images from and to OpenCV arrays, by numpy and OpenCV alone."""
+"""ROS images as OpenCV arrays, by numpy and OpenCV alone."""
 
 from __future__ import annotations
 
-import array
 import re
-import sys
 
 import cv2
 import numpy as np
-from sensor_msgs.msg import CompressedImage, Image
-from std_msgs.msg import Header
+from sensor_msgs.msg import Image
 
 _DEPTHS = {
     "8U": np.uint8,
@@ -37,19 +34,7 @@ class CvBridgeError(TypeError):
 
 
 class CvBridge:
-    """Converts both ways."""
-
-    def encoding_to_dtype_with_channels(self, encoding: str) -> tuple[str, int]:
-        """(numpy dtype name, channels) of an encoding such as bgr8 or 32FC1."""
-        dtype, channels = _layout(encoding)
-        return dtype.name, channels
-
-    def dtype_with_channels_to_cvtype2(self, dtype: np.dtype, n_channels: int) -> str:
-        """Such as 8UC3."""
-        for name, kind in _DEPTHS.items():
-            if np.dtype(dtype) == kind:
-                return f"{name}C{n_channels}"
-        raise CvBridgeError(f"no ROS image holds {np.dtype(dtype).name}")
+    """Converts images that come in."""
 
     def imgmsg_to_cv2(self, img_msg: Image, desired_encoding: str = "passthrough") -> np.ndarray:
         """The image as [height, width] or [height, width, channels].
@@ -73,66 +58,6 @@ class CvBridge:
         if not dtype.isnative:
             image = image.astype(dtype.newbyteorder("="))
         return _convert(image, img_msg.encoding, desired_encoding)
-
-    def cv2_to_imgmsg(
-        self, cvim: np.ndarray, encoding: str = "passthrough", header: Header | None = None
-    ) -> Image:
-        """The array as a message; ``encoding`` says what its channels are.
-
-        Raises:
-            CvBridgeError: the array is not of that encoding.
-        """
-        if not isinstance(cvim, np.ndarray):
-            raise TypeError("Your input type is not a numpy array")
-        channels = 1 if cvim.ndim == 2 else cvim.shape[2]
-        cv_type = self.dtype_with_channels_to_cvtype2(cvim.dtype, channels)
-        if encoding != "passthrough" and _layout(encoding) != (cvim.dtype, channels):
-            raise CvBridgeError(f"encoding {encoding} was asked for, the image is {cv_type}")
-        message = Image(header=header) if header is not None else Image()
-        message.height, message.width = cvim.shape[:2]
-        message.encoding = cv_type if encoding == "passthrough" else encoding
-        message.is_bigendian = int(cvim.dtype.byteorder == ">" or sys.byteorder == "big")
-        message.step = cvim.shape[1] * channels * cvim.dtype.itemsize
-        message.data = _bytes(np.ascontiguousarray(cvim).view(np.uint8))
-        return message
-
-    def compressed_imgmsg_to_cv2(
-        self, cmprs_img_msg: CompressedImage, desired_encoding: str = "passthrough"
-    ) -> np.ndarray:
-        """The decoded image; colours are b, g, r unless another encoding is desired."""
-        image = cv2.imdecode(np.frombuffer(cmprs_img_msg.data, np.uint8), cv2.IMREAD_UNCHANGED)
-        if image is None:
-            raise CvBridgeError(f"no image in a message of format {cmprs_img_msg.format!r}")
-        if desired_encoding == "passthrough":
-            return image
-        bits = 8 * image.dtype.itemsize
-        names = {2: "mono", 3: "bgr", 4: "bgra"}
-        encoding = f"{names[image.ndim if image.ndim == 2 else image.shape[2]]}{bits}"
-        return _convert(image, encoding, desired_encoding)
-
-    def cv2_to_compressed_imgmsg(
-        self, cvim: np.ndarray, dst_format: str = "jpg", header: Header | None = None
-    ) -> CompressedImage:
-        """The array (b, g, r or grey) encoded as jpg, png, ..."""
-        if not isinstance(cvim, np.ndarray):
-            raise TypeError("Your input type is not a numpy array")
-        try:
-            ok, data = cv2.imencode(f".{dst_format}", cvim)
-        except cv2.error as error:
-            raise CvBridgeError(f"{dst_format}: {error}") from error
-        if not ok:
-            raise CvBridgeError(f"OpenCV cannot write {dst_format}")
-        message = CompressedImage(header=header) if header is not None else CompressedImage()
-        message.format = dst_format
-        message.data = _bytes(data)
-        return message
-
-
-def _bytes(data: np.ndarray) -> array.array:
-    # The one type that message fields take without looking at every byte.
-    out = array.array("B")
-    out.frombytes(data.data if data.size else b"")
-    return out
 
 
 def _layout(encoding: str) -> tuple[np.dtype, int]:

@@ -1,7 +1,6 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
-"""Stand-in for tf2_ros: transforms by time, their listener and broadcasters."""
+"""Stand-in for tf2_ros: transforms by time, and their listener."""
 
-from .broadcasters import StaticTransformBroadcaster, TransformBroadcaster
 from .buffer import Buffer
 from .buffer_core import (
     BufferCore,
@@ -21,9 +20,7 @@ __all__ = [
     "ExtrapolationException",
     "InvalidArgumentException",
     "LookupException",
-    "StaticTransformBroadcaster",
     "TimeoutException",
-    "TransformBroadcaster",
     "TransformException",
     "TransformListener",
 ]

@@ -12,7 +12,6 @@ from rclpy.clock import Clock, JumpThreshold, TimeJump
 from rclpy.duration import Duration
 from rclpy.logging import get_logger
 from rclpy.node import Node
-from rclpy.task import Future
 from rclpy.time import Time
 from tf2_msgs.srv import FrameGraph
 
@@ -31,7 +30,6 @@ class Buffer(BufferCore):
     def __init__(self, cache_time: Duration | None = None, node: Node | None = None) -> None:
         super().__init__(cache_time)
         self._new_data = threading.Condition()
-        self._waiting: list[Callable[[], None]] = []
         if node is not None:
             self.srv = node.create_service(FrameGraph, "tf2_frames", self._frame_graph)
         self.clock = node.get_clock() if node is not None else Clock()
@@ -63,20 +61,6 @@ class Buffer(BufferCore):
         self.can_transform(target_frame, source_frame, time, timeout)
         return self.lookup_transform_core(target_frame, source_frame, time)
 
-    def lookup_transform_full(
-        self,
-        target_frame: str,
-        target_time: Time,
-        source_frame: str,
-        source_time: Time,
-        fixed_frame: str,
-        timeout: Duration = _NO_WAIT,
-    ) -> TransformStamped:
-        """As ``lookup_transform``, between two times, over a frame that stays."""
-        full = (target_frame, target_time, source_frame, source_time, fixed_frame)
-        self.can_transform_full(*full, timeout)
-        return self.lookup_transform_full_core(*full)
-
     def can_transform(
         self,
         target_frame: str,
@@ -90,44 +74,6 @@ class Buffer(BufferCore):
             lambda: self.can_transform_core(target_frame, source_frame, time), timeout
         )
         return answer if return_debug_tuple else answer[0]
-
-    def can_transform_full(
-        self,
-        target_frame: str,
-        target_time: Time,
-        source_frame: str,
-        source_time: Time,
-        fixed_frame: str,
-        timeout: Duration = _NO_WAIT,
-        return_debug_tuple: bool = False,
-    ) -> bool | tuple[bool, str]:
-        """As ``can_transform``, between two times, over a frame that stays."""
-        full = (target_frame, target_time, source_frame, source_time, fixed_frame)
-        answer = self._wait(lambda: self.can_transform_full_core(*full), timeout)
-        return answer if return_debug_tuple else answer[0]
-
-    def wait_for_transform_async(self, target_frame: str, source_frame: str, time: Time) -> Future:
-        """A future that gets the transform as soon as there is one."""
-        future = Future()
-
-        def look() -> None:
-            if not future.done() and self.can_transform_core(target_frame, source_frame, time)[0]:
-                future.set_result(self.lookup_transform_core(target_frame, source_frame, time))
-
-        look()
-        if not future.done():
-            with self._new_data:
-                self._waiting.append(look)
-            future.add_done_callback(lambda _: self._stop_waiting(look))
-            look()  # data may have come in between
-        return future
-
-    async def lookup_transform_async(
-        self, target_frame: str, source_frame: str, time: Time
-    ) -> TransformStamped:
-        """As ``lookup_transform``, waiting in the executor for as long as it takes."""
-        await self.wait_for_transform_async(target_frame, source_frame, time)
-        return self.lookup_transform_core(target_frame, source_frame, time)
 
     def time_jump_callback(self, time_jump: TimeJump) -> None:
         """The clock jumped back, or changed its source."""
@@ -148,14 +94,6 @@ class Buffer(BufferCore):
     def _tell(self) -> None:
         with self._new_data:
             self._new_data.notify_all()
-            waiting = list(self._waiting)
-        for look in waiting:
-            look()
-
-    def _stop_waiting(self, look: Callable[[], None]) -> None:
-        with self._new_data:
-            if look in self._waiting:
-                self._waiting.remove(look)
 
     def _frame_graph(
         self, request: FrameGraph.Request, response: FrameGraph.Response

@@ -166,22 +166,6 @@ class BufferCore:
             stamp, translation, rotation = self._lookup(target_frame, source_frame, _ns(time))
         return _message(stamp, target_frame, source_frame, translation, rotation)
 
-    def lookup_transform_full_core(
-        self,
-        target_frame: str,
-        target_time: Time,
-        source_frame: str,
-        source_time: Time,
-        fixed_frame: str,
-    ) -> TransformStamped:
-        """From the source at its time to the target at another, over a frame that stays."""
-        with self._lock:
-            _, t0, q0 = self._lookup(fixed_frame, source_frame, _ns(source_time))
-            stamp, t1, q1 = self._lookup(target_frame, fixed_frame, _ns(target_time))
-        return _message(
-            stamp, target_frame, source_frame, _sum(_rotate(q1, t0), t1), _product(q1, q0)
-        )
-
     def can_transform_core(
         self, target_frame: str, source_frame: str, time: Time
     ) -> tuple[bool, str]:
@@ -192,36 +176,6 @@ class BufferCore:
         except TransformException as error:
             return False, str(error)
         return True, ""
-
-    def can_transform_full_core(
-        self,
-        target_frame: str,
-        target_time: Time,
-        source_frame: str,
-        source_time: Time,
-        fixed_frame: str,
-    ) -> tuple[bool, str]:
-        """(possible, why not)."""
-        try:
-            with self._lock:
-                self._lookup(fixed_frame, source_frame, _ns(source_time))
-                self._lookup(target_frame, fixed_frame, _ns(target_time))
-        except TransformException as error:
-            return False, str(error)
-        return True, ""
-
-    def get_latest_common_time(self, source_frame: str, dest_frame: str) -> Time:
-        """The newest time at which a lookup between the two succeeds (0: static only)."""
-        with self._lock:
-            for frame, what in ((source_frame, "source_frame"), (dest_frame, "dest_frame")):
-                self._check(frame, what)
-            return Time(nanoseconds=self._latest_common(dest_frame, source_frame) or 0)
-
-    def all_frames_as_string(self) -> str:
-        """One sentence a frame."""
-        with self._lock:
-            newest = [(f, c.newest()) for f, c in self._caches.items()]
-        return "".join(f"Frame {f} exists with parent {n[1].parent}.\n" for f, n in newest if n)
 
     def all_frames_as_yaml(self) -> str:
         """Parent and newest stamp (s) of every frame that has one."""

@@ -11,14 +11,21 @@ import pytest
 pytest.importorskip("rclpy", reason="no rclpy here: make ros, or source a ROS installation")
 pytest.importorskip("cv_bridge", reason="no cv_bridge here: make ros")
 
-import cv2
 from cv_bridge import CvBridge, CvBridgeError
-from sensor_msgs.msg import CompressedImage, Image
-from std_msgs.msg import Header
+from sensor_msgs.msg import Image
 
 pytestmark = pytest.mark.ros
 
 BRIDGE = CvBridge()
+
+
+def message(image: np.ndarray, encoding: str) -> Image:
+    height, width = image.shape[:2]
+    data = array.array("B", image.tobytes())
+    step = image.nbytes // height
+    return Image(height=height, width=width, encoding=encoding, step=step, data=data)
+
+
 RED = np.zeros((4, 6, 3), np.uint8)
 RED[..., 0] = 255
 
@@ -41,21 +48,11 @@ RED[..., 0] = 255
         ("64FC1", (5, 7), np.float64),
     ],
 )
-def test_there_and_back_is_the_same_image(encoding, shape, dtype):
+def test_what_is_not_converted_is_the_same_image(encoding, shape, dtype):
     image = (np.random.default_rng(0).random(shape) * 250).astype(dtype)
-    header = Header(frame_id="camera")
-    message = BRIDGE.cv2_to_imgmsg(image, encoding=encoding, header=header)
-    assert (message.height, message.width, message.encoding) == (*shape[:2], encoding)
-    assert message.step * message.height == len(message.data) == image.nbytes
-    assert message.header.frame_id == "camera"
-    back = BRIDGE.imgmsg_to_cv2(message)
-    assert back.dtype == dtype
-    np.testing.assert_array_equal(back, image)
-
-
-def test_passthrough_names_the_type_when_nothing_else_is_known():
-    assert BRIDGE.cv2_to_imgmsg(RED).encoding == "8UC3"
-    assert BRIDGE.cv2_to_imgmsg(RED[..., 0].copy()).encoding == "8UC1"
+    found = BRIDGE.imgmsg_to_cv2(message(image, encoding))
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found, image)
 
 
 @pytest.mark.parametrize(
@@ -63,74 +60,59 @@ def test_passthrough_names_the_type_when_nothing_else_is_known():
     [("rgb8", [255, 0, 0]), ("bgr8", [0, 0, 255]), ("rgba8", [255, 0, 0, 255]), ("mono8", 76)],
 )
 def test_colours_are_converted(desired, pixel):
-    message = BRIDGE.cv2_to_imgmsg(RED, "rgb8")
-    np.testing.assert_array_equal(BRIDGE.imgmsg_to_cv2(message, desired)[2, 3], pixel)
+    sent = message(RED, "rgb8")
+    np.testing.assert_array_equal(BRIDGE.imgmsg_to_cv2(sent, desired)[2, 3], pixel)
 
 
 def test_sixteen_bits_to_eight_keep_the_full_scale():
-    message = BRIDGE.cv2_to_imgmsg(np.array([[0, 257, 32896, 65535]], np.uint16), "mono16")
-    np.testing.assert_array_equal(BRIDGE.imgmsg_to_cv2(message, "mono8"), [[0, 1, 128, 255]])
-    message = BRIDGE.cv2_to_imgmsg(np.array([[0, 1, 255]], np.uint8), "mono8")
-    np.testing.assert_array_equal(BRIDGE.imgmsg_to_cv2(message, "mono16"), [[0, 257, 65535]])
+    sent = message(np.array([[0, 257, 32896, 65535]], np.uint16), "mono16")
+    np.testing.assert_array_equal(BRIDGE.imgmsg_to_cv2(sent, "mono8"), [[0, 1, 128, 255]])
+    sent = message(np.array([[0, 1, 255]], np.uint8), "mono8")
+    np.testing.assert_array_equal(BRIDGE.imgmsg_to_cv2(sent, "mono16"), [[0, 257, 65535]])
 
 
 @pytest.mark.parametrize("pattern", ["rggb", "bggr", "gbrg", "grbg"])
 def test_a_bayer_mosaic_of_one_colour_becomes_that_colour(pattern):
     value = {"r": 200, "g": 120, "b": 40}
     cell = np.array([value[c] for c in pattern], np.uint8).reshape(2, 2)
-    message = BRIDGE.cv2_to_imgmsg(np.tile(cell, (4, 4)), f"bayer_{pattern}8")
-    inside = BRIDGE.imgmsg_to_cv2(message, "rgb8")[2:-2, 2:-2]
+    sent = message(np.tile(cell, (4, 4)), f"bayer_{pattern}8")
+    inside = BRIDGE.imgmsg_to_cv2(sent, "rgb8")[2:-2, 2:-2]
     np.testing.assert_array_equal(inside.reshape(-1, 3), [[200, 120, 40]] * 16)
 
 
 def test_yuv_is_converted():
     grey = np.zeros((2, 4, 2), np.uint8)
     grey[..., 0], grey[..., 1] = 128, 126  # u or v, then y
-    message = Image(
+    sent = Image(
         height=2, width=4, encoding="yuv422", step=8, data=array.array("B", grey.tobytes())
     )
-    assert np.ptp(BRIDGE.imgmsg_to_cv2(message, "rgb8")) == 0
+    assert np.ptp(BRIDGE.imgmsg_to_cv2(sent, "rgb8")) == 0
 
 
 def test_padding_at_the_end_of_rows_and_big_endian_are_understood():
     padded = np.full((3, 16), 9, np.uint8)
     padded[:, :12] = np.arange(36).reshape(3, 12)
-    message = Image(height=3, width=4, encoding="rgb8", step=16)
-    message.data = array.array("B", padded.tobytes())
+    sent = Image(height=3, width=4, encoding="rgb8", step=16)
+    sent.data = array.array("B", padded.tobytes())
     np.testing.assert_array_equal(
-        BRIDGE.imgmsg_to_cv2(message), np.arange(36, dtype=np.uint8).reshape(3, 4, 3)
+        BRIDGE.imgmsg_to_cv2(sent), np.arange(36, dtype=np.uint8).reshape(3, 4, 3)
     )
-    message = Image(height=1, width=2, encoding="mono16", step=4, is_bigendian=1)
-    message.data = array.array("B", [1, 0, 0, 2])
-    np.testing.assert_array_equal(BRIDGE.imgmsg_to_cv2(message), [[256, 2]])
+    sent = Image(height=1, width=2, encoding="mono16", step=4, is_bigendian=1)
+    sent.data = array.array("B", [1, 0, 0, 2])
+    np.testing.assert_array_equal(BRIDGE.imgmsg_to_cv2(sent), [[256, 2]])
 
 
 def test_what_cannot_be_converted_is_an_error_of_the_bridge():
     with pytest.raises(CvBridgeError):
-        BRIDGE.cv2_to_imgmsg(RED, "mono8")
-    with pytest.raises(CvBridgeError):
-        BRIDGE.imgmsg_to_cv2(BRIDGE.cv2_to_imgmsg(RED, "rgb8"), "ultraviolet8")
+        BRIDGE.imgmsg_to_cv2(message(RED, "rgb8"), "ultraviolet8")
     with pytest.raises(CvBridgeError):
         BRIDGE.imgmsg_to_cv2(Image(height=1, width=1, encoding="ultraviolet8"))
-    with pytest.raises(TypeError):
-        BRIDGE.cv2_to_imgmsg([[1, 2]])
-
-
-@pytest.mark.parametrize("kind", ["jpg", "png"])
-def test_compressed_images_there_and_back(kind):
-    bgr = RED[..., ::-1].copy()
-    message = BRIDGE.cv2_to_compressed_imgmsg(bgr, dst_format=kind)
-    assert isinstance(message, CompressedImage) and kind in message.format
-    np.testing.assert_allclose(BRIDGE.compressed_imgmsg_to_cv2(message), bgr, atol=2)
-    rgb = BRIDGE.compressed_imgmsg_to_cv2(message, "rgb8")
-    np.testing.assert_allclose(rgb, RED, atol=2)
-    assert cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_COLOR) is not None
 
 
 def test_a_raw_image_is_read_in_milliseconds():
     import time
 
-    message = BRIDGE.cv2_to_imgmsg(np.zeros((900, 1600, 3), np.uint8), "rgb8")
+    sent = message(np.zeros((900, 1600, 3), np.uint8), "rgb8")
     start = time.process_time()
-    BRIDGE.imgmsg_to_cv2(message)
+    BRIDGE.imgmsg_to_cv2(sent)
     assert time.process_time() - start < 0.05

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import json
 import math
@@ -36,6 +35,7 @@ from alocc_ros.records import find, resolve  # noqa: E402
 from alocc_ros.ros.demo import pages  # noqa: E402
 from alocc_ros.ros.demo.scores import score  # noqa: E402
 from alocc_ros.ros.demo.street import Street  # noqa: E402
+from alocc_ros.ros.launch_arguments import DEMO  # noqa: E402
 from alocc_ros.types import FrameSet, Occupancy  # noqa: E402
 
 SECONDS, SIZE = 1.0, (48, 132)
@@ -290,16 +290,10 @@ def test_on_a_screen_without_rerun_the_picture_is_opened(tmp_path, monkeypatch):
 
 
 def test_the_launch_file_has_options_of_the_command_and_the_page_names_them():
-    tree = ast.parse((ROOT / "launch" / "demo.launch.py").read_text())
-    (given,) = [
-        ast.literal_eval(statement.value)
-        for statement in tree.body
-        if isinstance(statement, ast.Assign) and statement.targets[0].id == "ARGUMENTS"
-    ]
     page = (ROOT / "docs" / "demo.md").read_text()
     defaults = vars(parser_for(["demo"]).parse_args(["demo"]))
-    assert {"out", "seconds", "rviz"} <= {name for name, _, _ in given}
-    for name, default, _ in given:
+    assert {"out", "seconds", "rviz"} <= {name for name, _, _ in DEMO}
+    for name, default, _ in DEMO:
         assert f"`{name}:=" in page
         if name == "rviz":
             continue

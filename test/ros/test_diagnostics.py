@@ -18,7 +18,7 @@ from rclpy.node import Node  # noqa: E402
 from sensor_msgs.msg import CompressedImage  # noqa: E402
 from spinning import spin_until  # noqa: E402
 
-from alocc_ros.ros.diagnostics import KEYS, Diagnostics, share_missing  # noqa: E402
+from alocc_ros.ros.diagnostics import HARDWARE_ID, KEYS, Diagnostics, share_missing  # noqa: E402
 from alocc_ros.ros.encoder import time  # noqa: E402
 from alocc_ros.ros.inputs import Inputs  # noqa: E402
 from alocc_ros.ros.parameters import NodeParameters  # noqa: E402
@@ -192,7 +192,7 @@ def test_a_stamp_that_goes_back_begins_anew(node):
 def test_the_doctor_waits_for_a_first_status_that_comes_late(node):
     """On a busy machine discovery alone takes longer than what it was asked to listen for."""
     publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
-    status = DiagnosticStatus(name="/alocc_node: sets", hardware_id="/alocc_node", message="here")
+    status = DiagnosticStatus(name="/alocc_node: sets", hardware_id=HARDWARE_ID, message="here")
     ended = threading.Event()
 
     def publish() -> None:

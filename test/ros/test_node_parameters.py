@@ -100,10 +100,37 @@ def test_a_wrong_or_late_change_is_refused_with_the_reason(node):
     parameters = DeclaredParameters(node)
     (result,) = node.set_parameters([Parameter("decode", value="slow")])
     assert result.reason == "decode must be one of exact, fast, is 'slow'"
-    parameters.frozen = True
+    changes: list[NodeParameters] = []
+    parameters.on_change = changes.append
     (result,) = node.set_parameters([Parameter("decode", value="fast")])
-    assert "clean the node up first" in result.reason
-    assert parameters.read().decode == "exact"
+    assert result.reason == (
+        "decode takes effect when the node is configured: clean the node up first"
+    )
+    (result,) = node.set_parameters([Parameter("max_points", value=[1, 2])])
+    assert result.reason.startswith("max_points must be a whole number, is ")
+    assert parameters.read().decode == "exact" and changes == []
+    parameters.on_change = None
+    (result,) = node.set_parameters([Parameter("decode", value="fast")])
+    assert result.successful and parameters.read().decode == "fast"
+
+
+@given("model:=m")
+@pytest.mark.parametrize("has_post_set", [True, False])
+def test_what_is_live_is_handed_over_at_once(node, has_post_set, monkeypatch):
+    from rclpy.node import Node
+    from rclpy.parameter import Parameter
+
+    if not has_post_set:  # Humble
+        monkeypatch.delattr(Node, "add_post_set_parameters_callback", raising=False)
+    parameters = DeclaredParameters(node)
+    changes: list[NodeParameters] = []
+    parameters.on_change = changes.append
+    both = [Parameter("max_points", value=7), Parameter("max_rate_hz", value=2)]
+    assert node.set_parameters_atomically(both).successful
+    assert changes == [NodeParameters(model="m", max_points=7, max_rate_hz=2.0)]
+    refused = node.set_parameters_atomically([*both, Parameter("device", value="cpu")])
+    assert refused.reason.startswith("device takes effect when the node is configured")
+    assert len(changes) == 1
 
 
 @given("model:=m")
@@ -112,4 +139,15 @@ def test_tools_are_told_meaning_unit_and_bounds(node):
     descriptor = node.describe_parameter("tf_timeout")
     assert descriptor.description.endswith("[s]")
     assert descriptor.floating_point_range[0].to_value == 10.0
-    assert node.describe_parameter("decode").additional_constraints == "one of exact, fast"
+    assert node.describe_parameter("decode").additional_constraints == (
+        "one of exact, fast; takes effect when the node is configured"
+    )
+    live = {f.name for f in dataclasses.fields(NodeParameters) if f.metadata["live"]}
+    at_once = {
+        name
+        for name in dataclasses.asdict(NodeParameters())
+        if node.describe_parameter(name).additional_constraints == "takes effect at once"
+    }
+    assert at_once == live
+    assert {"max_rate_hz", "max_points", "obstacle_height", "markers", "confidence"} <= live
+    assert {"stale_after", "min_cameras", "set_timeout"} <= live

@@ -96,7 +96,7 @@ def test_openoccupancy_is_scored_like_the_others(tmp_path):
 
 
 SPOILT = {
-    "missing": (Path.unlink, "1 files of"),
+    "missing": (Path.unlink, "1 file of"),
     "cut off": (lambda path: path.write_bytes(path.read_bytes()[:-1000]), "is damaged"),
     "another shape": (lambda path: np.save(path, np.zeros((512, 512, 40), np.uint8)), "[M, 4]"),
     "outside": (lambda path: np.save(path, [[40, 0, 0, 1]]), "outside of the grid [512, 512, 40]"),
@@ -143,7 +143,7 @@ def test_what_has_no_labels_can_still_be_submitted(tmp_path):
     about = ("--about", "team=Robots", "--about", "authors=A, B")
     done = evaluate(tmp_path / "nuscenes", tmp_path / "out", *OPENOCC, *options, *about)
     assert done.returncode == 0, done.stderr
-    assert "1 frames of 1 scenes, split test" in done.stdout
+    assert "1 frame of 1 scene, split test" in done.stdout
     assert "RayIoU" not in done.stdout
     assert not (tmp_path / "out" / "scores.json").exists()
     with gzip.open(tmp_path / "test.gz") as file:

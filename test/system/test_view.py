@@ -124,6 +124,14 @@ def test_all_frames_one_frame_and_a_stamp(made, tmp_path):
         assert (tmp_path / f"{number}.png").read_bytes() == whole
 
 
+def test_a_split_is_all_of_its_scenes(dataset, tmp_path):
+    for split, scene in (("val", "scene-0003"), ("train", "scene-0001")):
+        assert view(dataset, "--split", split, "--png", tmp_path / split, "--plain-images") == 0
+        stamps = [s.cameras["cam_front"].stamp for s in NuScenes(dataset).scene(scene).samples]
+        names = [f"{n:06d}_{stamp}.png" for n, stamp in enumerate(stamps)]
+        assert contents(tmp_path / split) == names
+
+
 def test_predictions_stand_beside_ground_truth(made, dataset, tmp_path):
     alone = tmp_path / "alone.png"
     assert view(made / "bare.mcap", "--png", alone) == 0

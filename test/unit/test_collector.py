@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import sys
 from collections.abc import Iterable
@@ -240,6 +241,28 @@ def test_too_small_sets_are_dropped_and_counted() -> None:
     assert collector.statistics.incomplete == 1
     assert collector.statistics.cameras["cam_front"].dropped == {camera_queue.INCOMPLETE: 1}
     assert_accounted_for(collector)
+
+
+def test_bounds_can_change_while_images_come() -> None:
+    collector = FrameCollector(CollectorConfig(min_cameras=5))
+    lost = {("cam_back", cycle) for cycle in range(60)}
+    images = stream(60, lost=lost)
+    first, second = images[: len(images) // 2], images[len(images) // 2 :]
+    assert len(play(collector, first)) > 20
+    before = collector.statistics
+    collector.change(CollectorConfig(min_cameras=6))
+    assert play(collector, second) == []
+    assert collector.statistics.incomplete > before.incomplete + 20
+    assert_accounted_for(collector)
+    waiting = FrameCollector()
+    waiting.add(image("cam_front", START), START)
+    patient = CollectorConfig(timeout_ns=10 * SECOND, silent_after_ns=60 * SECOND, min_cameras=1)
+    waiting.change(patient)
+    assert waiting.poll(START + 9 * SECOND) == []
+    waiting.change(dataclasses.replace(patient, timeout_ns=SECOND))
+    assert [s.stamp for s in waiting.poll(START + 9 * SECOND)] == [START]
+    with pytest.raises(ParameterError, match="other cameras"):
+        waiting.change(CollectorConfig(anchor="cam_back"))
 
 
 def test_one_lost_image_costs_one_set() -> None:

@@ -116,3 +116,11 @@ def test_the_command_predicts_without_a_gpu(capsys):
     assert "| alocc_tiny | " in capsys.readouterr().out
     assert main(["benchmark", "--predict", "sm_90", "--precision", "fp8"]) == 2
     assert "unknown precision 'fp8'" in capsys.readouterr().err
+
+
+def test_a_file_where_results_should_go_is_told_in_one_line(tmp_path, capsys):
+    place = tmp_path / "results"
+    place.write_text("notes")
+    assert main(["benchmark", "--compare", str(place)]) == 2
+    assert capsys.readouterr().err == f"alocc: error: cannot write {place}: File exists\n"
+    assert place.read_text() == "notes"

@@ -4,13 +4,18 @@
 from __future__ import annotations
 
 import io
+import sys
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from small_networks import network_of, small
 
-from alocc_ros.errors import CalibrationError, ImageError
+from alocc_ros.errors import CalibrationError, DeviceError, ImageError
+from alocc_ros.images import NetworkImages
+from alocc_ros.runtime.runner import make_runner
+from alocc_ros.runtime.state import StreamState
 from alocc_ros.stream.device_images import DeviceImages
 from alocc_ros.stream.preprocessing import Preprocessor
 from alocc_ros.types import CAMERAS, Calibration, CameraImage, FrameSet
@@ -65,3 +70,75 @@ def test_what_is_wrong_with_an_image_is_said_as_ever(frame):
         del frame.calibration["cam_back"]
         with pytest.raises(CalibrationError, match="cam_back: there is an image but no"):
             on_device(frame, CAMERAS)
+
+
+def with_jpeg_decoder(frame, **settings):
+    pytest.importorskip("nvidia.nvimgcodec", reason="nvImageCodec is not installed")
+    preprocessor = Preprocessor(SIZE, undistort=True, decode="gpu", **settings)
+    return preprocessor, DeviceImages(preprocessor, torch.device("cpu"), torch.float32)
+
+
+def test_jpegs_that_the_device_decodes_are_the_same(frame, monkeypatch):
+    # On a CPU nvImageCodec is libjpeg-turbo, as Pillow is: everything around it is compared.
+    grey = io.BytesIO()
+    Image.new("L", (WIDTH, HEIGHT), 77).save(grey, "JPEG")
+    frame.images["cam_back_left"] = CameraImage("cam_back_left", 1, grey.getvalue(), "jpeg")
+    turned = Image.Exif()
+    turned[0x112] = 6
+    out = io.BytesIO()
+    Image.open(io.BytesIO(frame.images["cam_front"].data)).save(out, "JPEG", exif=turned)
+    frame.images["cam_front"] = CameraImage("cam_front", 1, out.getvalue(), "jpeg")
+    preprocessor, on_device = with_jpeg_decoder(frame)
+    begun = []
+    submit = preprocessor.submit
+    monkeypatch.setattr(
+        preprocessor, "submit", lambda job, *a: begun.append(a[-1]) or submit(job, *a)
+    )
+    with preprocessor:
+        found = on_device(frame, CAMERAS)
+        # Missing, distorted, grey: the threads' affair.
+        assert sorted(begun) == ["cam_back", "cam_back_left", "cam_front_left"]
+        with Preprocessor(SIZE, undistort=True) as exact:
+            assert torch.equal(found, torch.from_numpy(exact(frame)))
+
+
+@pytest.mark.parametrize("damage", ["cut", "scan", "header", "size", "empty"])
+def test_a_damaged_jpeg_is_told_whoever_decodes(frame, damage):
+    data = bytearray(frame.images["cam_front"].data)
+    if damage == "cut":
+        data = data[: len(data) // 2]
+    elif damage == "scan":  # Pillow shows what it can of it; so does this
+        data[len(data) // 2 : len(data) // 2 + 8] = b"\xff\x00" * 4
+    elif damage == "header":
+        data[2:20] = bytes(18)
+    elif damage == "empty":
+        data = bytearray()
+    else:
+        out = io.BytesIO()
+        Image.new("RGB", (WIDTH, HEIGHT + 2)).save(out, "JPEG")
+        data = bytearray(out.getvalue())
+    frame.images["cam_front"] = CameraImage("cam_front", 1, bytes(data), "jpeg")
+    preprocessor, on_device = with_jpeg_decoder(frame)
+    with preprocessor, Preprocessor(SIZE, undistort=True) as exact:
+        try:
+            expected = torch.from_numpy(exact(frame))
+        except ImageError as error:
+            with pytest.raises(ImageError) as raised:
+                on_device(frame, CAMERAS)
+            assert str(raised.value) == str(error) and damage != "scan"
+        else:
+            assert damage == "scan" and torch.equal(on_device(frame, CAMERAS), expected)
+
+
+def test_without_nv_image_codec_it_is_said_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "nvidia", None)
+    said = pytest.raises(DeviceError, match=r"pip install 'alocc_ros\[nvjpeg\]'")
+    with Preprocessor(SIZE, decode="gpu") as preprocessor, said:
+        DeviceImages(preprocessor, torch.device("cpu"), torch.float32)
+
+
+def test_a_gpu_decoder_without_a_gpu_is_refused_when_the_pipeline_is_made():
+    network = network_of(small("alocc_2d_mini"))
+    said = pytest.raises(DeviceError, match="decode gpu: it needs backend graph or tensorrt on")
+    with Preprocessor(network.variant.input_size, decode="gpu") as preprocessor, said:
+        NetworkImages(preprocessor, make_runner(network), StreamState(network))

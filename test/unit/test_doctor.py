@@ -81,13 +81,41 @@ def test_where_nothing_is_installed_everything_missing_has_a_remedy():
     assert "alocc run:          NOT READY" in lines
 
 
-def test_a_real_package_is_told_from_a_stand_in(tmp_path):
-    (tmp_path / "tf2_ros").mkdir()
-    (tmp_path / "tf2_ros/__init__.py").touch()
-    done = run_doctor(python=("-S",), PYTHONPATH=f"{tmp_path}:{ROOT / 'ros_standins'}")
-    found = rows(done.stdout)
-    assert found["tf2_ros"] == ("ok", f"real, {tmp_path / 'tf2_ros'}")
-    assert found["cv_bridge"] == ("ok", f"stand-in, {ROOT / 'ros_standins/cv_bridge'}")
+def test_a_real_package_is_told_from_a_stand_in_and_really_imported(tmp_path):
+    cv_bridge = """
+class CvBridge:
+    def imgmsg_to_cv2(self, message, encoding):
+        raise RuntimeError("type 64")  # what its compiled half says with another OpenCV
+"""
+    for name, text in (
+        ("tf2_ros", ""),
+        ("cv_bridge", cv_bridge),
+        ("message_filters", "import os; os.abort()"),  # as what is compiled for others may
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text(text)
+    opencv = tmp_path / "opencv_python_headless-5.0.0.dist-info"
+    opencv.mkdir()
+    (opencv / "METADATA").write_text("Name: opencv-python-headless\nVersion: 5.0.0\n")
+    done = run_doctor("--json", PYTHONPATH=f"{tmp_path}:{ROOT / 'ros_standins'}")
+    found = {f["subject"]: f for f in json.loads(done.stdout)["findings"]}
+    assert found["tf2_ros"]["found"] == f"real, {tmp_path / 'tf2_ros'}"
+    broken = found["message_filters"]
+    assert broken["found"].endswith("does not work: ended by signal 6")
+    assert (broken["ok"], broken["needed_by"]) == (False, "node") and broken["remedy"]
+    bridge = found["cv_bridge"]
+    if not found["standard messages"]["ok"]:
+        return  # no image to try it with
+    assert bridge["found"].endswith("/cv_bridge, does not work: RuntimeError: type 64")
+    assert bridge["remedy"] == "pip install 'opencv-python-headless<5'"
+
+
+def test_an_rclpy_that_does_not_load_is_no_ros(tmp_path):
+    (tmp_path / "rclpy").mkdir()
+    (tmp_path / "rclpy/__init__.py").write_text("raise ImportError('librcl.so: wrong\\nelf class')")
+    found = rows(run_doctor(PYTHONPATH=str(tmp_path)).stdout)
+    words = "rclpy cannot be imported: ImportError: librcl.so: wrong elf class"
+    assert found["ROS 2"] == ("MISSING", words)
 
 
 def test_a_torch_that_does_not_load_is_said_in_one_line(tmp_path):

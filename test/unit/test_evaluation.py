@@ -13,9 +13,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from benchmark_labels import VAL, WALL, labelled_nuscenes
+from PIL import Image
 
 from alocc_ros.bags.results import read_npz
-from alocc_ros.cli._predictions import Predictions
+from alocc_ros.cli._predictions import Pages, Predictions
 from alocc_ros.cli.evaluate import default_folder
 from alocc_ros.cli.main import main
 from alocc_ros.datasets.nuscenes import NuScenes
@@ -27,10 +28,11 @@ from alocc_ros.evaluation.evaluate import Task, evaluate, write_report
 from alocc_ros.evaluation.scoring import SCORINGS, find_scoring, ray_origins, scoring_of
 from alocc_ros.evaluation.store import ResultStore
 from alocc_ros.evaluation.submission import write_submission
+from alocc_ros.evaluation.true_boxes import boxes_of
 from alocc_ros.grid import OCC3D_GRID
 from alocc_ros.labels import OCC3D, OPENOCC
 from alocc_ros.metrics.rays import ray_directions, raycast
-from alocc_ros.records import load_records
+from alocc_ros.records import find, load_records
 from alocc_ros.types import Occupancy
 
 
@@ -40,8 +42,9 @@ def dataset(tmp_path_factory):
 
 
 def task_of(dataset, benchmark: str, **options) -> Task:
-    scenes = dataset.split("val")
-    return Task(dataset.root, scenes, find_scoring(benchmark), images=False, **options)
+    scenes, scoring = dataset.split("val"), find_scoring(benchmark)
+    boxes = boxes_of(dataset, scenes) if scoring.objects else {}
+    return Task(dataset.root, scenes, scoring, images=False, boxes=boxes, **options)
 
 
 def from_truth(task: Task, change=lambda truth: truth, calls: list | None = None):
@@ -221,7 +224,7 @@ def test_origins_are_taken_at_the_lidars_time(dataset):
 
 
 @pytest.mark.slow
-def test_the_synthetic_world_agrees_with_itself(tmp_path):
+def test_the_synthetic_world_agrees_with_itself(tmp_path, capsys):
     size = ["--size", "36x64", "--frames", "2", "--scenes", "1", "--no-sweeps"]
     assert main(["synth", str(tmp_path), *size]) == 0
     world = NuScenes(tmp_path)
@@ -239,6 +242,22 @@ def test_the_synthetic_world_agrees_with_itself(tmp_path):
         if task.scoring.flow:
             rays = results["rays"]
             assert (rays.flow.mave, rays.flow.mave_tp, rays.occ_score) == (0, 0, 100)
+    # The same from the command line; boxes are annotated, objects are made of voxels.
+    command = ["evaluate", "--model", "truth", "--benchmark", "objects", "--data", str(tmp_path)]
+    out = str(tmp_path / "out")
+    capsys.readouterr()
+    for resumed in (False, True):
+        assert main([*command, "-o", out, "--json"]) == 0
+        report = json.loads(capsys.readouterr().out)
+        totals = report["scores"]["objects"]
+        assert min(totals["vehicle recall"], totals["vehicle precision"]) >= 95, resumed
+        assert totals["vehicle velocity error"] <= 0.3
+        assert sum(map(sum, totals["counts"]["truth"].values())) > 5
+    assert main([*command, "-o", out]) == 0
+    assert "truth on objects: 2 frames of 1 scenes" in capsys.readouterr().out
+    (tmp_path / world.version / "sample_annotation.json").unlink()
+    assert main([*command, "-o", out]) == 2
+    assert "the boxes that objects are scored against" in capsys.readouterr().err
 
 
 # --- going on after a stop ---------------------------------------------------------------------
@@ -426,6 +445,67 @@ def test_predictions_are_kept_and_done_again_where_they_are_missing(dataset, tmp
         calls_of(predictions)
 
 
+def test_pages_show_predictions_beside_the_truth(dataset, tmp_path):
+    task, store = task_of(dataset, "occ3d-mask"), ResultStore(tmp_path / "out", {})
+    task = replace(task, scenes=task.scenes[:1])
+    pages = Pages(tmp_path / "pages", "sha256:1", task.root, task.scoring)
+
+    def calls_of(kept: Pages) -> int:
+        calls: list[str] = []
+        predictor = kept.kept(from_truth(task, only_the_wall, calls))
+        evaluate(replace(task, is_kept=kept.has), predictor, folder=store)
+        return len(calls)
+
+    assert [calls_of(pages), calls_of(pages)] == [2, 0]
+    first, second = sorted((tmp_path / "pages").iterdir())
+    assert first.name.endswith(f"_{VAL[0]}.png")
+    alone = replace(pages, folder=tmp_path / "alone", scoring=None)
+    assert calls_of(alone) == 2
+    with Image.open(first) as both, Image.open(next((tmp_path / "alone").iterdir())) as one:
+        assert both.height > one.height + 300, "the truth has a row of its own"
+    second.unlink()
+    assert calls_of(pages) == 2
+    assert calls_of(replace(pages, weights="sha256:2")) == 2
+    first.write_bytes(b"no picture")
+    with pytest.raises(OutputError, match="not a page"):
+        calls_of(pages)
+
+
+def test_classes_are_mapped_by_name_where_each_has_one(dataset, tmp_path):
+    record = find("alocc_flow_2d")
+    shutil.copytree(dataset.root, tmp_path / "data", symlinks=True)
+    task = task_of(NuScenes(tmp_path / "data"), "occ3d")
+    path = next((tmp_path / "data" / "gts").rglob("labels.npz"))
+    labels = dict(np.load(path))
+    labels["semantics"][:5] = OCC3D.names.index("others")  # which OpenOcc calls free
+    np.savez_compressed(path, **labels)
+    scoring = task.scoring.mapped(record)
+    in_openocc = from_truth(replace(task, scoring=find_scoring("openocc")))
+    report = evaluate(replace(task, scoring=scoring), in_openocc)
+    voxels, rays = (report.results[kind].as_dict() for kind in ("voxels", "rays"))
+    assert voxels["mIoU"] == 100 and 90 < voxels["IoU"] < 100
+    assert voxels["class IoU"]["others"] == 0 and rays["RayIoU"] > 99
+    told = {"from": "openocc", "to": "occ3d", "not scored": ["others"]}
+    assert report.as_dict()["mapped classes"] == told
+    assert report.table().endswith("from openocc to occ3d; not in any mean: others")
+    own = evaluate(task, from_truth(task))
+    assert "mapped classes" not in own.as_dict() and "mapped" not in own.table()
+    assert task.scoring.mapped(find("alocc_2d")) is task.scoring
+    with pytest.raises(ModelError, match="others of alocc_2d is no class of openocc"):
+        find_scoring("openocc").mapped(find("alocc_2d"))
+
+
+def test_a_refusal_names_what_fits():
+    def refusal(model: str, benchmark: str) -> str:
+        with pytest.raises(ModelError) as caught:
+            find_scoring(benchmark).check_model(find(model))
+        return str(caught.value)
+
+    mapped = "benchmarks that fit it: openocc, openocc-mask; with --map-classes also occ3d, occ3d-m"
+    assert mapped in refusal("alocc_flow_2d", "occ3d")
+    assert refusal("alocc_2d", "openocc").endswith("benchmarks that fit it: occ3d, occ3d-mask")
+
+
 def test_published_models_fit_their_benchmarks():
     for record in load_records().values():
         fitting = {"openocc": "openocc"}.get(record.classes.name, "occ3d")
@@ -449,6 +529,16 @@ def test_options_that_make_no_sense_are_refused(options, message, capsys):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "options", [["--baselines", "train"], ["--npz", "x"], ["--random-weights"], ["--split", "test"]]
+)
+def test_the_truth_is_no_network(options, capsys):
+    common = ["--model", "truth", "--data", "nowhere", "--benchmark", "objects"]
+    assert main(["evaluate", *common, *options]) == 2
+    error = capsys.readouterr().err
+    assert "no network" in error or "has no labels" in error
+
+
 def test_a_model_has_the_scores_that_it_is_published_with():
     records = load_records()
     own = {name: scoring_of(record).name for name, record in records.items()}
@@ -463,7 +553,7 @@ def test_processes_that_cannot_find_each_other_are_told_how(monkeypatch):
     for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ParameterError, match="start them with torchrun"), process_group():
+    with pytest.raises(ParameterError, match="start them with `alocc launch`"), process_group():
         pass
 
 

@@ -342,7 +342,7 @@ def test_prepare_writes_a_file_for_each_split_and_goes_on_where_it_was(root, cap
     add_lidarseg(root)
     assert main(["prepare", "nuscenes", str(root)]) == 0
     told = capsys.readouterr().out
-    assert "bevdetv2-nuscenes_infos_val.pkl: 1 scenes, 3 key frames" in told
+    assert "bevdetv2-nuscenes_infos_val.pkl: 1 scene, 3 key frames" in told
     assert "lidar_seg: 6 sweeps" in told and "no labels of any benchmark" in told
     files = sorted(p.name for p in root.glob("*.pkl"))
     assert files == ["bevdetv2-nuscenes_infos_train.pkl", "bevdetv2-nuscenes_infos_val.pkl"]

@@ -114,7 +114,6 @@ def test_package_xml_agrees_and_names_the_ros_packages():
         "nav_msgs",
         "rclpy",
         "sensor_msgs",
-        "sensor_msgs_py",
         "std_msgs",
         "tf2_ros",
         "visualization_msgs",

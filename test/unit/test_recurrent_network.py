@@ -14,7 +14,7 @@ from alocc_ros.bags.sample import rig
 from alocc_ros.bench.scene import example_frame
 from alocc_ros.network.lifting import lidar_bins
 from alocc_ros.network.model import Alocc, Measured
-from alocc_ros.network.plan import remembered_times
+from alocc_ros.network.plan import times_told
 from alocc_ros.network.state import KEYFRAME_PARTS
 from alocc_ros.network.variants import VARIANTS
 from alocc_ros.planning import plan_frame
@@ -73,37 +73,55 @@ def other_at(network: Alocc, t: int) -> torch.Tensor:
     return [stream.step(seed=s).logits for s in range(t + 1)][-1]
 
 
-def test_time_stops_at_the_length_of_a_scene():
+def test_time_goes_back_to_the_middle_of_the_longest_scene_and_stays():
     v = VARIANTS[NAME]
-    ages, told = torch.zeros(1, 1), []
+    ages, told, kept = torch.zeros(1, 1), [], []
     for number in range(100):
-        told.append(remembered_times(v, ages, 0.5 if number else 0.0))
-        ages = told[-1][:, :-1]
-    assert [t.tolist() for t in told[:3]] == [[[0.0, 0.0]], [[0.5, 0.0]], [[1.0, 0.5]]]
-    assert told[39].tolist() == told[99].tolist() == [[19.5, 19.0]]
-    between = remembered_times(v, ages, 0.1)
-    assert between.tolist() == [[pytest.approx(19.5), pytest.approx(19.4)]]
-    assert remembered_times(v, torch.ones(1, 1), 0.1).tolist() == [[pytest.approx(1.1), 1.0]]
+        elapsed = torch.tensor([0.5 if number else 0.0])
+        times, keep = times_told(v, ages, elapsed)
+        told.append(times[0].tolist())
+        kept.append(float(keep))
+        ages = ages + elapsed[:, None]
+    assert told[:3] == [[0.0, 0.0], [0.5, 0.0], [1.0, 0.5]]
+    # Up to the longest scenes of nuScenes, 41 key frames, as the reference counts.
+    assert told[40] == [20.0, 19.5] and kept[:41] == [1.0] * 41
+    assert told[41:] == [[10.0, 9.5]] * 59
+    assert kept[41:] == pytest.approx([20 / 41] + [20 / 21] * 58)
+    # A frame between key frames is told what the next one will be.
+    times, keep = times_told(v, torch.tensor([[20.0], [50.0], [1.0]]), torch.full((3,), 0.1))
+    assert times.flatten().tolist() == pytest.approx([9.6, 9.5, 9.6, 9.5, 1.1, 1.0])
+    assert keep.tolist() == pytest.approx([20 / 41, 20 / 21, 1.0])
 
 
-def test_sums_of_the_scene_layer_are_as_heavy_after_hours_as_after_a_scene():
-    network = network_of(replace(small(NAME), memory_length=5))
+def test_the_streams_own_time_goes_on():
+    frame, told, ages = example_frame(VARIANTS[NAME]), [], None
+    for _ in range(45):
+        plan = frame.plan(ages)
+        told.append(plan.tensors("cpu").ages[0].tolist())
+        ages = plan.ages
+    assert ages.tolist() == [[22.0]] and told[-1] == [10.0, 9.5]
+
+
+def test_sums_of_the_scene_layer_are_as_heavy_as_the_time_says():
+    network = network_of(replace(small(NAME), memory_length=6))
     scene, c = network.scene, network.variant.context_channels
     learned = torch.randn(1, c, c + 1, generator=torch.Generator().manual_seed(0))
     # Every frame teaches the same: what is left is how long it counts.
     scene.update.forward = lambda rows, sums, keep: type_of_step(rows, sums, keep, learned)
     frame = example_frame(network.variant)
     volume = torch.zeros(1, c, 2, 2, 2)
-    state, ages, weights = None, torch.zeros(1, 1), []
-    for number in range(60):
-        times = remembered_times(network.variant, ages, 0.5 if number else 0.0)
-        plan = frame.plan(None).tensors("cpu")._replace(ages=times)
+    state, ages, weights, told = None, None, [], []
+    for _ in range(60):
+        plan = frame.plan(ages)
+        tensors, ages = plan.tensors("cpu"), plan.ages
         out = network.empty_state()
-        _, sums = scene(volume, state, plan, out, True)
-        state, ages = out._replace(scene=sums), times[:, :-1]
+        _, sums = scene(volume, state, tensors, out, True)
+        state = out._replace(scene=sums)
         weights.append(float((sums / learned).mean()))
-    assert weights[:5] == pytest.approx([1, 2, 3, 4, 4.2])
-    assert np.diff(weights)[5:].min() >= -1e-6 and weights[-1] == pytest.approx(5, abs=0.01)
+        told.append(float(tensors.ages[0, 0]))
+    assert told[:9] == [0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 1.5, 1.5, 1.5]
+    # One of each key frame so far, and as many as there have been by the time that is told.
+    assert weights == pytest.approx([1 + 2 * t for t in told])
 
 
 def type_of_step(rows, sums, keep, learned):
@@ -126,7 +144,7 @@ def test_nothing_grows_over_four_hundred_key_frames():
         usual = max(values[name] for values in largest[scene])
         assert max(values[name] for values in largest[100:]) <= 2 * usual + 1e-6, name
     assert 0.5 * np.mean(spread[scene]) <= np.mean(spread[200:]) <= 2 * np.mean(spread[scene])
-    assert float(stream.state.ages) == 19.5
+    assert float(stream.state.ages) == 199.5
 
 
 def frame_at(seconds: float, x: float, without: tuple[str, ...] = ()) -> FrameSet:

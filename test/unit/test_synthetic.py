@@ -384,3 +384,18 @@ def test_a_gpu_draws_the_same_street(scene, frame, truth):
     assert (labels.mask_camera == truth.mask_camera).mean() > 0.999
     sweep = scan(scene, frame.lidar_time, device="cuda")
     assert len(sweep.points) == pytest.approx(len(scan(scene, frame.lidar_time).points), rel=0.01)
+
+
+def test_more_of_what_is_rare_and_the_same_street_without():
+    seeds = range(2_200_000, 2_200_004)
+    ordinary = [generate_scene(s, 1.0) for s in seeds]
+    again = [generate_scene(s, 1.0, rare=1.0) for s in seeds]
+    assert [s.parts for s in ordinary] == [s.parts for s in again]
+    many = [generate_scene(s, 1.0, rare=3.0) for s in seeds]
+
+    def count(scenes, *kinds):
+        return sum(a.kind in kinds for s in scenes for a in s.actors)
+
+    for kinds in (("pedestrian",), ("bicycle", "motorcycle"), ("cone",), ("truck", "bus"),
+                  ("trailer", "construction")):  # fmt: skip
+        assert count(many, *kinds) > 1.5 * count(ordinary, *kinds), kinds

@@ -20,6 +20,7 @@ from alocc_ros.training.losses import (
     ClassBalance,
     PointSampling,
     class_entropy,
+    dead_classes,
     depth_loss,
     flow_losses,
     mask_losses,
@@ -353,3 +354,16 @@ def test_matches_are_mixed_before_their_softmax():
     predicted, true = torch.softmax(scores, 1)[:, None]  # [B = 1, taps] each
     mixed = mix_true_match(predicted, true, 0.3)
     torch.testing.assert_close(mixed[0], torch.softmax(0.7 * scores[0] + 0.3 * scores[1], 0))
+
+
+def test_classes_that_are_there_and_believed_in_nowhere():
+    logits = torch.full((4, 50), -9.0)  # a sigmoid of 1.2e-4
+    logits[0, :25], logits[3, 25:] = 5.0, 5.0
+    labels = torch.zeros(50, dtype=torch.uint8)
+    labels[25:], labels[7], labels[9] = 3, 1, IGNORED
+    assert dead_classes([logits], [labels]) == [1]  # 2 is not there either, but need not be
+    alive = logits.clone()
+    alive[1, 40] = -6.5  # 1.5e-3, wherever it is
+    assert dead_classes([logits, alive], [labels, labels]) == []
+    # All logits together far down are no sign: between the classes one is sure of it.
+    assert dead_classes([logits - 20], [labels]) == [1]

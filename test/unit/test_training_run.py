@@ -32,7 +32,7 @@ from alocc_ros.network.model import Alocc
 from alocc_ros.network.plan import frame_plan
 from alocc_ros.pipeline import Pipeline
 from alocc_ros.planning import plan_frame
-from alocc_ros.training import checkpoint
+from alocc_ros.training import checkpoint, interrupt
 from alocc_ros.training.config import TrainingConfig
 from alocc_ros.training.ema import moving_average
 from alocc_ros.training.forward import SlotMemory
@@ -120,7 +120,7 @@ def test_a_run_with_other_settings_is_not_gone_on_with(tmp_path):
         trainer(tmp_path, steps=4, seed=7).resume()
     with pytest.raises(ParameterError, match="only these may change: accumulate, batch, "):
         trainer(tmp_path, steps=4, seed=7).resume()
-    with pytest.raises(ParameterError, match="1 streams .* now there are 2"):
+    with pytest.raises(ParameterError, match="1 stream .* now it would be 2"):
         trainer(tmp_path, steps=4, batch=2).resume()
     with pytest.raises(OutputError, match="no checkpoint"):
         trainer(tmp_path / "elsewhere").resume()
@@ -139,6 +139,18 @@ def test_an_interrupted_run_ends_its_step_and_can_be_gone_on_with(tmp_path):
     again = trainer(tmp_path, steps=3)
     again.resume()
     assert [r.step for r in losses_of(again)] == [2]
+
+
+def test_a_signal_that_comes_twice_at_once_is_one(monkeypatch):
+    """From the terminal, and from the launcher that passes it on."""
+    monkeypatch.setattr(interrupt, "_SAME_SIGNAL", 0.2)
+    with interrupt.graceful_stop() as stop:
+        for _ in range(3):
+            signal.raise_signal(signal.SIGINT)
+        assert stop.requested
+        time.sleep(0.3)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
 
 
 def test_the_end_leaves_weights_that_the_network_takes(tmp_path):
@@ -365,7 +377,7 @@ def test_a_gradient_that_is_no_number_stops(tmp_path):
 WRITER = """
 import sys, torch
 from pathlib import Path
-from alocc_ros.training import checkpoint
+from alocc_ros.training import checkpoint, interrupt
 from alocc_ros.distributed import SINGLE_PROCESS
 state = {"step": 0, "weights": torch.zeros(3_000_000)}
 print("ready", flush=True)
@@ -621,7 +633,7 @@ def test_a_short_fine_tuning_changes_what_is_evaluated(tmp_path):
     )
     assert (weights - before).norm() > 0
     assert (average - weights).norm() < 0.01 * (weights - before).norm()
-    assert "about the last 1 steps" in run.average_in_words()
+    assert "of about the last step" in run.average_in_words()
 
 
 def test_an_average_that_keeps_the_first_weights_says_so(tmp_path):

@@ -32,7 +32,7 @@ from alocc_ros.ros.worker import EARLY, STAGES
 from alocc_ros.types import CAMERAS
 
 _MOST_ADDED = 40.0  # ms
-_LEAST_RATE = {"exact": 5.0, "fast": 10.0}  # Hz, on two cores
+_LEAST_RATE = {"exact": 5.0, "fast": 10.0, "gpu": 12.0}  # Hz, on two cores
 _MOST_GROWTH = 0.02
 _COLD = 100  # results; before, memory may still grow
 _START = 120.0  # s, for a process to be there

@@ -23,8 +23,11 @@ from alocc_ros.synthetic.scene import LEAD_IN, TICK, Scene
 from alocc_ros.synthetic.streets import random_streets
 
 
-def generate_scene(seed: int, duration: float = 20.0) -> Scene:
-    """The scene of a seed, ``duration`` s long; the same one every time."""
+def generate_scene(seed: int, duration: float = 20.0, rare: float = 1.0) -> Scene:
+    """The scene of a seed, ``duration`` s long; the same one every time.
+
+    ``rare``: so many times as much of what streets have little of (``Site.rare``).
+    """
     random = np.random.default_rng([seed, 0xA10CC])
     streets = random_streets(random)
     weather = random_weather(random)
@@ -33,7 +36,7 @@ def generate_scene(seed: int, duration: float = 20.0) -> Scene:
     routes = RoutePlanner(streets, driving_side)
     ego = plan_ego_drive(random, routes, times, duration)
     density = random.uniform(0.4, 1.3)
-    site = Site(random, times, routes, ego)
+    site = Site(random, times, routes, ego, rare)
     add_road_works(site)
     add_traffic(site, density)
     add_parked_vehicles(site)

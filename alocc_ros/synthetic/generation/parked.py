@@ -22,7 +22,7 @@ def add_parked_vehicles(site: Site) -> None:
             fill = random.uniform(0.15, 0.9)
             s = start + random.uniform(0, 5)
             while s < end:
-                kind, model, detail = _random_vehicle(random)
+                kind, model, detail = _random_vehicle(site)
                 length, width, _ = model.size
                 d = side * (section.half - 0.25 - width / 2)
                 x, y, heading = site.pose_on(road, s + length / 2, d)
@@ -40,16 +40,17 @@ def add_parked_vehicles(site: Site) -> None:
                 s += length + random.uniform(0.7, 1.8) + (random.random() < 0.12) * 8
 
 
-def _random_vehicle(random: np.random.Generator) -> tuple[str, ActorModel, str]:
+def _random_vehicle(site: Site) -> tuple[str, ActorModel, str]:
     """(kind, model, detail) of a parked vehicle."""
+    random, other = site.random, site.chance(0.2)
     chance = random.random()
-    if chance < 0.8:
+    if chance < 1 - other:
         return "car", car(random), "parked"
-    if chance < 0.88:
+    if chance < 1 - 0.6 * other:
         return "truck", truck(random), "parked"
-    if chance < 0.91:
+    if chance < 1 - 0.45 * other:
         return "trailer", trailer(random), ""
-    if chance < 0.93:
+    if chance < 1 - 0.35 * other:
         return "bus", bus(random), "parked"
     return "motorcycle", motorcycle(random, ridden=False), "alone"
 
@@ -59,7 +60,7 @@ def add_off_road_vehicle(site: Site, pose: np.ndarray) -> None:
     random = site.random
     if not site.claim(pose[0], pose[1], 2.4):
         return
-    if random.random() < 0.85:
+    if random.random() < 1 - site.chance(0.15):
         site.add_actor("car", car(random), pose, "parked")
     elif random.random() < 0.5:
         site.add_actor("trailer", trailer(random), pose)

@@ -20,9 +20,10 @@ def add_people(site: Site) -> None:
         further = max(0.0, end - _FAR) if road == MAIN else 0.0
         longer = 1 + further / 190
         for side in (-1, 1):
-            for _ in range(random.poisson(longer * (7 * busy if road == MAIN else 3 * busy))):
+            walkers = longer * (7 * busy if road == MAIN else 3 * busy)
+            for _ in range(random.poisson(walkers * site.rare)):
                 _add_pedestrian(site, road, side, max(start, -50), min(end, 140 + further))
-            for _ in range(random.poisson(0.8 * longer)):
+            for _ in range(random.poisson(0.8 * longer * site.rare)):
                 _add_rack(site, road, side, max(start, -50), min(end, 120 + further))
     _add_cyclists(site)
     if site.ego.red_until > 0:
@@ -70,7 +71,7 @@ def _add_cyclists(site: Site) -> None:
     """Cyclists on the main road, clear of the ego vehicle."""
     random, streets, ego = site.random, site.streets, site.ego
     for direction in (-1, 1):
-        for _ in range(random.poisson(0.9)):
+        for _ in range(random.poisson(0.9 * site.rare)):
             s = random.uniform(-40, 90)
             d = direction * site.driving_side * (streets.main.half - streets.main.parking - 0.55)
             speed = 0.0 if ego.red_until > 0 else random.uniform(3.0, 6.5)

@@ -17,9 +17,10 @@ def add_road_works(site: Site) -> None:
     """Rows of barriers and of cones, and building sites, along the main road."""
     random = site.random
     _add_barrier_rows(site)
-    for _ in range(random.poisson(0.5)):
+    for _ in range(random.poisson(0.5 * site.rare)):
         _add_cone_row(site)
-    for _ in range(int(random.choice([0, 1, 2, 3], p=[0.25, 0.4, 0.25, 0.1]))):
+    building_sites = random.choice([0, 1, 2, 3], p=[0.25, 0.4, 0.25, 0.1])
+    for _ in range(round(building_sites * site.rare)):
         _add_building_site(site)
 
 

@@ -16,6 +16,7 @@ from alocc_ros.synthetic.scene import Actor
 from alocc_ros.synthetic.streets import Road, Streets
 
 MAIN, SIDE = 0, 1  # numbers of the roads
+_LARGEST_CHANCE = 0.8  # of something rare, however much of it is wanted
 BUILT_UP = 130.0  # m along the main road that is built up beyond what the ego vehicle drives
 # Classes of actors that are called otherwise than their kind.
 _CLASS_OF_KIND = {"construction": "construction_vehicle", "cone": "traffic_cone", "bin": "others"}
@@ -30,6 +31,9 @@ class Site:
         times: [K] s, every TICK: when moving actors have poses.
         routes: on the roads of the scene.
         ego: what the ego vehicle does.
+        rare: how many times as many people, two-wheelers, cones, building sites, and vehicles that
+            are no cars there are as on an ordinary street, where there is room. It changes what is
+            made of the random numbers, not which are drawn for 1.
         actors, parts, owner, labels: as in ``Scene``.
         occupied: discs (x, y, radius in m) that are taken.
     """
@@ -38,6 +42,7 @@ class Site:
     times: np.ndarray
     routes: RoutePlanner
     ego: EgoDrive
+    rare: float = 1.0
     actors: list[Actor] = field(default_factory=list)
     parts: list[Part] = field(default_factory=list)
     owner: list[int] = field(default_factory=list)
@@ -71,6 +76,10 @@ class Site:
         self.labels += [OCC3D.names.index(class_name)] * len(parts)
 
     # -- room ------------------------------------------------------------------------------
+
+    def chance(self, ordinary: float) -> float:
+        """The probability of something rare that has this one on an ordinary street."""
+        return min(ordinary * self.rare, max(ordinary, _LARGEST_CHANCE))
 
     def is_free(self, x: float, y: float, radius: float) -> bool:
         """Whether a disc (m) meets none that is taken."""

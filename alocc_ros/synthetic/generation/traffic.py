@@ -55,10 +55,10 @@ def _random_vehicle(random: np.random.Generator, heavy: float) -> tuple[str, Act
 
 def _add_vehicle(site: Site, route: Route, along: np.ndarray, heavy: float = 0.25) -> float:
     """One vehicle at these positions ([K] m) along the route; returns its length (m)."""
-    kind, model, detail = _random_vehicle(site.random, heavy)
+    kind, model, detail = _random_vehicle(site.random, site.chance(heavy))
     length = model.size[0]
     site.add_actor(kind, model, route.poses_at(along), detail)
-    if kind == "truck" and site.random.random() < 0.3:
+    if kind == "truck" and site.random.random() < site.chance(0.3):
         towed = trailer(site.random)
         gap = length / 2 + towed.size[0] / 2 + 0.4
         site.add_actor("trailer", towed, route.poses_at(along - gap))

@@ -17,6 +17,8 @@ from alocc_ros.synthetic.nuscenes.spec import DatasetSpec, scene_name
 
 _WORK = ".synthetic"
 _JPEG_QUALITY = 92
+# What recipes of before some settings mean.
+_BEFORE = {"rare": 1.0}
 
 
 def prepare_folder(root: Path, spec: DatasetSpec) -> None:
@@ -34,7 +36,9 @@ def prepare_folder(root: Path, spec: DatasetSpec) -> None:
             raise OutputError(f"cannot read {path}: {error}") from error
         # More scenes of the same kind may be added; scenes do not depend on their number.
         free = ("scenes", "split")
-        differ = sorted(k for k in ours if k not in free and ours[k] != theirs.get(k))
+        differ = sorted(
+            k for k in ours if k not in free and ours[k] != theirs.get(k, _BEFORE.get(k))
+        )
         if differ:
             raise OutputError(
                 f"{root} was begun with another {', '.join(differ)}: "

@@ -24,6 +24,7 @@ class DatasetSpec:
         frames: key frames of each, 0.5 s apart.
         size: height and width of the images, px.
         sweeps: also what lies between key frames (12 Hz images, 20 Hz LiDAR).
+        rare: how many times as much there is of what is rare on a street (``generate_scene``).
         split: names of splits and how many scenes each has, in order.
     """
 
@@ -33,6 +34,7 @@ class DatasetSpec:
     size: tuple[int, int] = (rig.FULL_HEIGHT, rig.FULL_WIDTH)
     sweeps: bool = True
     split: tuple[tuple[str, int], ...] = ()
+    rare: float = 1.0
 
     @property
     def version(self) -> str:
@@ -65,7 +67,7 @@ def scene_name(number: int) -> str:
 def scene_of(spec: DatasetSpec, number: int) -> Scene:
     """The scene with this number."""
     seed = spec.seed * 100_000 + number
-    return generate_scene(seed, duration=(spec.frames - 1) * 0.5 + 0.1)
+    return generate_scene(seed, (spec.frames - 1) * 0.5 + 0.1, spec.rare)
 
 
 def first_stamp(number: int) -> int:  # us
