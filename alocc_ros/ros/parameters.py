@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from alocc_ros import costmap
 from alocc_ros.errors import ParameterError
 from alocc_ros.stream.preset import DEFAULT_PRESET
 
@@ -30,6 +31,7 @@ def _parameter(
     low: float | None = None,
     high: float | None = None,
     choices: tuple[str, ...] = (),
+    parse: Callable[[str], object] | None = None,
     live: bool = False,
 ) -> Any:
     metadata = {
@@ -38,6 +40,7 @@ def _parameter(
         "low": low,
         "high": high,
         "choices": choices,
+        "parse": parse,
         "live": live,
     }
     return dataclasses.field(default=default, metadata=metadata)
@@ -152,6 +155,36 @@ class NodeParameters:
         high=100.0,
         live=True,
     )
+    grid_output_frame: str = _parameter(
+        costmap.BASE,
+        "TF frame of `~/occupancy_grid`, such as odom or map, in which it is drawn at the pose of "
+        "its stamp, cells along the frame's axes; base: that of the voxels, moving with the "
+        "vehicle",
+    )
+    cloud_frame: str = _parameter(
+        "",
+        "TF frame of `~/occupancy`, `~/obstacles` and `~/free_space`, from whose origin consumers "
+        "trace rays; empty: that of the voxels",
+    )
+    footprint: str = _parameter(
+        costmap.AUTO,
+        "where the vehicle itself is, free in `~/occupancy_grid`: corners [[x, y], ...] in m in "
+        "the base frame, auto (the rectangle around its cameras) or none",
+        parse=costmap.parse_footprint,
+    )
+    class_costs: str = _parameter(
+        "",
+        "costs in `~/occupancy_grid`, 0 to 100 by class, such as `pedestrian: 100, sidewalk: 30`; "
+        "of others 100 for obstacles, 0 for ground",
+        parse=costmap.parse_costs,
+    )
+    unknown_cost: int = _parameter(
+        -1, "cost of cells in `~/occupancy_grid` of which nothing is known", low=-1, high=100
+    )
+    cost_by_confidence: bool = _parameter(
+        False,
+        "multiply the costs of obstacles by the confidence of their labels; needs `confidence`",
+    )
     stale_after: float = _parameter(
         1.5,
         "a camera that has sent nothing for so long is not waited for, and reported",
@@ -186,6 +219,11 @@ def check_value(name: str, value: Any) -> Any:
         raise ParameterError(f"{name} must be one of {', '.join(limits['choices'])}, is {value!r}")
     if limits["low"] is not None and not limits["low"] <= value <= limits["high"]:
         raise ParameterError(f"{name} must be {_bounds(field)}, is {value:g}")
+    if limits["parse"] is not None:
+        try:
+            limits["parse"](value)
+        except ParameterError as error:
+            raise ParameterError(f"{name}: {error}") from error
     return value
 
 
@@ -210,6 +248,8 @@ def check(values: Mapping[str, Any], problems: Mapping[str, str] | None = None) 
             found[name] = str(error)
     if "model" not in found and not checked.get("model"):
         found["model"] = "model must be given: a name of `alocc models list`, or a file"
+    if checked.get("cost_by_confidence") and not checked.get("confidence"):
+        found["cost_by_confidence"] = "cost_by_confidence needs confidence: true"
     if found:
         # In the order of the documentation, whatever was noticed first.
         raise ParameterError("; ".join(found[name] for name in _FIELDS if name in found))
