@@ -7,9 +7,9 @@ import { Input, Message } from "./types";
 export const inputs = ["@NAMESPACE@/occupancy"];
 export const output = "/studio_script@NAMESPACE@/voxels";
 
-export default function script(
-  event: Input<"@NAMESPACE@/occupancy">,
-): Message<"visualization_msgs/Marker"> {
+type Marker = Message<"visualization_msgs/Marker">;
+
+export default function script(event: Input<"@NAMESPACE@/occupancy">): Marker {
   const cloud = event.message;
   const view = new DataView(cloud.data.buffer, cloud.data.byteOffset, cloud.data.byteLength);
   const number = cloud.width * cloud.height;
@@ -71,5 +71,5 @@ export default function script(
     text: "",
     mesh_resource: "",
     mesh_use_embedded_materials: false,
-  };
+  } as unknown as Marker; // which fields there are besides differs between ROS releases
 }

@@ -11,10 +11,10 @@ decides.
     alocc synth drive --seed 11 --scenes 1 --frames 420 --size 160x440 --no-sweeps
     python tools/memory_over_time.py hours --model WEIGHTS --variant alocc_tiny_gf --data drive
 
-Scores of each window of so many key frames, with what grows with time stopped as the variant says,
-never stopped, and with a memory that begins anew with each window. ``--turns`` drives each scene
-there and back until there are so many key frames: then all windows show the same street. Results
-as JSON with -o.
+Scores of each window of so many key frames, with the length of the sequence told as the variant
+says, as it is (``endless``), and with a memory that begins anew with each window. ``--turns``
+drives each scene there and back until there are so many key frames: then all windows show the same
+street. Results as JSON with -o.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def total(sums: Iterable[Mapping[str, np.ndarray]]) -> dict[str, float]:
 
 
 def with_memory_length(network: Alocc, key_frames: int) -> Alocc:
-    """The same weights; what grows with the number of key frames stops at so many."""
+    """The same weights, told that they were trained on so many key frames in a row."""
     other = Alocc(replace(network.variant, memory_length=key_frames)).eval()
     other.load_state_dict(network.state_dict())
     return other.to(next(network.parameters()).device)
@@ -244,18 +244,19 @@ def drive(
 
 
 def hours(args: argparse.Namespace, network: Alocc, record: ModelRecord) -> dict[str, Any]:
-    """Windows of a long drive under three policies."""
+    """Windows of a long drive under the policies that are asked for."""
     dataset, scenes = open_scenes(args)
     window, truths = args.window, Truths(dataset.root)
     stated = Pipeline(network, record, AS_IN_TRAINING)
     endless = Pipeline(with_memory_length(network, _NEVER), record, AS_IN_TRAINING)
     policies: dict[str, Callable[..., Scored]] = {
-        "never stopped": lambda samples, like: drive(endless, samples, truths, keep_labels=True),
-        "as stated": lambda samples, like: drive(stated, samples, truths, like=like),
-        f"anew every {window}": lambda samples, like: drive(
+        "endless": lambda samples, like: drive(endless, samples, truths, keep_labels=True),
+        "stated": lambda samples, like: drive(stated, samples, truths, like=like),
+        "anew": lambda samples, like: drive(
             stated, samples, truths, restart_every=window, like=like
         ),
     }
+    policies = {name: policies[name] for name in args.policy or policies}
     runs: dict[str, list[Scored]] = {name: [] for name in policies}
     for scene in scenes:
         samples = list(scene.samples)
@@ -269,7 +270,7 @@ def hours(args: argparse.Namespace, network: Alocc, record: ModelRecord) -> dict
         like = None
         for name, policy in policies.items():
             run = policy(samples, like)
-            like = like or run
+            like = run if name == "endless" else like
             runs[name].append(run)
             print(f"{scene.name}, {name}: {total(run.sums)}", file=sys.stderr)
     return {name: _over_time(scored, window) for name, scored in runs.items()}
@@ -349,6 +350,12 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     kinds.choices["hours"].add_argument("--window", type=int, default=40, help="key frames (40)")
     kinds.choices["hours"].add_argument(
         "--turns", type=int, default=0, metavar="N", help="drive there and back for N key frames"
+    )
+    kinds.choices["hours"].add_argument(
+        "--policy",
+        action="append",
+        choices=("endless", "stated", "anew"),
+        help="this one; repeatable (all)",
     )
     return parser.parse_args(argv)
 
