@@ -553,7 +553,7 @@ def test_processes_that_cannot_find_each_other_are_told_how(monkeypatch):
     for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ParameterError, match="start them with torchrun"), process_group():
+    with pytest.raises(ParameterError, match="start them with `alocc launch`"), process_group():
         pass
 
 
