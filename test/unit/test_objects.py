@@ -10,6 +10,9 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from alocc_ros.bags import cdr
+from alocc_ros.bags.outputs import Provenance, frame_outputs
+from alocc_ros.bags.tracks import recorded_voxels
+from alocc_ros.bags.writer import Recorder
 from alocc_ros.geometry import inverse
 from alocc_ros.grid import VoxelGrid
 from alocc_ros.labels import OCC3D, OPENOCC
@@ -18,7 +21,7 @@ from alocc_ros.objects import encoding
 from alocc_ros.objects.detection import detect_objects
 from alocc_ros.objects.things import THINGS, DetectedObject
 from alocc_ros.objects.tracking import ObjectTracker
-from alocc_ros.types import Occupancy
+from alocc_ros.types import FrameSet, Occupancy
 
 GRID = VoxelGrid((-12.0, -12.0, -1.0), (60, 60, 8), 0.4)
 CAR = OPENOCC.names.index("car")
@@ -288,6 +291,33 @@ def test_markers_show_boxes_arrows_and_names(tracked):
     assert any(n.text.startswith("pedestrian") and n.text.endswith("1.0 m/s") for n in names)
     (nothing,) = read(encoding.object_markers([], OPENOCC, 0, "base_link")).markers
     assert nothing.action == 3
+
+
+def test_a_recording_that_is_gone_on_with_has_the_tracks_that_it_had(tmp_path):
+    recorder, tracker = Recorder(tmp_path / "out.mcap", {}), ObjectTracker()
+    provenance, again = Provenance("mine", "", {}, {}), ObjectTracker()
+    results = []
+    for number in range(4):
+        there = pose(number, 0.1 * number, 0.05 * number)
+        boxes = [car(8.0 - number, 3.0, np.pi, (-2.0, 0.0)), car(2.0, -5.0)][number == 2 :]
+        reset = "jump" if number == 1 else ""
+        stamp = 1 + number * 500_000_000
+        occupancy = result(*boxes, stamp=stamp, map_T_base=there, reset=reset)
+        results.append(occupancy)
+        frame = FrameSet(stamp, {}, {}, there, {})
+        first = number == 0
+        for entry in frame_outputs(frame, occupancy, provenance, first=first, tracker=tracker):
+            recorder.write(*entry)
+        recorder.end_frame()
+    # While it is still being written, as a resumed run does.
+    for recorded, known in zip(recorded_voxels(recorder.path), results, strict=True):
+        again.step(replace(recorded, map_T_base=known.map_T_base, reset=known.reset))
+    assert again.next_id == tracker.next_id == 5 and again.stamp == tracker.stamp
+    for ours, theirs in zip(again.tracks, tracker.tracks, strict=True):
+        assert (ours.id, ours.age, ours.missed) == (theirs.id, theirs.age, theirs.missed)
+        np.testing.assert_array_equal(ours.place, theirs.place)
+        np.testing.assert_array_equal(ours.velocity, theirs.velocity)
+    recorder.finish()
 
 
 # --- scores ------------------------------------------------------------------------------------
