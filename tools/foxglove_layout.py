@@ -112,7 +112,15 @@ def scene() -> Json:
         },
         "scene": {
             "backgroundColor": "#18181c",
-            "transforms": {"showLabel": False, "axisScale": 2.0, "enablePreloading": True},
+            # With the viewer's own lights cubes are half as bright again as the legend's colours.
+            "directionalLightIntensity": 1.7,
+            "hemisphereLightIntensity": 1.2,
+            "transforms": {
+                "showLabel": False,
+                "axisScale": 2.0,
+                "lineWidth": 0,
+                "enablePreloading": True,
+            },
         },
         "topics": {k: v for n in NAMESPACES.values() for k, v in scene_topics(n).items()},
         **titled("Voxels, flow, objects, what blocks the way"),

@@ -43,7 +43,7 @@ export default function script(event: Input<"@NAMESPACE@/occupancy">): Marker {
     const key = keys[i]!;
     if (!columns.every((weight) => taken.has(key + weight) && taken.has(key - weight))) {
       const rgb = view.getUint32(i * cloud.point_step + axes[3]!, true);
-      // Viewers draw cubes without light: every other one is a little darker, to be told apart.
+      // Every other cube is a little darker, so that neighbours can be told apart.
       const shade = (cell(i, 0) + cell(i, 1) + cell(i, 2)) % 2 === 0 ? 255 : 290;
       points.push({ x: read(i, 0), y: read(i, 1), z: read(i, 2) });
       colors.push({
