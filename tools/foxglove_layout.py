@@ -4,9 +4,9 @@
     python tools/foxglove_layout.py
 
 One layout for what the node publishes (``/alocc_node``) and for files of ``alocc run``
-(``/alocc``): whichever is there is shown. Colours are those of the classes. Neither viewer draws
-the points of a cloud as cubes (Lichtblick: squares of so many pixels), so user scripts make cubes
-of them, and count the classes for the plot whose legend names the colours.
+(``/alocc``): whichever is there is shown. Colours are those of the classes. Lichtblick draws the
+points of a cloud as circles or squares of so many pixels only, so user scripts make cubes of those
+near the vehicle, and count the classes for the plot whose legend names the colours.
 """
 
 from __future__ import annotations
