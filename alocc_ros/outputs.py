@@ -15,6 +15,10 @@ import numpy as np
 
 from alocc_ros import arrays, messages
 from alocc_ros.messages import GridInfo, Message
+from alocc_ros.objects import encoding
+from alocc_ros.objects.detection import detect_objects
+from alocc_ros.objects.things import DetectedObject
+from alocc_ros.objects.tracking import ObjectTracker
 from alocc_ros.types import FrameSet, Occupancy
 
 RECORDING_NAMESPACE = "/alocc"
@@ -33,6 +37,7 @@ class Result:
         obstacle_height: (lower, upper) m in the grid's frame, between which obstacles count.
         max_points: of the outputs that are thinned; 0: all.
         clear_markers: delete the markers of earlier results.
+        tracker: of the objects; moved on when they are first asked for. None: they get no ids.
     """
 
     frame: FrameSet
@@ -42,6 +47,7 @@ class Result:
     obstacle_height: tuple[float, float] = arrays.OBSTACLE_HEIGHT
     max_points: int = 0
     clear_markers: bool = False
+    tracker: ObjectTracker | None = None
 
     @property
     def stamp_and_frame(self) -> tuple[int, str]:
@@ -55,6 +61,13 @@ class Result:
         if self.max_points == 0 or len(points) <= self.max_points:
             return points
         return points[np.arange(self.max_points) * len(points) // self.max_points]
+
+    @cached_property
+    def objects(self) -> list[DetectedObject]:
+        """What stands and moves; what has just been missed comes last."""
+        if self.tracker is None:
+            return detect_objects(self.occupancy)
+        return self.tracker.step(self.occupancy, self.frame.base_T_grid)
 
     @property
     def grid_info(self) -> GridInfo:
@@ -85,6 +98,7 @@ class Output:
         latched: published once, and kept for those who subscribe later (transient local).
         parameter: of the node, without which it is not published; "": it always is.
         for_viewing: only there to be looked at, so the node's ``max_rate_hz`` limits it.
+        optional: the node leaves it out where the type is not installed.
     """
 
     name: str
@@ -96,6 +110,7 @@ class Output:
     latched: bool = False
     parameter: str = ""
     for_viewing: bool = False
+    optional: bool = False
 
     @property
     def is_absolute(self) -> bool:
@@ -145,6 +160,21 @@ def _markers(result: Result) -> Message:
     return messages.cube_markers(
         result.points, resolution, *result.stamp_and_frame, clear=result.clear_markers
     )
+
+
+def _objects(result: Result) -> Message:
+    classes = result.occupancy.classes
+    return encoding.detections(result.objects, classes, *result.stamp_and_frame)
+
+
+def _object_markers(result: Result) -> Message:
+    classes = result.occupancy.classes
+    return encoding.object_markers(result.objects, classes, *result.stamp_and_frame)
+
+
+def _autoware_objects(result: Result) -> Message:
+    classes = result.occupancy.classes
+    return encoding.autoware_objects(result.objects, classes, *result.stamp_and_frame)
 
 
 def _diagnostics(result: Result) -> Message:
@@ -204,6 +234,29 @@ OUTPUTS = (
         "moving voxels, as lines to where they will be in 1 s; the hue is the direction",
         _flow_markers,
         for_viewing=True,
+    ),
+    Output(
+        "objects",
+        encoding.DETECTIONS,
+        "vehicles, people, barriers as boxes with class and id; of the node only where vision_msgs "
+        "is installed",
+        _objects,
+        optional=True,
+    ),
+    Output(
+        "object_markers",
+        messages.MARKER_ARRAY,
+        "the same boxes, to look at: velocity as an arrow, class, id and speed as text",
+        _object_markers,
+        for_viewing=True,
+    ),
+    Output(
+        "autoware_objects",
+        encoding.AUTOWARE_OBJECTS,
+        "the same as Autoware takes them, with velocities; only where its messages are installed",
+        _autoware_objects,
+        recording=False,
+        optional=True,
     ),
     Output(
         "voxels",

@@ -160,7 +160,7 @@ def _grid_info(bag: Bag, name: str, topic: str) -> GridInfo:
     message = bag.decode(record)
     try:
         if bag.types[beside] == messages.GRID_INFO:
-            return _info_of_message(message)
+            return info_of_message(message)
         return _info_of_json(json.loads(message.data))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise BagError(f"bag {bag.path}: {beside} cannot be used ({_reason(error)})") from error
@@ -180,7 +180,12 @@ def _info_of_json(entries: Any) -> GridInfo:
     )
 
 
-def _info_of_message(message: Any) -> GridInfo:
+def info_of_message(message: Any) -> GridInfo:
+    """What a decoded alocc_ros/GridInfo says.
+
+    Raises:
+        ValueError: a grid, or classes, that cannot be.
+    """
     return GridInfo(
         grid=_grid_of_message(message.geometry),
         classes=class_list(tuple(c.name for c in message.classes)),

@@ -15,9 +15,10 @@ from rclpy.qos import DurabilityPolicy, LivelinessPolicy, QoSProfile
 
 from alocc_ros import messages
 from alocc_ros.messages import GridInfo, Message
+from alocc_ros.objects.tracking import ObjectTracker
 from alocc_ros.outputs import OUTPUTS, PER_CAMERA, Output, Result
 from alocc_ros.records import ModelRecord
-from alocc_ros.ros.definitions import message_class
+from alocc_ros.ros.definitions import is_installed, message_class
 from alocc_ros.ros.encoder import encode
 from alocc_ros.ros.inputs import Camera
 from alocc_ros.ros.overlays import Overlays
@@ -29,7 +30,7 @@ NODE_OUTPUTS = tuple(o for o in OUTPUTS if o.node and not o.is_absolute)
 _PER_RESULT = sorted(
     (o for o in NODE_OUTPUTS if o.build is not None and not o.latched), key=lambda o: o.for_viewing
 )
-MARKERS = ("flow_markers", "markers")
+MARKERS = ("flow_markers", "object_markers", "markers")
 _LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 # Reliable, because any subscription can have it; the newest only, because older ones are of no
 # use to anybody.
@@ -64,12 +65,15 @@ class Outputs:
         self.cameras: Mapping[str, Camera] = {}
         self._last_view: float | None = None
         self._clear_markers = True
+        self._tracker = ObjectTracker()
         self._overlays = Overlays(self._publish_overlay, node.get_logger().error)
 
     def _add_publishers(self) -> None:
         """Those that the parameters ask for and that are not there."""
         for output in NODE_OUTPUTS:
             if output.parameter and not getattr(self._parameters, output.parameter):
+                continue
+            if output.optional and not is_installed(output.type):
                 continue
             for name in _names(output, self._camera_names):
                 if name in self._publishers:
@@ -141,6 +145,8 @@ class Outputs:
     def publish(self, frame: FrameSet, occupancy: Occupancy) -> None:
         """Publishes the outputs of one result that have subscribers."""
         self._clear_markers |= bool(occupancy.reset)
+        if occupancy.reset:  # also while nobody wants objects: tracks of another place
+            self._tracker.forget()
         show = self._is_time_to_view()
         result = Result(
             frame,
@@ -148,6 +154,7 @@ class Outputs:
             obstacle_height=(-np.inf, self._parameters.obstacle_height),
             max_points=self._parameters.max_points,
             clear_markers=self._clear_markers,
+            tracker=self._tracker,
         )
         for output in _PER_RESULT:
             if (show or not output.for_viewing) and self.has_subscribers(output.name):

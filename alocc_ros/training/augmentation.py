@@ -2,7 +2,7 @@
 """Random transforms of images and grid; the geometry is transformed with them.
 
 Every image operation goes with its homography, so the network is always told truly where a
-pixel looks. Nothing changes colours.
+pixel looks. What changes colours is in ``looks.py``.
 """
 
 from __future__ import annotations

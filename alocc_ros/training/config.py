@@ -109,6 +109,8 @@ class TrainingConfig:
     image_flip: _Probability = 0.5
     image_turn: _Number = 5.4
     augment_images: Flag = True
+    image_light: _Probability = 0.0
+    bonnet: _Probability = 0.0
     grid_flip: _Probability = 0.5
     inter_object_bug: Flag = True
     precision: Annotated[str, one_of("fp32", "bf16")] = "fp32"

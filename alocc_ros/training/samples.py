@@ -21,6 +21,7 @@ from alocc_ros.stream.crop_placement import as_in_training, place_crop
 from alocc_ros.stream.decoding import decode
 from alocc_ros.stream.keyframes import map_T_camera
 from alocc_ros.training.augmentation import GridFlip, ImageAugmentation, ImageTransform
+from alocc_ros.training.looks import Look
 from alocc_ros.training.losses import IGNORED
 from alocc_ros.training.randomness import numpy_random
 from alocc_ros.training.streams import Visit
@@ -34,7 +35,7 @@ from alocc_ros.training.targets import (
 )
 from alocc_ros.types import CAMERAS, Calibration, FrameSet
 
-_AUGMENTATION = 2  # purpose of the random numbers, see randomness.py
+_AUGMENTATION, _LOOK = 2, 7  # purposes of the random numbers, see randomness.py
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,8 @@ class Preparation:
         flip: probability of mirroring each horizontal axis of the grid.
         volumes: the lifted volume of a key frame by its ``SampleSource.key``, [C, Y, X, Z] float16,
             which is taken instead of images; None: images.
+        light, bonnet: probabilities of another light and camera, and of the own vehicle in view
+            (``Look.sample``).
     """
 
     source: SampleSource
@@ -163,6 +166,8 @@ class Preparation:
     images: ImageAugmentation | None = ImageAugmentation()
     flip: float = 0.5
     volumes: Callable[[str], np.ndarray] | None = None
+    light: float = 0.0
+    bonnet: float = 0.0
 
     def __getitem__(self, visit: Visit) -> TrainingFrame:
         """The frame of that visit."""
@@ -177,6 +182,11 @@ class Preparation:
             stored = flip.volume(self.volumes(self.source.key(visit.index)))
             volume, seen = torch.from_numpy(np.array(stored)), {}
         bins, classes = self._blocks(sample, cameras, len(seen))
+        random = numpy_random(self.seed, _LOOK, visit.step, visit.slot)
+        look = Look.sample(self.light, self.bonnet, random)
+        for n, camera in enumerate(seen):
+            hidden = look.covered_blocks(camera, self.variant.input_size)
+            bins[n][hidden], classes[n][hidden] = NO_DEPTH, IGNORED
         stereo, previous = self.variant.stereo, sample.previous or sample.frame
         supervised = None if sample.supervised is None else flip.voxels(sample.supervised)
         labels = voxel_labels(flip.voxels(sample.labels), supervised)
@@ -186,8 +196,10 @@ class Preparation:
         return TrainingFrame(
             name=sample.name,
             visit=visit,
-            images=_images(sample.frame, seen, self.variant),
-            previous_images=_images(previous, seen, self.variant) if stereo else None,
+            images=_images(sample.frame, seen, self.variant, look, random),
+            previous_images=(
+                _images(previous, seen, self.variant, look, random) if stereo else None
+            ),
             has_previous=sample.previous is not None,
             cameras=cameras,
             map_T_grid=torch.from_numpy(self._moving_frame(sample)),
@@ -292,11 +304,18 @@ def _image(
 
 
 def _images(
-    frame: FrameSet, transforms: dict[str, ImageTransform], variant: Variant
+    frame: FrameSet,
+    transforms: dict[str, ImageTransform],
+    variant: Variant,
+    look: Look,
+    random: np.random.Generator,
 ) -> Tensor:  # [N, H, W, 3] uint8
     if not transforms:
         return torch.empty(0, *variant.input_size, 3, dtype=torch.uint8)
     if any(c not in frame.images for c in CAMERAS):
         raise TrainingError(f"the key frame at {frame.stamp} ns lacks images")
-    images = [transforms[c].apply(Image.fromarray(decode(frame.images[c]))) for c in CAMERAS]
+    images = [
+        look.apply(transforms[c].apply(Image.fromarray(decode(frame.images[c]))), c, random)
+        for c in CAMERAS
+    ]
     return torch.from_numpy(np.stack(images))

@@ -154,6 +154,12 @@ SETTINGS = {
     "image_flip": Setting("", "probability that an image is mirrored", "data_config.flip"),
     "image_turn": Setting("degrees", "that an image is turned, either way", "data_config.rot"),
     "augment_images": Setting("", "false: images are cut as outside training"),
+    "image_light": Setting(
+        "",
+        "probability that a key frame is seen in another light (exposure, white balance, dusk and "
+        "night) by another camera (noise, blur)",
+    ),
+    "bonnet": Setting("", "probability that the own vehicle is in view, front and back"),
     "grid_flip": Setting(
         "",
         "probability that the voxels are mirrored, along x and along y",

@@ -162,6 +162,8 @@ class Trainer:
             if config.augment_images
             else None,
             config.grid_flip,
+            light=config.image_light,
+            bonnet=config.bonnet,
         )
         self._volumes: VolumeStore | None = None
         if config.volumes:
@@ -259,7 +261,9 @@ class Trainer:
         if self._volumes is not None:
             record = self._record
             forward = TrainingForward(self.network, record.mean, record.std, record.channel_order)
-            whole = replace(self._preparation, images=None, flip=0.0, volumes=None)
+            whole = replace(
+                self._preparation, images=None, flip=0.0, volumes=None, light=0.0, bonnet=0.0
+            )
             fill(self._volumes, whole, forward, self._device, self._world, on_progress)
         barrier()
 

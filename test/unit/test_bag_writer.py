@@ -107,6 +107,8 @@ def test_every_topic_is_there_with_stamp_frame_and_log_time(tmp_path):
         "/alocc/obstacles": 3,
         "/alocc/occupancy_grid": 3,
         "/alocc/flow_markers": 3,
+        "/alocc/objects": 3,
+        "/alocc/object_markers": 3,
         "/alocc/diagnostics": 3,
         "/CAM_FRONT/image_rect_compressed": 3,
         "/CAM_FRONT/camera_info": 3,
