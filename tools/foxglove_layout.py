@@ -24,8 +24,7 @@ TOOLS = Path(__file__).resolve().parent
 LAYOUT = TOOLS.parent / "rviz" / "alocc_foxglove.json"
 NODE = "/alocc_node"
 NAMESPACES = {"node": NODE, "file": RECORDING_NAMESPACE}
-# px; seen from the layout's camera a voxel of 0.4 m is 8 px high, and cubes hide smaller squares.
-POINT_SIZE = 6
+POINT_SIZE = 9  # px; where the squares begin, a voxel of 0.4 m is as high in the layout's view
 # Of obstacles seen from above: no class has a colour like it.
 OBSTACLE = "#2828ffcc"
 CLEAR = "#00000000"
