@@ -29,6 +29,7 @@ from alocc_ros.messages import GridInfo
 from alocc_ros.stream import conversions
 from alocc_ros.stream.transforms import TransformTree
 from alocc_ros.types import Occupancy
+from alocc_ros.unpacking import STATUS_RANDOM_WEIGHTS, STATUS_SHORT_MEMORY
 
 _WORLDS = ("map", "world", "odom")  # what the frame is called in which the vehicle moves
 _MOST_CELLS = 1 << 27  # of a grid; a damaged file may claim anything
@@ -84,7 +85,8 @@ class RecordedGrids:
             remarks = {
                 "degraded": status.degraded,
                 "reset": status.reset,
-                "random_weights": bool(status.flags & messages.STATUS_RANDOM_WEIGHTS),
+                "random_weights": bool(status.flags & STATUS_RANDOM_WEIGHTS),
+                "short_memory": bool(status.flags & STATUS_SHORT_MEMORY),
             }
         else:
             labels, flow = _from_points(message, info, where)
