@@ -72,7 +72,7 @@ def test_every_line_of_the_page_runs(tmp_path, monkeypatch, capsys):
         for report in [json.loads(path.read_text())]
         for about in [report["about"]]
     }
-    assert len(scores) == 5 and all(report["frames"] == 2 for report in scores.values())
+    assert len(scores) == 6 and all(report["frames"] == 2 for report in scores.values())
     mapped = scores["alocc_tiny", "occ3d"]
     assert mapped["mapped classes"]["not scored"] == ["others"]
     assert mapped["about"]["mapped classes"] == mapped["mapped classes"]

@@ -501,7 +501,7 @@ def test_a_refusal_names_what_fits():
             find_scoring(benchmark).check_model(find(model))
         return str(caught.value)
 
-    mapped = "benchmarks that fit it: openocc, openocc-mask; with --map-classes also occ3d, occ3d-m"
+    mapped = "openocc, openocc-mask, objects; with --map-classes also occ3d, occ3d-mask"
     assert mapped in refusal("alocc_flow_2d", "occ3d")
     assert refusal("alocc_2d", "openocc").endswith("benchmarks that fit it: occ3d, occ3d-mask")
 
