@@ -8,11 +8,14 @@ point cloud, cells of a 2D grid or ends of arrows come out. All coordinates are 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
 from alocc_ros.grid import VoxelGrid
+from alocc_ros.labels import ClassList
 from alocc_ros.types import Occupancy
 
 # One occupied voxel, 28 bytes. ``rgb`` is a float32 whose bits are 0x00RRGGBB, as RViz and
@@ -36,7 +39,9 @@ _POINT_FIELD_TYPE = {np.dtype("u1"): 2, np.dtype("<f4"): 7}
 OBSTACLE_HEIGHT = (-np.inf, 2.5)  # m
 
 UNKNOWN, CLEAR, OBSTACLE = -1, 0, 100  # nav_msgs/OccupancyGrid
-_OBSTACLE_BIT, _GROUND_BIT = np.uint8(1), np.uint8(2)
+# While columns are summed up: 0 is nothing, then the costs of ground, then those of obstacles, so
+# that the largest number of a column is its answer.
+_GROUND, _OBSTACLE = 1, 102
 
 MOVING_SPEED = 0.5  # m/s; the flow head's own bins are 0.5 m/s apart
 FLOW_HORIZON = 1.0  # s; an arrow ends where the voxel would be after this long
@@ -116,22 +121,71 @@ def obstacle_points(
     return np.stack(voxel_centres(occupancy.grid, np.flatnonzero(chosen)), axis=1)
 
 
-def occupancy_grid(
+def moved_points(points: np.ndarray, a_T_b: np.ndarray) -> np.ndarray:
+    """A copy of ``points`` [n] (OBSTACLE_DTYPE or POINT_DTYPE) of frame b in frame a."""
+    out = points.copy()
+    xyz = np.stack([points[axis] for axis in "xyz"], axis=1) @ a_T_b[:3, :3].T + a_T_b[:3, 3]
+    out["x"], out["y"], out["z"] = xyz.T
+    if "vx" in (points.dtype.names or ()):
+        vx, vy = points["vx"], points["vy"]
+        out["vx"] = a_T_b[0, 0] * vx + a_T_b[0, 1] * vy
+        out["vy"] = a_T_b[1, 0] * vx + a_T_b[1, 1] * vy
+    return out
+
+
+def obstacle_columns(
     occupancy: Occupancy, height: tuple[float, float] = OBSTACLE_HEIGHT
+) -> np.ndarray:  # [X, Y] bool
+    """Columns with an obstacle within ``height``."""
+    chosen = occupancy.classes.is_obstacle.take(occupancy.labels)
+    chosen &= _levels_within(occupancy.grid, height)
+    return _max_over_levels(chosen)
+
+
+def occupancy_grid(
+    occupancy: Occupancy,
+    height: tuple[float, float] = OBSTACLE_HEIGHT,
+    *,
+    costs: Mapping[str, int] = MappingProxyType({}),
+    unknown: int = UNKNOWN,
+    by_confidence: bool = False,
 ) -> np.ndarray:  # [Y, X] int8
     """The grid seen from above: row-major, x fastest, the layout of ``nav_msgs/OccupancyGrid``.
 
-    A column is 100 if it holds an obstacle within ``height``, else 0 if it holds ground that
-    one can stand on, else -1: the network calls the far side of a wall free as well, and air
-    without ground under it is no place to drive.
+    A column has the largest cost of the obstacles in it within ``height``, else that of the ground
+    in it that one can stand on, else it is unknown: the network calls the far side of a wall free
+    as well, and air without ground under it is no place to drive.
+
+    Args:
+        occupancy: what is seen.
+        height: m in the grid's frame, within which obstacles count.
+        costs: 0 to 100 by class name; of others 100 if they are obstacles, 0 if they are ground.
+        unknown: the cost of a column with neither.
+        by_confidence: an obstacle costs as much less as the network is not sure of it.
     """
-    kind = occupancy.classes.is_obstacle * _OBSTACLE_BIT | occupancy.classes.is_ground * _GROUND_BIT
-    counts = _levels_within(occupancy.grid, height) * _OBSTACLE_BIT | _GROUND_BIT
-    column = _or_over_levels(kind.take(occupancy.labels) & counts)
-    cells = np.full(column.shape, UNKNOWN, dtype=np.int8)
-    cells[column & _GROUND_BIT != 0] = CLEAR
-    cells[column & _OBSTACLE_BIT != 0] = OBSTACLE
-    return np.ascontiguousarray(cells.T)
+    codes = _codes(occupancy.classes, costs).take(occupancy.labels)
+    within = _levels_within(occupancy.grid, height)
+    if not within.all():
+        codes *= (codes < _OBSTACLE) | within
+    if by_confidence and occupancy.confidence is not None:
+        flat = np.flatnonzero(codes >= _OBSTACLE)
+        sure = occupancy.confidence.reshape(-1).take(flat)
+        sure *= codes.reshape(-1).take(flat) - _OBSTACLE
+        codes.reshape(-1)[flat] = np.rint(sure) + _OBSTACLE
+    meaning = np.full(256, OBSTACLE, dtype=np.int8)
+    meaning[0] = unknown
+    meaning[_GROUND:_OBSTACLE] = meaning[_OBSTACLE : _OBSTACLE + 101] = np.arange(101)
+    return meaning.take(np.ascontiguousarray(_max_over_levels(codes).T))
+
+
+def _codes(classes: ClassList, costs: Mapping[str, int]) -> np.ndarray:  # [256] uint8
+    codes = np.zeros(256, dtype=np.uint8)
+    for label, name in enumerate(classes.names):
+        if classes.is_obstacle[label]:
+            codes[label] = _OBSTACLE + costs.get(name, OBSTACLE)
+        elif classes.is_ground[label]:
+            codes[label] = _GROUND + costs.get(name, CLEAR)
+    return codes
 
 
 def flow_lines(
@@ -181,14 +235,14 @@ def _levels_within(grid: VoxelGrid, height: tuple[float, float]) -> np.ndarray: 
     return (z >= height[0]) & (z <= height[1])
 
 
-def _or_over_levels(bits: np.ndarray) -> np.ndarray:  # [X, Y, Z] uint8 -> [X, Y] uint8
-    # numpy reduces a short last axis slowly; halving it adds whole planes at a time.
-    while bits.shape[2] > 1:
-        half = (bits.shape[2] + 1) // 2
-        rest = bits[:, :, half:]
-        bits = bits[:, :, :half].copy()
-        bits[:, :, : rest.shape[2]] |= rest
-    return bits[:, :, 0]
+def _max_over_levels(values: np.ndarray) -> np.ndarray:  # [X, Y, Z] -> [X, Y]
+    # numpy reduces a short last axis slowly; halving it compares whole planes at a time.
+    while values.shape[2] > 1:
+        half = (values.shape[2] + 1) // 2
+        rest = values[:, :, half:]
+        values = values[:, :, :half].copy()
+        np.maximum(values[:, :, : rest.shape[2]], rest, out=values[:, :, : rest.shape[2]])
+    return values[:, :, 0]
 
 
 def direction_colours(angle: np.ndarray) -> np.ndarray:  # [n] rad -> [n, 3] float32 in [0, 1]

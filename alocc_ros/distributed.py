@@ -109,7 +109,7 @@ def process_group(device_type: str = "cpu") -> Iterator[World]:
         reason = str(error).splitlines()[0]
         raise ParameterError(
             f"WORLD_SIZE says {os.environ['WORLD_SIZE']} processes, but they cannot find each "
-            f"other: {reason}; start them with torchrun"
+            f"other: {reason}; start them with `alocc launch`"
         ) from error
     before = signal.signal(signal.SIGINT, _interrupt_once)
     try:

@@ -39,6 +39,10 @@ class CalibrationError(AloccError):
     """Missing or impossible intrinsics, extrinsics or image sizes."""
 
 
+class MessageError(AloccError):
+    """A message of ours that contradicts itself: arrays that do not fit its geometry."""
+
+
 class PoseError(AloccError):
     """No usable ego pose at a stamp, or a pose that is not a rigid transform."""
 

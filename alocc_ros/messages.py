@@ -20,6 +20,8 @@ from alocc_ros.geometry import quaternion_xyzw
 from alocc_ros.grid import VoxelGrid
 from alocc_ros.labels import ClassList
 from alocc_ros.types import Calibration, CameraImage, FrameSet, Occupancy
+from alocc_ros.unpacking import status_flags
+from alocc_ros.unpacking import unpack as unpack  # for users
 
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
@@ -41,7 +43,6 @@ _VECTOR = "geometry_msgs/msg/Vector3"
 
 # Constants of the message definitions.
 DIAGNOSTIC_OK, DIAGNOSTIC_WARN = 0, 1  # diagnostic_msgs/DiagnosticStatus
-STATUS_DEGRADED, STATUS_RESET, STATUS_RANDOM_WEIGHTS = 1, 2, 4  # alocc_ros/FrameStatus
 _LINE_LIST, _CUBE_LIST = 5, 6  # visualization_msgs/Marker
 _ADD, _DELETE, _DELETE_ALL = 0, 2, 3
 
@@ -254,7 +255,7 @@ def point_cloud(points: np.ndarray, stamp: int, frame: str) -> Message:
 
 
 def occupancy_grid(cells: np.ndarray, grid: VoxelGrid, stamp: int, frame: str) -> Message:
-    """A nav_msgs/OccupancyGrid of ``cells`` [Y, X] int8; the map moves with the vehicle."""
+    """A nav_msgs/OccupancyGrid of ``cells`` [Y, X] int8, on the plane at the grid's lower z."""
     rows, columns = cells.shape
     metadata = _new(
         "nav_msgs/msg/MapMetaData",
@@ -262,7 +263,7 @@ def occupancy_grid(cells: np.ndarray, grid: VoxelGrid, stamp: int, frame: str) -
         resolution=grid.resolution,
         width=columns,
         height=rows,
-        origin=_pose((*grid.lower[:2], 0.0)),
+        origin=_pose(grid.lower),
     )
     head = header(stamp, frame)
     return _new(OCCUPANCY_GRID, header=head, info=metadata, data=cells.reshape(-1))
@@ -365,14 +366,9 @@ def diagnostics(
 
 def frame_status(frame: FrameSet, occupancy: Occupancy) -> Message:
     """An alocc_ros/FrameStatus: how far the result can be trusted."""
-    flags = (
-        STATUS_DEGRADED * bool(occupancy.degraded)
-        | STATUS_RESET * bool(occupancy.reset)
-        | STATUS_RANDOM_WEIGHTS * bool(occupancy.random_weights)
-    )
     return _new(
         FRAME_STATUS,
-        flags=flags,
+        flags=status_flags(occupancy),
         degraded=occupancy.degraded,
         reset=occupancy.reset,
         missing_cameras=sorted(frame.missing),

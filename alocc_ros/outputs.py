@@ -8,13 +8,19 @@ and docs/run.md are made of ``OUTPUTS``; a new output is a row here and a builde
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 
-from alocc_ros import arrays, messages
+from alocc_ros import arrays, costmap, free_space, messages
+from alocc_ros.costmap import CostmapSettings
+from alocc_ros.errors import PoseError
 from alocc_ros.messages import GridInfo, Message
+from alocc_ros.objects import encoding
+from alocc_ros.objects.detection import detect_objects
+from alocc_ros.objects.things import DetectedObject
+from alocc_ros.objects.tracking import ObjectTracker
 from alocc_ros.types import FrameSet, Occupancy
 
 RECORDING_NAMESPACE = "/alocc"
@@ -33,6 +39,11 @@ class Result:
         obstacle_height: (lower, upper) m in the grid's frame, between which obstacles count.
         max_points: of the outputs that are thinned; 0: all.
         clear_markers: delete the markers of earlier results.
+        drawing: how ``occupancy_grid`` is drawn.
+        grid_frame: TF frame of ``occupancy_grid``; ``base``: that of the voxels.
+        cloud_frame: TF frame of the point clouds; "": that of the voxels.
+        locate: name_T_base [4, 4] at the result's stamp of a TF frame by name; may raise PoseError.
+        tracker: of the objects; moved on when they are first asked for. None: they get no ids.
     """
 
     frame: FrameSet
@@ -42,11 +53,35 @@ class Result:
     obstacle_height: tuple[float, float] = arrays.OBSTACLE_HEIGHT
     max_points: int = 0
     clear_markers: bool = False
+    drawing: CostmapSettings = field(default_factory=CostmapSettings)
+    grid_frame: str = costmap.BASE
+    cloud_frame: str = ""
+    locate: Callable[[str], np.ndarray] | None = None
+    tracker: ObjectTracker | None = None
 
     @property
     def stamp_and_frame(self) -> tuple[int, str]:
         """Stamp (ns) and TF frame of every message that is made of the voxels."""
         return self.occupancy.stamp, self.occupancy.frame_id
+
+    def placed_in(self, name: str) -> tuple[str, np.ndarray | None]:
+        """The TF frame that is meant, and where the voxels are in it [4, 4]; None: it is theirs.
+
+        Raises:
+            PoseError: it is not known where they are.
+        """
+        frame = self.frame
+        if name in ("", costmap.BASE, self.occupancy.frame_id):
+            return self.occupancy.frame_id, None
+        if name == frame.base_frame:
+            name_T_base = np.eye(4)
+        elif name == frame.map_frame:
+            name_T_base = frame.map_T_base
+        elif self.locate is not None:
+            name_T_base = self.locate(name)
+        else:
+            raise PoseError(f"where {frame.base_frame} is in {name} is not known")
+        return name, name_T_base if frame.base_T_grid is None else name_T_base @ frame.base_T_grid
 
     @cached_property
     def points(self) -> np.ndarray:  # [n] arrays.POINT_DTYPE
@@ -55,6 +90,13 @@ class Result:
         if self.max_points == 0 or len(points) <= self.max_points:
             return points
         return points[np.arange(self.max_points) * len(points) // self.max_points]
+
+    @cached_property
+    def objects(self) -> list[DetectedObject]:
+        """What stands and moves; what has just been missed comes last."""
+        if self.tracker is None:
+            return detect_objects(self.occupancy)
+        return self.tracker.step(self.occupancy, self.frame.base_T_grid)
 
     @property
     def grid_info(self) -> GridInfo:
@@ -83,8 +125,10 @@ class Output:
         node: the node publishes it.
         recording: ``alocc run`` writes it.
         latched: published once, and kept for those who subscribe later (transient local).
+        kept: published for each result; the node keeps the last one, likewise.
         parameter: of the node, without which it is not published; "": it always is.
         for_viewing: only there to be looked at, so the node's ``max_rate_hz`` limits it.
+        optional: the node leaves it out where the type is not installed.
     """
 
     name: str
@@ -94,8 +138,10 @@ class Output:
     node: bool = True
     recording: bool = True
     latched: bool = False
+    kept: bool = False
     parameter: str = ""
     for_viewing: bool = False
+    optional: bool = False
 
     @property
     def is_absolute(self) -> bool:
@@ -113,18 +159,33 @@ class Output:
 
 
 def _occupancy(result: Result) -> Message:
-    return messages.point_cloud(result.points, *result.stamp_and_frame)
+    return _cloud(result, result.points)
 
 
 def _obstacles(result: Result) -> Message:
     points = arrays.obstacle_points(result.occupancy, result.obstacle_height)
-    rows = points.view(arrays.OBSTACLE_DTYPE).reshape(-1)
-    return messages.point_cloud(rows, *result.stamp_and_frame)
+    return _cloud(result, points.view(arrays.OBSTACLE_DTYPE).reshape(-1))
+
+
+def _free_space(result: Result) -> Message:
+    vehicle = costmap.footprint(result.drawing, result.frame)
+    ends = free_space.ray_ends(result.frame, result.occupancy, result.obstacle_height, vehicle)
+    return _cloud(result, ends.view(arrays.OBSTACLE_DTYPE).reshape(-1))
+
+
+def _cloud(result: Result, points: np.ndarray) -> Message:
+    name, name_T_grid = result.placed_in(result.cloud_frame)
+    if name_T_grid is not None:
+        points = arrays.moved_points(points, name_T_grid)
+    return messages.point_cloud(points, result.occupancy.stamp, name)
 
 
 def _occupancy_grid(result: Result) -> Message:
-    cells = arrays.occupancy_grid(result.occupancy, result.obstacle_height)
-    return messages.occupancy_grid(cells, result.occupancy.grid, *result.stamp_and_frame)
+    name, name_T_grid = result.placed_in(result.grid_frame)
+    drawn = costmap.draw(
+        result.occupancy, result.frame, result.obstacle_height, result.drawing, name_T_grid
+    )
+    return messages.occupancy_grid(drawn.cells, drawn.grid, result.occupancy.stamp, name)
 
 
 def _flow_markers(result: Result) -> Message:
@@ -145,6 +206,21 @@ def _markers(result: Result) -> Message:
     return messages.cube_markers(
         result.points, resolution, *result.stamp_and_frame, clear=result.clear_markers
     )
+
+
+def _objects(result: Result) -> Message:
+    classes = result.occupancy.classes
+    return encoding.detections(result.objects, classes, *result.stamp_and_frame)
+
+
+def _object_markers(result: Result) -> Message:
+    classes = result.occupancy.classes
+    return encoding.object_markers(result.objects, classes, *result.stamp_and_frame)
+
+
+def _autoware_objects(result: Result) -> Message:
+    classes = result.occupancy.classes
+    return encoding.autoware_objects(result.objects, classes, *result.stamp_and_frame)
 
 
 def _diagnostics(result: Result) -> Message:
@@ -193,10 +269,19 @@ OUTPUTS = (
         _obstacles,
     ),
     Output(
+        "free_space",
+        messages.POINT_CLOUD,
+        "x y z of the ends of rays that meet no obstacle; for costmaps that clear along rays",
+        _free_space,
+        recording=False,
+    ),
+    Output(
         "occupancy_grid",
         messages.OCCUPANCY_GRID,
-        "seen from above: 100 obstacle, 0 ground, -1 unknown; it moves with the vehicle",
+        "seen from above: 100 obstacle, 0 ground or the vehicle itself, -1 unknown; the node keeps "
+        "the last one for late subscribers",
         _occupancy_grid,
+        kept=True,
     ),
     Output(
         "flow_markers",
@@ -204,6 +289,29 @@ OUTPUTS = (
         "moving voxels, as lines to where they will be in 1 s; the hue is the direction",
         _flow_markers,
         for_viewing=True,
+    ),
+    Output(
+        "objects",
+        encoding.DETECTIONS,
+        "vehicles, people, barriers as boxes with class and id; of the node only where vision_msgs "
+        "is installed",
+        _objects,
+        optional=True,
+    ),
+    Output(
+        "object_markers",
+        messages.MARKER_ARRAY,
+        "the same boxes, to look at: velocity as an arrow, class, id and speed as text",
+        _object_markers,
+        for_viewing=True,
+    ),
+    Output(
+        "autoware_objects",
+        encoding.AUTOWARE_OBJECTS,
+        "the same as Autoware takes them, with velocities; only where its messages are installed",
+        _autoware_objects,
+        recording=False,
+        optional=True,
     ),
     Output(
         "voxels",

@@ -139,8 +139,9 @@ class Pipeline:
                     bins = lidar_bins(torch.from_numpy(lidar_depth), variant)
                     measured = Measured(bins.to(taken.images.device))
                 output = self.runner.step(taken.images, plan, self.state, measured, taken.seen)
+                short = self.keyframes.remembered < variant.history
                 self.keyframes.update(frame)
-                answer, answered = self._occupancy(frame, output, decision.reset), taken
+                answer, answered = self._occupancy(frame, output, decision.reset, short), taken
             finally:
                 self.images.finish(frame, answered)
         seconds = prepared - start, (end := time.perf_counter()) - prepared, end - start
@@ -152,7 +153,7 @@ class Pipeline:
         """Forget the past; the next frame begins a sequence."""
         self.keyframes.reset(reason)
 
-    def _occupancy(self, frame: FrameSet, output: Output, reset: str) -> Occupancy:
+    def _occupancy(self, frame: FrameSet, output: Output, reset: str, short: bool) -> Occupancy:
         confidence = flow = None
         if self.confidence:
             confidence = torch.sigmoid(output.logits[0].amax(-1)).cpu().numpy()
@@ -175,4 +176,5 @@ class Pipeline:
             degraded="; ".join(f"{c}: {frame.missing.get(c, 'no image')}" for c in absent),
             reset=reset,
             random_weights=self.random_weights,
+            short_memory=short,
         )

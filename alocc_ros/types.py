@@ -141,6 +141,7 @@ class Occupancy:
         degraded: empty, or why the result is worse than it could be (missing cameras).
         reset: empty, or why the temporal memory was empty for this frame.
         random_weights: True if no trained weights were loaded.
+        short_memory: True if fewer key frames were remembered than the network can use.
     """
 
     labels: np.ndarray
@@ -154,3 +155,4 @@ class Occupancy:
     degraded: str = ""
     reset: str = ""
     random_weights: bool = False
+    short_memory: bool = False

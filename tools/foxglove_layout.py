@@ -4,9 +4,9 @@
     python tools/foxglove_layout.py
 
 One layout for what the node publishes (``/alocc_node``) and for files of ``alocc run``
-(``/alocc``): whichever is there is shown. Colours are those of the classes. Neither viewer draws
-the points of a cloud as cubes (Lichtblick: squares of so many pixels), so user scripts make cubes
-of them, and count the classes for the plot whose legend names the colours.
+(``/alocc``): whichever is there is shown. Colours are those of the classes. Lichtblick draws the
+points of a cloud as circles or squares of so many pixels only, so user scripts make cubes of those
+near the vehicle, and count the classes for the plot whose legend names the colours.
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ TOOLS = Path(__file__).resolve().parent
 LAYOUT = TOOLS.parent / "rviz" / "alocc_foxglove.json"
 NODE = "/alocc_node"
 NAMESPACES = {"node": NODE, "file": RECORDING_NAMESPACE}
-# px; seen from the layout's camera a voxel of 0.4 m is 8 px high, and cubes hide smaller squares.
-POINT_SIZE = 6
+POINT_SIZE = 9  # px; where the squares begin, a voxel of 0.4 m is as high in the layout's view
 # Of obstacles seen from above: no class has a colour like it.
 OBSTACLE = "#2828ffcc"
 CLEAR = "#00000000"
@@ -112,7 +111,15 @@ def scene() -> Json:
         },
         "scene": {
             "backgroundColor": "#18181c",
-            "transforms": {"showLabel": False, "axisScale": 2.0, "enablePreloading": True},
+            # With the viewer's own lights cubes are half as bright again as the legend's colours.
+            "directionalLightIntensity": 1.7,
+            "hemisphereLightIntensity": 1.2,
+            "transforms": {
+                "showLabel": False,
+                "axisScale": 2.0,
+                "lineWidth": 0,
+                "enablePreloading": True,
+            },
         },
         "topics": {k: v for n in NAMESPACES.values() for k, v in scene_topics(n).items()},
         **titled("Voxels, flow, objects, what blocks the way"),

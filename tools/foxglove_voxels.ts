@@ -1,15 +1,18 @@
 // Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
 // User script of the layout: the point cloud of voxels as cubes, which every 3D panel can draw.
-// Voxels that neighbours hide on all six sides are left out: about a third of them.
+// Only near the vehicle, and only what is not hidden on all six sides: 90000 cubes a frame are too
+// many for a viewer without a GPU. What is farther away are the squares of the cloud itself.
 
 import { Input, Message } from "./types";
 
 export const inputs = ["@NAMESPACE@/occupancy"];
 export const output = "/studio_script@NAMESPACE@/voxels";
 
-export default function script(
-  event: Input<"@NAMESPACE@/occupancy">,
-): Message<"visualization_msgs/Marker"> {
+const REACH = 22; // m
+
+type Marker = Message<"visualization_msgs/Marker">;
+
+export default function script(event: Input<"@NAMESPACE@/occupancy">): Marker {
   const cloud = event.message;
   const view = new DataView(cloud.data.buffer, cloud.data.byteOffset, cloud.data.byteLength);
   const number = cloud.width * cloud.height;
@@ -30,20 +33,22 @@ export default function script(
   const cell = (point: number, axis: number) =>
     Math.round((read(point, axis) - read(0, axis)) / edge) + 1000;
   const columns = [2000 * 2000, 2000, 1];
-  const keys = new Float64Array(number);
-  const taken = new Set<number>();
+  const near = new Map<number, number>(); // key of a cell to its point
   for (let i = 0; i < number; i++) {
-    keys[i] = columns.reduce((sum, weight, axis) => sum + weight * cell(i, axis), 0);
-    taken.add(keys[i]!);
+    if (Math.hypot(read(i, 0), read(i, 1)) < REACH) {
+      near.set(
+        columns.reduce((sum, weight, axis) => sum + weight * cell(i, axis), 0),
+        i,
+      );
+    }
   }
 
   const points = [];
   const colors = [];
-  for (let i = 0; i < number; i++) {
-    const key = keys[i]!;
-    if (!columns.every((weight) => taken.has(key + weight) && taken.has(key - weight))) {
+  for (const [key, i] of near) {
+    if (!columns.every((weight) => near.has(key + weight) && near.has(key - weight))) {
       const rgb = view.getUint32(i * cloud.point_step + axes[3]!, true);
-      // Viewers draw cubes without light: every other one is a little darker, to be told apart.
+      // Every other cube is a little darker, so that neighbours can be told apart.
       const shade = (cell(i, 0) + cell(i, 1) + cell(i, 2)) % 2 === 0 ? 255 : 290;
       points.push({ x: read(i, 0), y: read(i, 1), z: read(i, 2) });
       colors.push({
@@ -71,5 +76,5 @@ export default function script(
     text: "",
     mesh_resource: "",
     mesh_use_embedded_materials: false,
-  };
+  } as unknown as Marker; // which fields there are besides differs between ROS releases
 }

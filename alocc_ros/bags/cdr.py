@@ -29,6 +29,7 @@ from alocc_ros.messages import (
     Message,
     Points,
 )
+from alocc_ros.objects.encoding import AUTOWARE_OBJECTS, DETECTIONS
 from alocc_ros.stream.video import COMPRESSED_VIDEO, FFMPEG_PACKET
 
 # Field by field as in the .msg files.
@@ -75,8 +76,8 @@ OWN_TYPES = {
         uint8[] labels""",
 }
 
-# Of packages that are seldom installed; their layout has not changed since they came.
-_VIDEO_TYPES = {
+# Of packages that are seldom installed, as of ROS 2 Humble and later.
+_OTHER_TYPES = {
     FFMPEG_PACKET: """
         std_msgs/Header header
         int32 width
@@ -91,10 +92,49 @@ _VIDEO_TYPES = {
         string frame_id
         uint8[] data
         string format""",
+    "vision_msgs/msg/ObjectHypothesis": """
+        string class_id
+        float64 score""",
+    "vision_msgs/msg/ObjectHypothesisWithPose": """
+        ObjectHypothesis hypothesis
+        geometry_msgs/PoseWithCovariance pose""",
+    "vision_msgs/msg/BoundingBox3D": """
+        geometry_msgs/Pose center
+        geometry_msgs/Vector3 size""",
+    "vision_msgs/msg/Detection3D": """
+        std_msgs/Header header
+        ObjectHypothesisWithPose[] results
+        BoundingBox3D bbox
+        string id""",
+    DETECTIONS: """
+        std_msgs/Header header
+        Detection3D[] detections""",
+    "autoware_perception_msgs/msg/ObjectClassification": """
+        uint8 label
+        float32 probability""",
+    "autoware_perception_msgs/msg/DetectedObjectKinematics": """
+        geometry_msgs/PoseWithCovariance pose_with_covariance
+        bool has_position_covariance
+        uint8 orientation_availability
+        geometry_msgs/TwistWithCovariance twist_with_covariance
+        bool has_twist
+        bool has_twist_covariance""",
+    "autoware_perception_msgs/msg/Shape": """
+        uint8 type
+        geometry_msgs/Polygon footprint
+        geometry_msgs/Vector3 dimensions""",
+    "autoware_perception_msgs/msg/DetectedObject": """
+        float32 existence_probability
+        ObjectClassification[] classification
+        DetectedObjectKinematics kinematics
+        Shape shape""",
+    AUTOWARE_OBJECTS: """
+        std_msgs/Header header
+        DetectedObject[] objects""",
 }
 
 TYPESTORE = get_typestore(Stores.ROS2_HUMBLE)
-for _name, _definition in (OWN_TYPES | _VIDEO_TYPES).items():
+for _name, _definition in (OWN_TYPES | _OTHER_TYPES).items():
     TYPESTORE.register(get_types_from_msg(_definition, _name))
 
 

@@ -15,16 +15,18 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import alocc_ros
 from alocc_ros.bags.frames import FrameSource
 from alocc_ros.bags.outputs import Provenance, frame_outputs, save_npz
+from alocc_ros.bags.tracks import recorded_voxels
 from alocc_ros.bags.writer import Recorder
 from alocc_ros.errors import AloccError, BagError, ImageError, OutputError
 from alocc_ros.files import refuse_link, whole_file
+from alocc_ros.objects.tracking import ObjectTracker
 from alocc_ros.stream.keyframes import KeyframePolicy
 from alocc_ros.stream.preprocessing import has_usable_image, note_damaged, without_damaged
 from alocc_ros.types import FrameSet, Occupancy
@@ -143,20 +145,25 @@ def _run(
         done = recorder.frames
         needed = frames_to_remember(_usable(source, done), done, stream.keyframes, job.history)
         frames = iter(_usable(source, done))
+        voxels, tracker = recorded_voxels(job.partial), ObjectTracker()
         while statistics.frames < end and (frame := next(frames, None)) is not None:
             number = statistics.frames
             if number >= done:
-                used = _process_frame(job, number, frame, stream, recorder, statistics, on_stage)
+                used = _process_frame(
+                    job, number, frame, stream, recorder, tracker, statistics, on_stage
+                )
                 note_damaged(source.skips, frame, used)
                 if used is None:
                     continue
                 frame = used
             elif number in needed:
                 on_stage("remembering", statistics)
-                _step(stream, frame)
+                reset = _step(stream, frame)[1].reset
+                _follow(tracker, next(voxels), frame, reset)
             else:
-                stream.keyframes.plan(frame)
+                reset = stream.keyframes.plan(frame).reset
                 stream.keyframes.update(frame, ran=False)
+                _follow(tracker, next(voxels), frame, reset)
             statistics.count(frame)
             on_stage("", statistics)
             if statistics.frames >= recorder.frames and stopping():
@@ -200,6 +207,12 @@ def _step(stream: Stream, frame: FrameSet) -> tuple[FrameSet, Occupancy]:
         return frame, stream.step(frame)
 
 
+def _follow(tracker: ObjectTracker, recorded: Occupancy, frame: FrameSet, reset: str) -> None:
+    """What a frame that is recorded already has changed of the tracks."""
+    recorded = replace(recorded, map_T_base=frame.map_T_base, reset=reset)
+    tracker.step(recorded, frame.base_T_grid)
+
+
 def frames_to_remember(
     frames: Iterable[FrameSet], done: int, keyframes: KeyframePolicy, history: int | None
 ) -> frozenset[int]:
@@ -241,6 +254,7 @@ def _process_frame(
     frame: FrameSet,
     stream: Stream,
     recorder: Recorder,
+    tracker: ObjectTracker,
     statistics: JobStatistics,
     on_stage: Callable[[str, JobStatistics], None],
 ) -> FrameSet | None:
@@ -264,7 +278,8 @@ def _process_frame(
     except OSError as error:
         place = error.filename or name
         raise OutputError(f"cannot write {place}: {error.strerror}") from error
-    for output in frame_outputs(frame, occupancy, job.provenance, first=recorder.frames == 0):
+    first = recorder.frames == 0
+    for output in frame_outputs(frame, occupancy, job.provenance, first=first, tracker=tracker):
         recorder.write(*output)
     recorder.end_frame()
     timings = stream.timings | {"write": time.perf_counter() - begin}

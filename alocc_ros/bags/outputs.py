@@ -16,6 +16,7 @@ import numpy as np
 from alocc_ros import messages
 from alocc_ros.files import whole_file
 from alocc_ros.messages import Message
+from alocc_ros.objects.tracking import ObjectTracker
 from alocc_ros.outputs import OUTPUTS, RECORDING_NAMESPACE, Result
 from alocc_ros.types import FrameSet, Occupancy
 
@@ -44,15 +45,24 @@ class Provenance:
 
 
 def frame_outputs(
-    frame: FrameSet, occupancy: Occupancy, provenance: Provenance, *, first: bool
+    frame: FrameSet,
+    occupancy: Occupancy,
+    provenance: Provenance,
+    *,
+    first: bool,
+    tracker: ObjectTracker | None = None,
 ) -> Iterator[Entry]:
-    """Every message of one frame; ``first`` adds those that come once in a recording."""
+    """Every message of one frame; ``first`` adds those that come once in a recording.
+
+    ``tracker`` gives the objects of the recording their ids.
+    """
     result = Result(
         frame,
         occupancy,
         model=provenance.model,
         weights=provenance.weights,
         clear_markers=bool(occupancy.reset),
+        tracker=tracker,
     )
     mounts = _mounts(frame, occupancy, provenance)
     if first:

@@ -29,6 +29,7 @@ from alocc_ros.messages import GridInfo
 from alocc_ros.stream import conversions
 from alocc_ros.stream.transforms import TransformTree
 from alocc_ros.types import Occupancy
+from alocc_ros.unpacking import STATUS_RANDOM_WEIGHTS, STATUS_SHORT_MEMORY
 
 _WORLDS = ("map", "world", "odom")  # what the frame is called in which the vehicle moves
 _MOST_CELLS = 1 << 27  # of a grid; a damaged file may claim anything
@@ -84,7 +85,8 @@ class RecordedGrids:
             remarks = {
                 "degraded": status.degraded,
                 "reset": status.reset,
-                "random_weights": bool(status.flags & messages.STATUS_RANDOM_WEIGHTS),
+                "random_weights": bool(status.flags & STATUS_RANDOM_WEIGHTS),
+                "short_memory": bool(status.flags & STATUS_SHORT_MEMORY),
             }
         else:
             labels, flow = _from_points(message, info, where)
@@ -160,7 +162,7 @@ def _grid_info(bag: Bag, name: str, topic: str) -> GridInfo:
     message = bag.decode(record)
     try:
         if bag.types[beside] == messages.GRID_INFO:
-            return _info_of_message(message)
+            return info_of_message(message)
         return _info_of_json(json.loads(message.data))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise BagError(f"bag {bag.path}: {beside} cannot be used ({_reason(error)})") from error
@@ -180,7 +182,12 @@ def _info_of_json(entries: Any) -> GridInfo:
     )
 
 
-def _info_of_message(message: Any) -> GridInfo:
+def info_of_message(message: Any) -> GridInfo:
+    """What a decoded alocc_ros/GridInfo says.
+
+    Raises:
+        ValueError: a grid, or classes, that cannot be.
+    """
     return GridInfo(
         grid=_grid_of_message(message.geometry),
         classes=class_list(tuple(c.name for c in message.classes)),

@@ -25,6 +25,7 @@ from alocc_ros.evaluation.evaluate import Predictor, Report, Task, evaluate, wri
 from alocc_ros.evaluation.scoring import SCORINGS, Scoring, find_scoring, scoring_of
 from alocc_ros.evaluation.store import ResultStore
 from alocc_ros.evaluation.submission import check_about, write_submission
+from alocc_ros.evaluation.true_boxes import boxes_of
 from alocc_ros.files import component
 from alocc_ros.metrics.sums import text_table
 from alocc_ros.words import counted
@@ -35,8 +36,12 @@ if TYPE_CHECKING:
 
 # nuScenes publishes no labels of it.
 _WITHOUT_TRUTH = "test"
+TRUTH = "truth"  # in the place of a model: its voxels are the labels themselves
 # What the table of baselines shows: % and m/s.
-_TOTALS = ("mIoU", "IoU", "RayIoU", "mAVE_TP", "mAVE", "Occ score")
+_TOTALS = (
+    "mIoU", "IoU", "RayIoU", "mAVE_TP", "mAVE", "Occ score",
+    "vehicle recall", "vehicle precision", "vehicle velocity error",
+)  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -109,6 +114,8 @@ def run(args: argparse.Namespace) -> int:
         raise ParameterError("--split test has no labels: all one can do is a --submission")
     if args.baselines and not scored:
         raise ParameterError("--baselines: --split test has no labels to score against")
+    if args.model == TRUTH:
+        return _run_truth(args, scoring)
     record, weights_file = find_model(args)
     if args.map_classes:
         if args.reference_exact:
@@ -119,10 +126,10 @@ def run(args: argparse.Namespace) -> int:
 
     with process_group() as world:
         dataset = _dataset(args, world)
-        task = _task(args, dataset, scoring, record, scored)
+        task = _task(args, dataset, scoring, scored, lidar=record.lidar_depth)
         in_prior = _prior_scenes(args, dataset, scoring)
         pipeline, weights = _pipeline(args, record, weights_file, world)
-        identity = world.broadcast(_identity(args, record, weights, dataset, scoring))
+        identity = world.broadcast(_identity(args, record.name, weights, dataset, scoring))
         default = default_folder(record, weights_file, weights, args)
         folder = ResultStore(args.output or default, identity)
         predictor, wanted = network_predictor(pipeline), task
@@ -145,7 +152,31 @@ def run(args: argparse.Namespace) -> int:
             if world.rank == 0:
                 write_report(baseline_store.path / "scores.json", reports[name], about_it)
         if world.rank == 0:
-            _print(args, reports, folder, record, scored)
+            _print(args, reports, folder, scored)
+            for warning in _warnings(scoring, record):
+                print(f"alocc: warning: {warning}", file=sys.stderr)
+    return 0
+
+
+def _run_truth(args: argparse.Namespace, scoring: Scoring) -> int:
+    """The truth in the network's place: what comes after the network is scored alone."""
+    for option in ("baselines", "map_classes", "npz", "random_weights", "show", "submission"):
+        if getattr(args, option):
+            raise ParameterError(f"--{option.replace('_', '-')}: --model {TRUTH} is no network")
+    if args.split == _WITHOUT_TRUTH:
+        raise ParameterError(f"--split {args.split} has no labels, so --model {TRUTH} has none")
+    from alocc_ros.evaluation.oracle import oracle
+
+    with process_group() as world:
+        dataset = _dataset(args, world)
+        task = replace(_task(args, dataset, scoring, True, lidar=False), images=False)
+        identity = world.broadcast(_identity(args, TRUTH, "", dataset, scoring))
+        default = Path("evaluation", "-".join((TRUTH, args.benchmark, args.split)))
+        folder = ResultStore(args.output or default, identity)
+        report = _evaluated(task, oracle(task.root, scoring), world, folder, args.restart)
+        if world.rank == 0:
+            write_report(folder.path / "scores.json", report, identity)
+            _print(args, {TRUTH: report}, folder, True)
     return 0
 
 
@@ -175,16 +206,18 @@ def _keepers(args: argparse.Namespace, task: Task, weights: str) -> Iterator[Kee
 
 
 def _task(
-    args: argparse.Namespace, dataset: Dataset, scoring: Scoring, record: ModelRecord, scored: bool
+    args: argparse.Namespace, dataset: Dataset, scoring: Scoring, scored: bool, lidar: bool
 ) -> Task:
+    scenes = dataset.split(args.split)[: args.max_scenes]
     return Task(
         dataset.root,
-        dataset.split(args.split)[: args.max_scenes],
+        scenes,
         scoring,
         args.reference_exact,
         scored,
         keep_rays=args.submission is not None,
-        lidar=record.lidar_depth,
+        lidar=lidar,
+        boxes=boxes_of(dataset, scenes) if scoring.objects else {},
     )
 
 
@@ -259,14 +292,14 @@ def _make_deterministic() -> None:
 
 
 def _identity(
-    args: argparse.Namespace, record: ModelRecord, weights: str, dataset: Dataset, scoring: Scoring
+    args: argparse.Namespace, model: str, weights: str, dataset: Dataset, scoring: Scoring
 ) -> dict[str, Any]:
     """Everything that the numbers depend on, but for which scenes they are of."""
     from alocc_ros import __version__
 
     return {
         "alocc_ros": __version__,
-        "model": record.name,
+        "model": model,
         "weights": weights,
         "benchmark": args.benchmark,
         "data": str(dataset.root.resolve()),
@@ -344,10 +377,9 @@ def _print(
     args: argparse.Namespace,
     reports: Mapping[str, Report],
     folder: ResultStore,
-    record: ModelRecord,
     scored: bool,
 ) -> None:
-    report, *baselines = reports.values()
+    (name, report), *baselines = reports.items()
     if args.json:
         totals = {"baselines": _totals(reports)} if baselines else {}
         json.dump(report.as_dict() | totals, sys.stdout, indent=1, allow_nan=False)
@@ -356,22 +388,20 @@ def _print(
     if scored:
         print(report.table())
         print()
-    print(f"{record.name} on {report.benchmark}: {counted(report.frames, 'frame')} of "
+    print(f"{name} on {report.benchmark}: {counted(report.frames, 'frame')} of "
           f"{counted(len(report.scenes), 'scene')}, split {args.split}")  # fmt: skip
     if baselines:
         totals = _totals(reports)
-        columns = list(totals[record.name])
+        columns = list(totals[name])
         print()
         rows = [
-            (name, *("-" if value is None else value for value in row.values()))
-            for name, row in totals.items()
+            (predictor, *("-" if value is None else value for value in row.values()))
+            for predictor, row in totals.items()
         ]
         print(text_table(("", *columns), rows))
         print()
     if args.random_weights:
         print("the weights are random: the scores mean nothing")
-    for warning in _warnings(find_scoring(args.benchmark), record):
-        print(f"alocc: warning: {warning}", file=sys.stderr)
     if scored:
         print(f"results  {folder.path / 'scores.json'}")
     if args.submission:
@@ -403,5 +433,5 @@ def _warnings(scoring: Scoring, record: ModelRecord) -> Iterator[str]:
             f"{record.name} was trained on what cameras see; it guesses elsewhere, so this is far "
             f"below what it is published with (--benchmark {own.name})"
         )
-    if record.supervision == "all" and scoring.masked and not own.masked:
+    if record.supervision == "all" and scoring.masked and not (own.masked or scoring.objects):
         yield f"{record.name} was trained without the camera mask (--benchmark {own.name})"

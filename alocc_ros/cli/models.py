@@ -185,7 +185,8 @@ def _verify(path: Path, variant: str | None) -> int:
     print(f"tensors  {found.source()}")
     problems = []
     try:
-        print(f"weights  {load_weights(Alocc(VARIANTS[name]), weights).summary()}")
+        report = load_weights(Alocc(VARIANTS[name]), weights)
+        print(f"weights  {report.summary(most=len(weights))}")  # who verifies wants all names
     except CheckpointError as error:
         problems.append(str(error))
     if record is None:

@@ -29,8 +29,10 @@ from alocc_ros.evaluation.scoring import (
     ray_origins,
 )
 from alocc_ros.evaluation.store import Rays, ResultStore, pack, unpack
+from alocc_ros.evaluation.true_boxes import Boxes, true_objects
 from alocc_ros.files import whole_file
 from alocc_ros.metrics.rays import Hits, ray_directions, raycast
+from alocc_ros.objects.tracking import ObjectTracker
 from alocc_ros.types import Occupancy
 
 # Called with a scene, it forgets what came before and gives what predicts the scene's samples,
@@ -52,6 +54,7 @@ class Task:
         scored: False: there is no truth, only rays are wanted.
         keep_rays: keep where the predictions' rays end, for a submission.
         images, lidar: the predictor looks at images, or LiDAR points, so they must be there.
+        boxes: what objects are scored against, by the sample's token.
         is_kept: whether all else that is wanted of a scene is there; where not, it is done again.
     """
 
@@ -63,6 +66,7 @@ class Task:
     keep_rays: bool = False
     images: bool = True
     lidar: bool = False
+    boxes: Boxes = field(default_factory=dict)
     is_kept: Callable[[Scene], bool] = lambda scene: True
 
     def scores(self) -> Scores:
@@ -77,7 +81,7 @@ class Report:
     Attributes:
         benchmark: its name.
         frames: how many there were.
-        results: by kind, ``voxels`` and ``rays``, of all scenes together.
+        results: by kind, ``voxels``, ``rays`` and ``objects``, of all scenes together.
         scenes: the same of each scene alone, by name.
         mapping: empty, or which classes stood for which (``Scoring.mapping``).
     """
@@ -192,7 +196,7 @@ def _scene(
     task: Task, scene: Scene, predictor: Predictor, scorer: ThreadPoolExecutor, on_frame: OnFrame
 ) -> tuple[bytes, Rays | None]:
     """One scene; while the predictor works on a frame, the one before is scored."""
-    scores, ends = task.scores(), []
+    scores, ends, tracker = task.scores(), [], ObjectTracker()
     with_rays = task.scoring.rays or task.keep_rays
     origins = ray_origins(scene) if with_rays else [None] * len(scene.samples)
     predict = predictor(scene)
@@ -202,7 +206,9 @@ def _scene(
         check_prediction(prediction, task.scoring, sample.name)
         if before is not None:
             before.result()
-        before = scorer.submit(_score, task, scores, sample, prediction, origins[number - 1], ends)
+        before = scorer.submit(
+            _score, task, scores, sample, prediction, origins[number - 1], ends, tracker
+        )
         on_frame(scene, number)
     if before is not None:
         before.result()
@@ -217,6 +223,7 @@ def _score(
     prediction: Occupancy,
     origins: np.ndarray | None,
     ends: list[tuple[np.ndarray, ...]],
+    tracker: ObjectTracker,
 ) -> None:
     hits: Hits | None = None
     try:
@@ -225,6 +232,12 @@ def _score(
                 task.root, sample, task.scoring.labels, camera_mask=task.scoring.masked
             )
             hits = add_frame(scores, task.scoring, prediction, truth, origins)
+            if "objects" in scores:
+                boxes = true_objects(task.boxes[sample.token], sample, truth.classes)
+                objects = tracker.step(prediction)
+                scores["objects"].update(
+                    objects, prediction.labels, boxes, truth.labels, truth.mask_camera
+                )
         if task.keep_rays:
             ends.append(_ray_ends(prediction, hits, origins))
     except AloccError as error:

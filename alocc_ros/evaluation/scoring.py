@@ -15,14 +15,15 @@ from alocc_ros.datasets.truth import UNKNOWN, Truth
 from alocc_ros.errors import DataError, ModelError, ParameterError
 from alocc_ros.grid import VoxelGrid
 from alocc_ros.labels import ClassList, label_map
+from alocc_ros.metrics.object_scores import ObjectResult, ObjectScores
 from alocc_ros.metrics.ray_scores import RayResult, RayScores
 from alocc_ros.metrics.rays import Hits, lidar_origins
 from alocc_ros.metrics.voxels import VoxelResult, VoxelScores
 from alocc_ros.records import SUPERVISIONS, ModelRecord
 from alocc_ros.types import Occupancy
 
-Scores = Mapping[str, VoxelAccumulator | RayScores]
-Results = Mapping[str, VoxelResult | RayResult]
+Scores = Mapping[str, VoxelAccumulator | RayScores | ObjectScores]
+Results = Mapping[str, VoxelResult | RayResult | ObjectResult]
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Scoring:
         name: on the command line.
         labels: which labels are the truth.
         masked: only voxels that a camera sees count.
-        voxels, rays, flow: which scores there are.
+        voxels, rays, flow, objects: which scores there are.
         trained_on: of ``records.SUPERVISIONS``, those of the models that these scores are
             published of; others guess where this benchmark looks, or are not judged where they
             could be.
@@ -47,6 +48,7 @@ class Scoring:
     voxels: bool = False
     rays: bool = False
     flow: bool = False
+    objects: bool = False
     trained_on: tuple[str, ...] = SUPERVISIONS
     source: ClassList | None = None
 
@@ -72,6 +74,8 @@ class Scoring:
             scores["rays"] = RayScores(
                 self.classes, self.flow, self.labels.grid, reference_exact=reference_exact
             )
+        if self.objects:
+            scores["objects"] = ObjectScores(self.classes, self.labels.grid)
         return scores
 
     def mapped(self, record: ModelRecord) -> Scoring:
@@ -187,6 +191,8 @@ SCORINGS = {
         ),
         Scoring("surroundocc", FORMATS["surroundocc"], voxels=True),
         Scoring("openoccupancy", FORMATS["openoccupancy"], voxels=True),
+        # Made of voxels, whatever they were trained on; nothing is published with these scores.
+        Scoring("objects", FORMATS["openocc"], masked=True, objects=True, trained_on=()),
     )
 }
 

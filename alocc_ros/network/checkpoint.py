@@ -65,17 +65,17 @@ class LoadReport:
     converted: tuple[str, ...] = ()
     constant: tuple[str, ...] = ()
 
-    def summary(self) -> str:
-        """One line for a log."""
+    def summary(self, most: int = 10) -> str:
+        """One line for a log; of many names the first ``most``."""
         parts = [f"{self.loaded} tensors loaded"]
         if self.unexpected:
-            parts.append(f"not used: {some(self.unexpected)}")
+            parts.append(f"not used: {some(self.unexpected, most)}")
         if self.untrained:
-            parts.append(f"training only, absent: {some(self.untrained)}")
+            parts.append(f"training only, absent: {some(self.untrained, most)}")
         if self.converted:
-            parts.append(f"number format changed: {some(self.converted)}")
+            parts.append(f"number format changed: {some(self.converted, most)}")
         if self.constant:
-            parts.append(f"of one number only: {some(self.constant)}")
+            parts.append(f"of one number only: {some(self.constant, most)}")
         return "; ".join(parts)
 
 

@@ -25,7 +25,7 @@ _NODE: Arguments = (
     ("random_weights", "", "true: run without trained weights, to try things out"),
     ("backend", "", "how the network is run: auto, graph, tensorrt, compiled, eager or reference"),
     ("precision", "", "of the network: auto, fp32, tf32, fp16, bf16 or int8"),
-    ("decode", "", "of JPEG images: exact, or fast: twice as fast, pixels differ by 0.5 of 255"),
+    ("decode", "", "of JPEG images: exact, fast (pixels differ by 0.5 of 255) or gpu"),
     ("log_level", "info", "of the node: debug, info, warn, error or fatal"),
     ("respawn", "false", "true: a node that crashed is started again after 2 s"),
 )

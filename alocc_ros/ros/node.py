@@ -244,7 +244,7 @@ class AloccNode(LifecycleNode):
             skips=skips,
             calibrate=ahead(assembler) if parameters.early else None,
         )
-        outputs.cameras = inputs.cameras
+        outputs.cameras, outputs.locate = inputs.cameras, poses.T_base
         inputs.collector.registerCallback(worker.submit)
         inputs.on_image = worker.offer
         timers = [self._every(_POLL_PERIOD, inputs.poll), self._every(_SCAN_PERIOD, self._scan)]
@@ -355,6 +355,7 @@ class AloccNode(LifecycleNode):
         # Poses first: a player may begin as soon as somebody wants its images.
         problems = self._active.poses.problems()
         self._active.inputs.scan()
+        self._configured.outputs.catch_up()
         if monotonic() > self._active.since + _CLOCK_PATIENCE:
             problems += clock_problems(self)
         for problem in problems:

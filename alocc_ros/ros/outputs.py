@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -13,11 +15,13 @@ from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import DurabilityPolicy, LivelinessPolicy, QoSProfile
 
-from alocc_ros import messages
+from alocc_ros import costmap, messages
+from alocc_ros.errors import PoseError
 from alocc_ros.messages import GridInfo, Message
+from alocc_ros.objects.tracking import ObjectTracker
 from alocc_ros.outputs import OUTPUTS, PER_CAMERA, Output, Result
 from alocc_ros.records import ModelRecord
-from alocc_ros.ros.definitions import message_class
+from alocc_ros.ros.definitions import is_installed, message_class
 from alocc_ros.ros.encoder import encode
 from alocc_ros.ros.inputs import Camera
 from alocc_ros.ros.overlays import Overlays
@@ -29,7 +33,8 @@ NODE_OUTPUTS = tuple(o for o in OUTPUTS if o.node and not o.is_absolute)
 _PER_RESULT = sorted(
     (o for o in NODE_OUTPUTS if o.build is not None and not o.latched), key=lambda o: o.for_viewing
 )
-MARKERS = ("flow_markers", "markers")
+_KEPT = tuple(o for o in _PER_RESULT if o.kept)
+MARKERS = ("flow_markers", "object_markers", "markers")
 _LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 # Reliable, because any subscription can have it; the newest only, because older ones are of no
 # use to anybody.
@@ -45,11 +50,15 @@ _WATCHED = QoSProfile(
 )
 
 
+_ERROR_LOG_PERIOD = 5.0  # s between two equal kinds of errors in the log
+
+
 class Outputs:
     """The node's publishers. ``publish`` is called from the worker's thread only.
 
     Attributes:
         cameras: name their frames, for the overlays; to be set before the first result.
+        locate: name_T_base [4, 4] of a TF frame by name and stamp (ns); None: TF is not there.
     """
 
     def __init__(
@@ -62,8 +71,19 @@ class Outputs:
         self._publishing = threading.Lock()  # so that nobody's publisher is destroyed under him
         self._add_publishers()
         self.cameras: Mapping[str, Camera] = {}
+        self.locate: Callable[[str, int], np.ndarray] | None = None
+        self._drawing = costmap.CostmapSettings(
+            costs=costmap.parse_costs(parameters.class_costs),
+            unknown=parameters.unknown_cost,
+            by_confidence=parameters.cost_by_confidence,
+            footprint=costmap.parse_footprint(parameters.footprint),
+        )
+        self._newest = threading.Lock()
+        self._result: Result | None = None  # the newest one
+        self._sent: dict[str, int] = {}  # stamp of the last message of kept outputs, ns
         self._last_view: float | None = None
         self._clear_markers = True
+        self._tracker = ObjectTracker()
         self._overlays = Overlays(self._publish_overlay, node.get_logger().error)
 
     def _add_publishers(self) -> None:
@@ -71,10 +91,12 @@ class Outputs:
         for output in NODE_OUTPUTS:
             if output.parameter and not getattr(self._parameters, output.parameter):
                 continue
+            if output.optional and not is_installed(output.type):
+                continue
             for name in _names(output, self._camera_names):
                 if name in self._publishers:
                     continue
-                qos = _LATCHED if output.latched else _NEWEST
+                qos = _LATCHED if output.latched or output.kept else _NEWEST
                 if output.name == "status":
                     qos = _WATCHED
                 self._publishers[name] = self._node.create_lifecycle_publisher(
@@ -123,6 +145,8 @@ class Outputs:
 
     def clear(self, frame: str) -> None:
         """Deletes the markers; nothing new will come for a while."""
+        with self._newest:
+            self._result = None
         for name in MARKERS:
             if name in self._publishers:
                 self._publish(name, messages.no_markers(self._now(), frame))
@@ -141,6 +165,8 @@ class Outputs:
     def publish(self, frame: FrameSet, occupancy: Occupancy) -> None:
         """Publishes the outputs of one result that have subscribers."""
         self._clear_markers |= bool(occupancy.reset)
+        if occupancy.reset:  # also while nobody wants objects: tracks of another place
+            self._tracker.forget()
         show = self._is_time_to_view()
         result = Result(
             frame,
@@ -148,13 +174,53 @@ class Outputs:
             obstacle_height=(-np.inf, self._parameters.obstacle_height),
             max_points=self._parameters.max_points,
             clear_markers=self._clear_markers,
+            drawing=self._drawing,
+            grid_frame=self._parameters.grid_output_frame,
+            cloud_frame=self._parameters.cloud_frame,
+            locate=self.locate and partial(self._located, occupancy.stamp),
+            tracker=self._tracker,
         )
-        for output in _PER_RESULT:
-            if (show or not output.for_viewing) and self.has_subscribers(output.name):
-                self._publish(output.name, output.build(result))
+        with self._newest:
+            # Without what was made of it for others, which is not needed again.
+            self._result = dataclasses.replace(result)
+            for output in _PER_RESULT:
+                if (show or not output.for_viewing) and self.has_subscribers(output.name):
+                    self._build(output, result)
         if show:
             self._clear_markers = False
             self._draw_overlays(frame, occupancy)
+
+    def catch_up(self) -> None:
+        """Publishes what is kept to those who came after the newest result, if any did.
+
+        Nothing is made of a result while nobody listens, so there may be nothing kept for them.
+        Of any thread; gives up if another one is publishing.
+        """
+        if not self._newest.acquire(blocking=False):
+            return
+        try:
+            result = self._result
+            for output in _KEPT if result is not None else ():
+                is_new = self._sent.get(output.name) != result.occupancy.stamp
+                if is_new and self.has_subscribers(output.name):
+                    self._build(output, result)
+        finally:
+            self._newest.release()
+
+    def _build(self, output: Output, result: Result) -> None:
+        try:
+            message = output.build(result)
+        except PoseError as error:  # of the frame that this output is to be in; others are not
+            self._node.get_logger().error(
+                f"~/{output.name} is not published: {error}",
+                throttle_duration_sec=_ERROR_LOG_PERIOD,
+            )
+            return
+        self._publish(output.name, message)
+        self._sent[output.name] = result.occupancy.stamp
+
+    def _located(self, stamp: int, name: str) -> np.ndarray:
+        return self.locate(name, stamp)
 
     def has_subscribers(self, name: str) -> bool:
         """Whether the topic ``~/name`` has any."""

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from alocc_ros import costmap
 from alocc_ros.errors import ParameterError
 from alocc_ros.stream.preset import DEFAULT_PRESET
 
@@ -30,6 +31,7 @@ def _parameter(
     low: float | None = None,
     high: float | None = None,
     choices: tuple[str, ...] = (),
+    parse: Callable[[str], object] | None = None,
     live: bool = False,
 ) -> Any:
     metadata = {
@@ -38,6 +40,7 @@ def _parameter(
         "low": low,
         "high": high,
         "choices": choices,
+        "parse": parse,
         "live": live,
     }
     return dataclasses.field(default=default, metadata=metadata)
@@ -152,6 +155,36 @@ class NodeParameters:
         high=100.0,
         live=True,
     )
+    grid_output_frame: str = _parameter(
+        costmap.BASE,
+        "TF frame of `~/occupancy_grid`, such as odom or map, in which it is drawn at the pose of "
+        "its stamp, cells along the frame's axes; base: that of the voxels, moving with the "
+        "vehicle",
+    )
+    cloud_frame: str = _parameter(
+        "",
+        "TF frame of `~/occupancy`, `~/obstacles` and `~/free_space`, from whose origin consumers "
+        "trace rays; empty: that of the voxels",
+    )
+    footprint: str = _parameter(
+        costmap.AUTO,
+        "where the vehicle itself is, free in `~/occupancy_grid`: corners [[x, y], ...] in m in "
+        "the base frame, auto (the rectangle around its cameras) or none",
+        parse=costmap.parse_footprint,
+    )
+    class_costs: str = _parameter(
+        "",
+        "costs in `~/occupancy_grid`, 0 to 100 by class, such as `pedestrian: 100, sidewalk: 30`; "
+        "of others 100 for obstacles, 0 for ground",
+        parse=costmap.parse_costs,
+    )
+    unknown_cost: int = _parameter(
+        -1, "cost of cells in `~/occupancy_grid` of which nothing is known", low=-1, high=100
+    )
+    cost_by_confidence: bool = _parameter(
+        False,
+        "multiply the costs of obstacles by the confidence of their labels; needs `confidence`",
+    )
     stale_after: float = _parameter(
         1.5,
         "a camera that has sent nothing for so long is not waited for, and reported",
@@ -186,6 +219,11 @@ def check_value(name: str, value: Any) -> Any:
         raise ParameterError(f"{name} must be one of {', '.join(limits['choices'])}, is {value!r}")
     if limits["low"] is not None and not limits["low"] <= value <= limits["high"]:
         raise ParameterError(f"{name} must be {_bounds(field)}, is {value:g}")
+    if limits["parse"] is not None:
+        try:
+            limits["parse"](value)
+        except ParameterError as error:
+            raise ParameterError(f"{name}: {error}") from error
     return value
 
 
@@ -210,6 +248,8 @@ def check(values: Mapping[str, Any], problems: Mapping[str, str] | None = None) 
             found[name] = str(error)
     if "model" not in found and not checked.get("model"):
         found["model"] = "model must be given: a name of `alocc models list`, or a file"
+    if checked.get("cost_by_confidence") and not checked.get("confidence"):
+        found["cost_by_confidence"] = "cost_by_confidence needs confidence: true"
     if found:
         # In the order of the documentation, whatever was noticed first.
         raise ParameterError("; ".join(found[name] for name in _FIELDS if name in found))
@@ -270,18 +310,23 @@ class DeclaredParameters:
 
     def refusal(self, parameters: Sequence[Parameter]) -> str:
         """Why parameters cannot be set, as a sentence; "" if they can."""
+        for parameter in parameters:
+            if not self._node.has_parameter(parameter.name):
+                return f"nobody reads the parameter {parameter.name}{_meant(parameter.name)}"
+        return self._refusal(parameters)
+
+    def _refusal(self, parameters: Sequence[Parameter]) -> str:
+        """Of those that are ours; rclpy asks about each that it is just declaring, too."""
         values = {}
         for parameter in parameters:
             name = parameter.name
             if name not in _FIELDS:
-                if not self._node.has_parameter(name):
-                    return f"nobody reads the parameter {name}{_meant(name)}"
                 continue
             try:
                 values[name] = check_value(name, parameter.value)
             except ParameterError as error:
                 return str(error)
-        if self.on_change is None:
+        if self.on_change is None or not values:
             return ""
         if late := [name for name in values if not _FIELDS[name].metadata["live"]]:
             return f"{late[0]} takes effect when the node is configured: clean the node up first"
@@ -298,7 +343,7 @@ class DeclaredParameters:
     def _on_set(self, parameters: list[Parameter]) -> Any:
         from rcl_interfaces.msg import SetParametersResult
 
-        if reason := self.refusal(parameters):
+        if reason := self._refusal(parameters):
             return SetParametersResult(successful=False, reason=reason)
         for parameter in parameters:
             self._problems.pop(parameter.name, None)

@@ -94,6 +94,14 @@ class LivePoses:
         """
         return self._lookup(self._preset.base_frame, frame, 0, deadline)
 
+    def T_base(self, frame: str, stamp: int) -> np.ndarray:  # [4, 4]
+        """Where the base was in any frame at ``stamp`` ns, as TF has it by now.
+
+        Raises:
+            PoseError: TF does not say.
+        """
+        return self._lookup(frame, self._preset.base_frame, stamp, deadline=0.0)
+
     def problems(self) -> list[str]:
         """Publishers whose messages cannot be received."""
         found = []

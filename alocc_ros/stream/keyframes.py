@@ -162,6 +162,7 @@ class KeyframePolicy:
 
     Attributes:
         resets: how often the memory was found unfit or empty, by reason.
+        remembered: key frames since the memory was empty.
     """
 
     def __init__(
@@ -233,6 +234,7 @@ class KeyframePolicy:
         )
         if decision.is_keyframe:
             self._keyframe = seen
+            self.remembered += 1
         self._keep_reference(seen, decision.is_keyframe)
 
     def reset(self, reason: str = MANUAL) -> None:
@@ -251,6 +253,7 @@ class KeyframePolicy:
 
     def _forget(self) -> None:
         self._keyframe: PastFrame | None = None
+        self.remembered = 0
         self._references: deque[PastFrame] = deque()
         self._seen: _Seen | None = None
         self._periods: deque[int] = deque(maxlen=2)

@@ -21,6 +21,19 @@ def kept_at_end(steps: int, limit: float, warmup: float, offset: int) -> tuple[f
     return math.exp(sum(logs)), 1 / (1 - decay_at(steps, limit, warmup, offset))
 
 
+def average_in_words(steps: int, limit: float, warmup: float, offset: int) -> str:
+    """What the average is made of after a run, for people."""
+    first, reach = kept_at_end(steps, limit, warmup, offset)
+    last = "step" if round(reach) == 1 else f"{reach:.0f} steps"
+    words = f"evaluated and published: the average (EMA) of about the last {last}"
+    if first < 0.005:
+        return words
+    return (
+        f"{words}, of which {100 * first:.0f} % still are the weights that the run began with; "
+        "--set ema_offset=0 lets it follow from the first step on"
+    )
+
+
 def moving_average(
     network: nn.Module, limit: float = 0.999, warmup: float = 2000.0, offset: int = 0
 ) -> AveragedModel:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from alocc_ros.errors import CheckpointError
+from alocc_ros.errors import CheckpointError, ParameterError
 from alocc_ros.network.model import Alocc
 from alocc_ros.network.weights_file import some
 
@@ -138,3 +138,23 @@ def load_matching(
         tuple(n for n in weights if n not in own),
         flipped,
     )
+
+
+def freeze(network: nn.Module, names: Sequence[str]) -> list[nn.Module]:
+    """The parts of these names, whose parameters learn no more.
+
+    Raises:
+        ParameterError: there is no such part, or nothing is left to train.
+    """
+    parts = dict(network.named_modules())
+    unknown = [n for n in names if n not in parts]
+    if unknown:
+        known = ", ".join(name for name, _ in network.named_children())
+        raise ParameterError(
+            f"frozen: the network has no {', '.join(unknown)}; its parts are {known}, and theirs "
+            "(depth_net.depth_conv)"
+        )
+    frozen = [parts[n].requires_grad_(False) for n in names]
+    if not any(p.requires_grad for p in network.parameters()):
+        raise ParameterError("frozen: every part is, so there is nothing to train")
+    return frozen

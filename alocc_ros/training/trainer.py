@@ -30,7 +30,7 @@ from alocc_ros.records import ModelRecord
 from alocc_ros.training import checkpoint
 from alocc_ros.training.augmentation import ImageAugmentation
 from alocc_ros.training.config import TrainingConfig
-from alocc_ros.training.ema import kept_at_end, moving_average
+from alocc_ros.training.ema import average_in_words, moving_average
 from alocc_ros.training.forward import SlotMemory, TrainingForward
 from alocc_ros.training.interrupt import graceful_stop
 from alocc_ros.training.loader import VisitBatches, frame_loader, raise_errors
@@ -41,6 +41,7 @@ from alocc_ros.training.randomness import seed_everything
 from alocc_ros.training.samples import Preparation, SampleSource, TrainingFrame
 from alocc_ros.training.schedule import Phases, learning_rate_schedule
 from alocc_ros.training.settings import FREE
+from alocc_ros.training.start import freeze
 from alocc_ros.training.step import TrainingStep
 from alocc_ros.training.streams import Streams
 from alocc_ros.training.volumes import VolumeStore, check_frozen, fill
@@ -128,7 +129,7 @@ class Trainer:
             self.network = synchronised(self.network, device.type)
         if config.compile:
             _compile(self.network)
-        frozen = _frozen(self.network, config.frozen)
+        frozen = freeze(self.network, config.frozen)
         counts = _voxel_counts(source, record, config)
         balance = ClassBalance.of(counts, entropy=config.entropy_balance)
         self._inner = TrainingStep(self.network, record, balance, config).to(device).train()
@@ -189,15 +190,7 @@ class Trainer:
     def average_in_words(self) -> str:
         """What will be evaluated and published, and how much of it is not the run's own work."""
         c = self._config
-        first, reach = kept_at_end(c.steps, c.ema_limit, c.ema_warmup, c.ema_offset)
-        steps = "step" if round(reach) == 1 else f"{reach:.0f} steps"
-        words = f"evaluated and published: the average (EMA) of about the last {steps}"
-        if first < 0.005:
-            return words
-        return (
-            f"{words}, of which {100 * first:.0f} % still are the weights that the run began with; "
-            "--set ema_offset=0 lets it follow from the first step on"
-        )
+        return average_in_words(c.steps, c.ema_limit, c.ema_warmup, c.ema_offset)
 
     def resume(self) -> None:
         """Go on from the newest checkpoint.
@@ -398,22 +391,6 @@ class Trainer:
             words |= {n: f"{v:.4f}" for n, v in scores.items()}
             save_safetensors(self._output / "weights.safetensors", self.average.state_dict(), words)
         barrier()
-
-
-def _frozen(network: nn.Module, names: Sequence[str]) -> list[nn.Module]:
-    """The parts of these names, whose parameters learn no more."""
-    parts = dict(network.named_modules())
-    unknown = [n for n in names if n not in parts]
-    if unknown:
-        known = ", ".join(name for name, _ in network.named_children())
-        raise ParameterError(
-            f"frozen: the network has no {', '.join(unknown)}; its parts are {known}, and theirs "
-            "(depth_net.depth_conv)"
-        )
-    frozen = [parts[n].requires_grad_(False) for n in names]
-    if not any(p.requires_grad for p in network.parameters()):
-        raise ParameterError("frozen: every part is, so there is nothing to train")
-    return frozen
 
 
 def _sequences(

@@ -33,6 +33,7 @@ TYPES = {
     "obstacles": PointCloud2,
     "occupancy_grid": OccupancyGrid,
     "flow_markers": MarkerArray,
+    "object_markers": MarkerArray,
     "voxels": SemanticGrid,
     "status": FrameStatusStamped,
     "markers": MarkerArray,

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ MARK = "ALOCC_LAUNCH_TEST"
 
 
 @pytest.fixture(autouse=True)
-def prefix(monkeypatch, tmp_path) -> Path:
+def prefix(monkeypatch, tmp_path) -> Iterator[Path]:
     """Where ROS finds this package: as colcon has installed it, or else links to the checkout.
 
     And programs that a test adds; all that is launched can be told by a variable of its own.
@@ -66,7 +67,9 @@ def prefix(monkeypatch, tmp_path) -> Path:
         share = folder / "share" / "alocc_ros"
         share.mkdir(parents=True)
         (share / "launch").symlink_to(ROOT / "launch")
-    return folder
+    yield folder
+    for left in launched_processes():  # of a test that failed
+        os.kill(left, signal.SIGINT)
 
 
 def is_built() -> bool:
@@ -208,7 +211,7 @@ def test_two_rigs_in_two_namespaces_and_a_node_that_crashed_is_started_again(sta
 
     def parameters(namespace: str) -> list[Any]:
         client = stage.node.create_client(GetParameters, f"/{namespace}/alocc_node/get_parameters")
-        assert client.wait_for_service(ENDS)
+        assert client.wait_for_service(3 * ENDS)
         names = ["preset", "decode", "max_points", "use_sim_time"]
         futures: list[Any] = []
 

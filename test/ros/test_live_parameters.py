@@ -53,7 +53,9 @@ def test_a_node_at_work_takes_over_what_is_live(stage, tmp_path):
 
     def comes(topic: str, holds: Any) -> None:
         stage.until(
-            lambda: stage.messages[topic] and holds(newest(topic)), f"{topic} stays as it was"
+            lambda: stage.messages[topic] and holds(newest(topic)),
+            f"{topic} stays as it was",
+            timeout=180.0,
         )
 
     player = stage.start("-m", "alocc_ros.cli.main", "play", str(bag), "--loop", "--rate", "0.7")
@@ -74,8 +76,9 @@ def test_a_node_at_work_takes_over_what_is_live(stage, tmp_path):
         lambda: not stage.node.count_publishers("/alocc_node/markers"), "markers are still offered"
     )
     takes("max_rate_hz", 0.001)
-    stage.until(lambda: len(stage.messages["voxels"]) > 1, "nothing comes any more")
-    assert not stage.messages["occupancy"]
+    stage.until(lambda: len(stage.messages["voxels"]) > 4, "nothing comes any more", timeout=180.0)
+    # One that was on its way, and the first of the new period.
+    assert len(stage.messages["occupancy"]) <= 2
 
     # Cameras that have gone are stale after a while, and how long that is can be changed too.
     takes("diagnostics_period", 0.1)

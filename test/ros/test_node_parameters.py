@@ -78,7 +78,7 @@ def test_wrong_values_let_the_node_live_until_they_are_mended(node):
     with pytest.raises(ParameterError) as caught:
         parameters.read()
     assert str(caught.value).split("; ") == [
-        "decode must be one of exact, fast, is 'fats'",
+        "decode must be one of exact, fast, gpu, is 'fats'",
         "min_cameras must be 0 to 6, is 9",
         "tf_timeout must be 0 to 10 s, is -1.0",
     ]
@@ -99,7 +99,7 @@ def test_a_wrong_or_late_change_is_refused_with_the_reason(node):
 
     parameters = DeclaredParameters(node)
     (result,) = node.set_parameters([Parameter("decode", value="slow")])
-    assert result.reason == "decode must be one of exact, fast, is 'slow'"
+    assert result.reason == "decode must be one of exact, fast, gpu, is 'slow'"
     changes: list[NodeParameters] = []
     parameters.on_change = changes.append
     (result,) = node.set_parameters([Parameter("decode", value="fast")])
@@ -109,6 +109,11 @@ def test_a_wrong_or_late_change_is_refused_with_the_reason(node):
     (result,) = node.set_parameters([Parameter("max_points", value=[1, 2])])
     assert result.reason.startswith("max_points must be a whole number, is ")
     assert parameters.read().decode == "exact" and changes == []
+    # What others declare meanwhile, such as qos_overrides of a subscription, is theirs.
+    assert node.declare_parameter("qos_overrides./a.subscription.depth", 3).value == 3
+    unknown = [Parameter("max_point", value=7)]
+    says = "nobody reads the parameter max_point (did you mean max_points?)"
+    assert parameters.refusal(unknown) == says
     parameters.on_change = None
     (result,) = node.set_parameters([Parameter("decode", value="fast")])
     assert result.successful and parameters.read().decode == "fast"
@@ -140,7 +145,7 @@ def test_tools_are_told_meaning_unit_and_bounds(node):
     assert descriptor.description.endswith("[s]")
     assert descriptor.floating_point_range[0].to_value == 10.0
     assert node.describe_parameter("decode").additional_constraints == (
-        "one of exact, fast; takes effect when the node is configured"
+        "one of exact, fast, gpu; takes effect when the node is configured"
     )
     live = {f.name for f in dataclasses.fields(NodeParameters) if f.metadata["live"]}
     at_once = {

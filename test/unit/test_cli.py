@@ -181,9 +181,12 @@ def test_commands_say_which_tensors_they_use_and_refuse_an_average_of_zeros(mini
 
 def test_verify_takes_the_folder_of_a_run_and_reads_which_model_it_is(mini, tmp_path, capsys):
     weights = read_state_dict(mini)
-    save_safetensors(tmp_path / "weights.safetensors", weights, {"model": "alocc_2d_mini"})
+    more = {f"head.{n}": torch.zeros(1) for n in range(20)}
+    path = tmp_path / "weights.safetensors"
+    save_safetensors(path, weights | more, {"model": "alocc_2d_mini"})
     assert main(["models", "verify", str(tmp_path)]) == 0
     shown = capsys.readouterr().out
+    assert all(f"head.{n}" in shown for n in range(20)), "every name, however many"
     assert "network  alocc_2d_mini (trained as alocc_2d_mini)" in shown
     assert "record   none" in shown
 

@@ -28,6 +28,7 @@ from alocc_ros.evaluation.evaluate import Task, evaluate, write_report
 from alocc_ros.evaluation.scoring import SCORINGS, find_scoring, ray_origins, scoring_of
 from alocc_ros.evaluation.store import ResultStore
 from alocc_ros.evaluation.submission import write_submission
+from alocc_ros.evaluation.true_boxes import boxes_of
 from alocc_ros.grid import OCC3D_GRID
 from alocc_ros.labels import OCC3D, OPENOCC
 from alocc_ros.metrics.rays import ray_directions, raycast
@@ -41,8 +42,9 @@ def dataset(tmp_path_factory):
 
 
 def task_of(dataset, benchmark: str, **options) -> Task:
-    scenes = dataset.split("val")
-    return Task(dataset.root, scenes, find_scoring(benchmark), images=False, **options)
+    scenes, scoring = dataset.split("val"), find_scoring(benchmark)
+    boxes = boxes_of(dataset, scenes) if scoring.objects else {}
+    return Task(dataset.root, scenes, scoring, images=False, boxes=boxes, **options)
 
 
 def from_truth(task: Task, change=lambda truth: truth, calls: list | None = None):
@@ -222,7 +224,7 @@ def test_origins_are_taken_at_the_lidars_time(dataset):
 
 
 @pytest.mark.slow
-def test_the_synthetic_world_agrees_with_itself(tmp_path):
+def test_the_synthetic_world_agrees_with_itself(tmp_path, capsys):
     size = ["--size", "36x64", "--frames", "2", "--scenes", "1", "--no-sweeps"]
     assert main(["synth", str(tmp_path), *size]) == 0
     world = NuScenes(tmp_path)
@@ -240,6 +242,22 @@ def test_the_synthetic_world_agrees_with_itself(tmp_path):
         if task.scoring.flow:
             rays = results["rays"]
             assert (rays.flow.mave, rays.flow.mave_tp, rays.occ_score) == (0, 0, 100)
+    # The same from the command line; boxes are annotated, objects are made of voxels.
+    command = ["evaluate", "--model", "truth", "--benchmark", "objects", "--data", str(tmp_path)]
+    out = str(tmp_path / "out")
+    capsys.readouterr()
+    for resumed in (False, True):
+        assert main([*command, "-o", out, "--json"]) == 0
+        report = json.loads(capsys.readouterr().out)
+        totals = report["scores"]["objects"]
+        assert min(totals["vehicle recall"], totals["vehicle precision"]) >= 95, resumed
+        assert totals["vehicle velocity error"] <= 0.3
+        assert sum(map(sum, totals["counts"]["truth"].values())) > 5
+    assert main([*command, "-o", out]) == 0
+    assert "truth on objects: 2 frames of 1 scenes" in capsys.readouterr().out
+    (tmp_path / world.version / "sample_annotation.json").unlink()
+    assert main([*command, "-o", out]) == 2
+    assert "the boxes that objects are scored against" in capsys.readouterr().err
 
 
 # --- going on after a stop ---------------------------------------------------------------------
@@ -483,7 +501,7 @@ def test_a_refusal_names_what_fits():
             find_scoring(benchmark).check_model(find(model))
         return str(caught.value)
 
-    mapped = "benchmarks that fit it: openocc, openocc-mask; with --map-classes also occ3d, occ3d-m"
+    mapped = "openocc, openocc-mask, objects; with --map-classes also occ3d, occ3d-mask"
     assert mapped in refusal("alocc_flow_2d", "occ3d")
     assert refusal("alocc_2d", "openocc").endswith("benchmarks that fit it: occ3d, occ3d-mask")
 
@@ -511,6 +529,16 @@ def test_options_that_make_no_sense_are_refused(options, message, capsys):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "options", [["--baselines", "train"], ["--npz", "x"], ["--random-weights"], ["--split", "test"]]
+)
+def test_the_truth_is_no_network(options, capsys):
+    common = ["--model", "truth", "--data", "nowhere", "--benchmark", "objects"]
+    assert main(["evaluate", *common, *options]) == 2
+    error = capsys.readouterr().err
+    assert "no network" in error or "has no labels" in error
+
+
 def test_a_model_has_the_scores_that_it_is_published_with():
     records = load_records()
     own = {name: scoring_of(record).name for name, record in records.items()}
@@ -525,7 +553,7 @@ def test_processes_that_cannot_find_each_other_are_told_how(monkeypatch):
     for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ParameterError, match="start them with torchrun"), process_group():
+    with pytest.raises(ParameterError, match="start them with `alocc launch`"), process_group():
         pass
 
 

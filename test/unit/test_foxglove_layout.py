@@ -26,10 +26,10 @@ LAYOUT = json.loads((ROOT / "rviz" / "alocc_foxglove.json").read_text())
 PANELS = LAYOUT["configById"]
 NODE = "/alocc_node"
 SCRIPTS = "/studio_script"
-# Topics of other types than the table of outputs holds.
-MARKERS = "visualization_msgs/MarkerArray"
-OTHERS = {f"{n}/object_markers": MARKERS for n in (NODE, RECORDING_NAMESPACE)}
-OTHERS |= {f"{SCRIPTS}{n}/voxels": MARKERS for n in (NODE, RECORDING_NAMESPACE)}
+# What the user scripts of the layout make.
+MADE = {
+    f"{SCRIPTS}{n}/voxels": "visualization_msgs/MarkerArray" for n in (NODE, RECORDING_NAMESPACE)
+}
 
 
 def tool() -> ModuleType:
@@ -44,7 +44,7 @@ def types() -> dict[str, str]:
     """Topic to message type, of the node and of recordings."""
     of_node = {o.topic(NODE): o.type for o in OUTPUTS if o.node}
     of_file = {o.topic(RECORDING_NAMESPACE): o.type for o in OUTPUTS if o.recording}
-    return {t: m.replace("/msg/", "/") for t, m in {**of_node, **of_file}.items()} | OTHERS
+    return {t: m.replace("/msg/", "/") for t, m in {**of_node, **of_file}.items()} | MADE
 
 
 def strange(where: str, values: dict[str, Any], rule: dict[str, Any]) -> Iterator[str]:

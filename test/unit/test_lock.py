@@ -58,10 +58,13 @@ def test_what_is_locked_is_within_the_ranges_for_users(path):
     assert missing(path, wanted.splitlines()) == []
 
 
-@pytest.mark.parametrize("path", [p for p in LOCKS if p.stem.startswith("kilted-")])
-def test_the_wheels_of_ros_are_locked(path):
-    wanted = (ROOT / "ros_wheels" / "kilted.txt").read_text()
-    assert missing(path, wanted.splitlines()) == []
+@pytest.mark.parametrize("release", ["kilted", "jazzy"])
+def test_the_wheels_of_ros_are_locked(release):
+    wanted = (ROOT / "ros_wheels" / f"{release}.txt").read_text()
+    paths = [p for p in LOCKS if p.stem.startswith(f"{release}-")]
+    assert paths
+    for path in paths:
+        assert missing(path, wanted.splitlines()) == []
 
 
 def wheel(folder: Path) -> Path:

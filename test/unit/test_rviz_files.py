@@ -100,7 +100,7 @@ def test_a_display_shows_a_topic_of_the_node_of_its_type(name):
             general = "overlay/<camera>" if topic.startswith("overlay/") else topic
             message = RULES["displays"][display["Class"].removeprefix(DISPLAY)]["message"]
             assert types.get(general, message) == message, display["Name"]
-            assert general in {*types, "object_markers", "free_space"}, display["Name"]
+            assert general in types, display["Name"]
 
 
 def test_the_file_for_debugging_shows_all_that_can_be_seen():

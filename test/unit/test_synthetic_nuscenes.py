@@ -319,7 +319,7 @@ def test_windows_of_a_drive_tell_policies_apart(root, tmp_path):
     options = ["--turns", "4", "--window", "2", "-o", str(found)]
     assert tool().main([*arguments, *options]) == 0
     runs = json.loads(found.read_text())
-    endless, stated, anew = (runs[n] for n in ("never stopped", "as stated", "anew every 2"))
+    endless, stated, anew = (runs[n] for n in ("endless", "stated", "anew"))
     assert endless["all"] == stated["all"] and len(stated["windows"]) == 2
     assert [w["changed"] for w in stated["windows"]] == [0, 0]
     assert [w["changed"] > 0 for w in anew["windows"]] == [False, True]
