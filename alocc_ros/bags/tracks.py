@@ -35,8 +35,10 @@ def recorded_voxels(path: Path) -> Iterator[Occupancy]:
                 cells, _ = info.grid.indices(np.stack([points[a] for a in "xyz"], axis=1))
                 labels = np.full(info.grid.shape, info.classes.free, np.uint8)
                 labels[tuple(cells.T)] = points["label"]
-                flow = np.zeros((*info.grid.shape, 2), np.float16)  # NaN stays: it is no zero
-                flow[tuple(cells.T)] = np.stack([points["vx"], points["vy"]], axis=1)
+                flow = None  # of a model without: NaN of what never moves would become a zero
+                if info.has_flow:
+                    flow = np.zeros((*info.grid.shape, 2), np.float16)
+                    flow[tuple(cells.T)] = np.stack([points["vx"], points["vy"]], axis=1)
                 frame_id = cloud.header.frame_id
                 pose = np.eye(4)
                 yield Occupancy(labels, flow, info.grid, info.classes, stamp, frame_id, pose)

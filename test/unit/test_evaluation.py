@@ -254,7 +254,7 @@ def test_the_synthetic_world_agrees_with_itself(tmp_path, capsys):
         assert totals["vehicle velocity error"] <= 0.3
         assert sum(map(sum, totals["counts"]["truth"].values())) > 5
     assert main([*command, "-o", out]) == 0
-    assert "truth on objects: 2 frames of 1 scenes" in capsys.readouterr().out
+    assert "truth on objects: 2 frames of 1 scene, " in capsys.readouterr().out
     (tmp_path / world.version / "sample_annotation.json").unlink()
     assert main([*command, "-o", out]) == 2
     assert "the boxes that objects are scored against" in capsys.readouterr().err
@@ -398,7 +398,8 @@ def test_a_model_without_flow_cannot_be_scored_for_flow():
 
 def test_a_refused_model_is_told_which_benchmarks_fit_it():
     records = load_records()
-    with pytest.raises(ModelError, match="benchmarks that fit it: openocc, openocc-mask$"):
+    fit = "fit it: openocc, openocc-mask, objects; with --map-classes also occ3d, occ3d-mask$"
+    with pytest.raises(ModelError, match=fit):
         find_scoring("occ3d").check_model(records["alocc_flow_2d"])
     alone = replace(records["alocc_2d"], frame="lidar")
     with pytest.raises(ModelError, match="benchmarks that fit it: none$"):
