@@ -19,6 +19,7 @@ from alocc_ros.types import Occupancy
 # m/s between neighbouring columns of one class: they belong to different objects. A vehicle that
 # turns has less between two of its own, and the network's flow is smooth within an object.
 FLOW_EDGE = 1.5
+MOST = 256  # objects of a result, the largest: noise must not take a planner's time
 _UNEVEN = 0.3  # what a cut off the even places costs, in shares of the usual thickness
 
 
@@ -127,13 +128,17 @@ def _parts(columns: _Columns, pairs: np.ndarray, fewest: np.ndarray) -> np.ndarr
     # A column at an edge may be of neither flow (the mean of both, or noise): to the largest
     # neighbour with it.
     size = np.bincount(part)
-    for one in np.flatnonzero(size < fewest[_first(columns.label, part)]):
-        here = part[pairs] == one
-        beside = part[pairs[apart & (here[:, 0] != here[:, 1])]].reshape(-1)
-        beside = beside[beside != one]
-        if len(beside):
-            part[part == one] = beside[np.argmax(size[beside])]
-    return np.unique(part, return_inverse=True)[1]
+    small = size < fewest[_first(columns.label, part)]
+    one, beside = part[np.concatenate([pairs[apart], pairs[apart][:, ::-1]])].T
+    # Always to a larger one (of equals the first), so that no two go to each other.
+    larger = (size[beside] > size[one]) | ((size[beside] == size[one]) & (beside < one))
+    one, beside = one[small[one] & larger], beside[small[one] & larger]
+    order = np.lexsort((-beside, size[beside], one))
+    goes_to = np.arange(len(size))
+    goes_to[one[order]] = beside[order]  # of several the last, which is the largest
+    while (further := goes_to[goes_to]).tolist() != goes_to.tolist():
+        goes_to = further
+    return np.unique(goes_to[part], return_inverse=True)[1]
 
 
 def _first(values: np.ndarray, part: np.ndarray) -> np.ndarray:  # [n], [n] -> [parts]
@@ -211,7 +216,12 @@ def _objects(columns: _Columns, part: np.ndarray, occupancy: Occupancy) -> list[
     lower = np.array(grid.lower[:2]) + grid.resolution / 2
     points = np.stack([x, y], axis=1) * grid.resolution + lower
     order = np.argsort(part, kind="stable")
-    pending = np.split(order, np.flatnonzero(np.diff(part[order])) + 1)[::-1]
+    parts = np.split(order, np.flatnonzero(np.diff(part[order])) + 1)
+    parts = [of for of in parts if len(of) >= THINGS[names[columns.label[of[0]]]].columns]
+    if len(parts) > MOST:
+        voxels = np.array([columns.count[of].sum() for of in parts])
+        parts = [parts[n] for n in np.sort(np.argsort(-voxels, kind="stable")[:MOST])]
+    pending = parts[::-1]
     found = []
     while pending:
         of = pending.pop()
@@ -224,6 +234,9 @@ def _objects(columns: _Columns, part: np.ndarray, occupancy: Occupancy) -> list[
             found.append(_object(columns, of, points[of], around, grid))
         else:
             pending += [of[beyond], of[~beyond]]
+    if len(found) > MOST:
+        largest = np.argsort([-one.voxels for one in found], kind="stable")[:MOST]
+        found = [found[n] for n in np.sort(largest)]
     return found
 
 

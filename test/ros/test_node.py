@@ -259,7 +259,10 @@ def test_a_manager_can_mend_parameters_and_cycle_the_node(stage, bag):
     program.terminate()
     said, _ = program.communicate(timeout=ENDS)
     assert program.returncode == 0
-    assert "decode must be one of exact, fast, is 'fats'; max_rate_hz must be 0 to 1000 Hz" in said
+    assert (
+        "decode must be one of exact, fast, gpu, is 'fats'; max_rate_hz must be 0 to 1000 Hz"
+        in said
+    )
 
 
 def resident(pid: int) -> int:

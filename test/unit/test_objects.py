@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -18,7 +19,7 @@ from alocc_ros.grid import VoxelGrid
 from alocc_ros.labels import OCC3D, OPENOCC
 from alocc_ros.metrics.object_scores import ObjectScores, TrueObjects
 from alocc_ros.objects import encoding
-from alocc_ros.objects.detection import detect_objects
+from alocc_ros.objects.detection import MOST, detect_objects
 from alocc_ros.objects.things import THINGS, DetectedObject
 from alocc_ros.objects.tracking import ObjectTracker
 from alocc_ros.types import FrameSet, Occupancy
@@ -375,3 +376,20 @@ def test_scenes_merge_and_a_changed_id_is_counted():
     total.merge(scores.state())
     assert total.result().frames == 8
     assert total.result().totals()["vehicle id switches"] == pytest.approx(100 / 3)
+
+
+def test_noise_takes_no_time_and_gives_the_largest_objects():
+    """Voxels at random, as a network gives without trained weights, and flow at random."""
+    rng = np.random.default_rng(0)
+    grid, car_label = VoxelGrid(), OPENOCC.names.index("car")
+    labels = rng.integers(0, len(OPENOCC.names), grid.shape).astype(np.uint8)
+    labels[rng.random(grid.shape[:2]) < 0.5] = OPENOCC.free
+    labels[100:111, 100:105] = car_label
+    flow = rng.normal(0, 3, (*grid.shape, 2)).astype(np.float16)
+    flow[100:111, 100:105] = (4.0, 0.0)
+    noise = Occupancy(labels, flow, grid, OPENOCC, 1, "base_link", np.eye(4))
+    begin = time.process_time()
+    found = detect_objects(noise)
+    assert time.process_time() - begin < 2.0, "seconds, where minutes would be a denial of service"
+    assert len(found) == MOST
+    assert any(o.label == car_label and np.allclose(o.velocity, (4.0, 0.0)) for o in found)
