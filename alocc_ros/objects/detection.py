@@ -230,7 +230,7 @@ def _objects(columns: _Columns, part: np.ndarray, occupancy: Occupancy) -> list[
             continue
         around = _footprint(points[of], grid.resolution)
         beyond = _cut(points[of], columns.count[of], thing, around, grid.resolution)
-        if beyond is None:
+        if beyond is None or beyond.all() or not beyond.any():
             found.append(_object(columns, of, points[of], around, grid))
         else:
             pending += [of[beyond], of[~beyond]]
