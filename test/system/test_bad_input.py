@@ -97,7 +97,7 @@ def test_a_full_disk_is_named_and_what_is_done_is_kept(bag, tmp_path, also):
     """A limit on the size of files fails writes in the same way as a full disk."""
     out = tmp_path / "out.mcap"
     more = [] if also is None else [also, str(tmp_path / "more")]
-    limit = 300_000 if also is None else 20_000  # bytes: some frames; less than one picture
+    limit = 60_000 if also is None else 20_000  # bytes: some frames; less than one picture
     command = [sys.executable, tiny_model.__file__, "run", str(bag), "-o", str(out), *TINY, *more]
     done = subprocess.run(
         command,
