@@ -206,7 +206,9 @@ def _cut(
         place = slices / extent * number
         off = np.abs(place - np.clip(np.round(place), 1, number - 1))
         cost = profile / max(float(np.median(profile)), 1e-9) + _UNEVEN * off
-        return at > slices[np.argmin(cost)]
+        beyond = at > slices[np.argmin(cost)]
+        if beyond.any() and not beyond.all():  # else the rectangle is longer than what is in it
+            return beyond
     return None
 
 
@@ -230,7 +232,7 @@ def _objects(columns: _Columns, part: np.ndarray, occupancy: Occupancy) -> list[
             continue
         around = _footprint(points[of], grid.resolution)
         beyond = _cut(points[of], columns.count[of], thing, around, grid.resolution)
-        if beyond is None or beyond.all() or not beyond.any():
+        if beyond is None:
             found.append(_object(columns, of, points[of], around, grid))
         else:
             pending += [of[beyond], of[~beyond]]

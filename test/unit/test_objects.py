@@ -18,7 +18,7 @@ from alocc_ros.geometry import inverse
 from alocc_ros.grid import VoxelGrid
 from alocc_ros.labels import OCC3D, OPENOCC
 from alocc_ros.metrics.object_scores import ObjectScores, TrueObjects
-from alocc_ros.objects import encoding
+from alocc_ros.objects import detection, encoding
 from alocc_ros.objects.detection import MOST, detect_objects
 from alocc_ros.objects.things import THINGS, DetectedObject
 from alocc_ros.objects.tracking import ObjectTracker
@@ -393,3 +393,19 @@ def test_noise_takes_no_time_and_gives_the_largest_objects():
     assert time.process_time() - begin < 2.0, "seconds, where minutes would be a denial of service"
     assert len(found) == MOST
     assert any(o.label == car_label and np.allclose(o.velocity, (4.0, 0.0)) for o in found)
+
+
+@pytest.mark.parametrize("resolution", [0.4, 0.5, 0.8])
+def test_a_cut_always_leaves_something_on_both_sides(resolution):
+    """Else the same columns would be cut for ever."""
+    rng, cut = np.random.default_rng(0), 0
+    for _ in range(400):
+        extent = rng.integers(2, 12)
+        points = np.unique(rng.integers(0, extent, (rng.integers(2, 30), 2)), axis=0) * resolution
+        weights = rng.integers(1, 9, len(points))
+        around = detection._footprint(points, resolution)
+        for thing in THINGS.values():
+            beyond = detection._cut(points, weights, thing, around, resolution)
+            assert beyond is None or 0 < beyond.sum() < len(beyond)
+            cut += beyond is not None
+    assert cut > 100
