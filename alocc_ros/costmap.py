@@ -174,7 +174,7 @@ def draw(
 
 def _free(drawn: Drawn, corners: Polygon) -> None:
     """Makes the cells whose centre is within the polygon free."""
-    x, y = _centres(drawn.grid)
+    x, y = centres(drawn.grid)
     rows = slice(*np.searchsorted(y, (corners[:, 1].min(), corners[:, 1].max())))
     columns = slice(*np.searchsorted(x, (corners[:, 0].min(), corners[:, 0].max())))
     part = drawn.cells[rows, columns]
@@ -200,14 +200,14 @@ def _moved(
     left, low = (float(np.floor(m / size - side / 2)) * size for m in middle)
     place = VoxelGrid((left, low, ground[1]), (side, side, 1), size)
 
-    x, y = _centres(place)
+    x, y = centres(place)
     column, row = _cells(grid, *_mapped(inverse(target_T_grid), x[None], y[:, None], ground[1]))
     known = (column >= 0) & (column < grid.shape[0]) & (row >= 0) & (row < grid.shape[1])
     out = np.full((side, side), unknown, dtype=np.int8)
     out[known] = cells[row[known], column[known]]
 
     row, column = np.nonzero(cells > max(arrays.CLEAR, unknown))
-    x, y = _centres(grid)
+    x, y = centres(grid)
     onto, up = _cells(place, *_mapped(target_T_grid, x[column], y[row], ground[0]))
     np.maximum.at(out, (up, onto), cells[row, column])
     return Drawn(out, place)
@@ -230,8 +230,8 @@ def _cells(grid: VoxelGrid, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, n
     return column, row
 
 
-def _centres(grid: VoxelGrid) -> tuple[np.ndarray, np.ndarray]:
-    """x of the columns and y of the rows, m."""
+def centres(grid: VoxelGrid) -> tuple[np.ndarray, np.ndarray]:
+    """x of the columns and y of the rows, m, seen from above."""
     x, y = (
         low + (np.arange(n) + 0.5) * grid.resolution
         for low, n in zip(grid.lower[:2], grid.shape[:2], strict=True)

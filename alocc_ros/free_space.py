@@ -24,7 +24,7 @@ from functools import lru_cache
 import numpy as np
 
 from alocc_ros import arrays
-from alocc_ros.costmap import Polygon, inside
+from alocc_ros.costmap import Polygon, centres, inside
 from alocc_ros.geometry import inverse
 from alocc_ros.grid import VoxelGrid
 from alocc_ros.types import Calibration, FrameSet, Occupancy
@@ -128,12 +128,8 @@ def _blocked(
 ) -> np.ndarray:  # [X * Y] bool
     columns = arrays.obstacle_columns(occupancy, height)
     if vehicle is not None:
-        grid = occupancy.grid
         corners = vehicle @ grid_T_base[:2, :2].T + grid_T_base[:2, 3]
-        x, y = (
-            low + (np.arange(n) + 0.5) * grid.resolution
-            for low, n in zip(grid.lower[:2], grid.shape[:2], strict=True)
-        )
+        x, y = centres(occupancy.grid)
         columns = columns & ~inside(corners, x[:, None], y[None])
     return columns.reshape(-1)
 

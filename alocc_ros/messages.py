@@ -39,12 +39,12 @@ SEMANTIC_GRID = "alocc_ros/msg/SemanticGrid"
 TF_MESSAGE = "tf2_msgs/msg/TFMessage"
 COLOUR = "std_msgs/msg/ColorRGBA"
 POINT = "geometry_msgs/msg/Point"
-_VECTOR = "geometry_msgs/msg/Vector3"
+VECTOR = "geometry_msgs/msg/Vector3"
 
 # Constants of the message definitions.
 DIAGNOSTIC_OK, DIAGNOSTIC_WARN = 0, 1  # diagnostic_msgs/DiagnosticStatus
-_LINE_LIST, _CUBE_LIST = 5, 6  # visualization_msgs/Marker
-_ADD, _DELETE, _DELETE_ALL = 0, 2, 3
+LINE_LIST, CUBE_LIST, TEXT = 5, 6, 9  # visualization_msgs/Marker
+ADD, DELETE, DELETE_ALL = 0, 2, 3
 
 LINE_WIDTH = 0.12  # m
 _CUBE_SIZE = 0.9975  # of the resolution: faces of neighbours do not flicker
@@ -125,7 +125,8 @@ _NO_POINTS = np.zeros((0, 3))
 _NO_COLOURS = Colours(_NO_POINTS, np.zeros(0, int))
 
 
-def _new(type_name: str, /, **fields: Any) -> Message:
+def new_message(type_name: str, /, **fields: Any) -> Message:
+    """A message of the fields that are given; the others are what the type has by default."""
     return Message(type_name, fields)
 
 
@@ -135,33 +136,36 @@ def _new(type_name: str, /, **fields: Any) -> Message:
 def time(stamp: int) -> Message:
     """A builtin_interfaces/Time; ``stamp`` in ns."""
     seconds, nanoseconds = divmod(stamp, 1_000_000_000)
-    return _new("builtin_interfaces/msg/Time", sec=seconds, nanosec=nanoseconds)
+    return new_message("builtin_interfaces/msg/Time", sec=seconds, nanosec=nanoseconds)
 
 
 def header(stamp: int, frame: str) -> Message:
     """A std_msgs/Header; ``stamp`` in ns, ``frame`` the TF name."""
-    return _new("std_msgs/msg/Header", stamp=time(stamp), frame_id=frame)
+    return new_message("std_msgs/msg/Header", stamp=time(stamp), frame_id=frame)
 
 
-def _vector(type_name: str, xyz: Sequence[float] | np.ndarray) -> Message:
+def vector(type_name: str, xyz: Sequence[float] | np.ndarray) -> Message:
+    """A message of x, y and z, such as ``VECTOR`` and ``POINT``."""
     x, y, z = (float(v) for v in xyz)
-    return _new(type_name, x=x, y=y, z=z)
+    return new_message(type_name, x=x, y=y, z=z)
 
 
-def _quaternion(xyzw: Sequence[float] | np.ndarray) -> Message:
+def quaternion(xyzw: Sequence[float] | np.ndarray) -> Message:
+    """A geometry_msgs/Quaternion."""
     x, y, z, w = (float(v) for v in xyzw)
-    return _new("geometry_msgs/msg/Quaternion", x=x, y=y, z=z, w=w)
+    return new_message("geometry_msgs/msg/Quaternion", x=x, y=y, z=z, w=w)
 
 
-def _pose(xyz: Sequence[float]) -> Message:
+def pose_at(xyz: Sequence[float]) -> Message:
     """At ``xyz`` m, not turned."""
-    no_turn = _quaternion((0.0, 0.0, 0.0, 1.0))
-    return _new("geometry_msgs/msg/Pose", position=_vector(POINT, xyz), orientation=no_turn)
+    no_turn = quaternion((0.0, 0.0, 0.0, 1.0))
+    return new_message("geometry_msgs/msg/Pose", position=vector(POINT, xyz), orientation=no_turn)
 
 
-def _colour(rgb: Sequence[float] | np.ndarray, alpha: float = 1.0) -> Message:
+def colour_of(rgb: Sequence[float] | np.ndarray, alpha: float = 1.0) -> Message:
+    """A std_msgs/ColorRGBA of values from 0 to 1."""
     r, g, b = (float(v) for v in rgb)
-    return _new(COLOUR, r=r, g=g, b=b, a=alpha)
+    return new_message(COLOUR, r=r, g=g, b=b, a=alpha)
 
 
 # --- poses and cameras -----------------------------------------------------------------------
@@ -170,19 +174,19 @@ def _colour(rgb: Sequence[float] | np.ndarray, alpha: float = 1.0) -> Message:
 def transforms(stamp: int, entries: Sequence[tuple[str, str, np.ndarray]]) -> Message:
     """A tf2_msgs/TFMessage of (parent frame, child frame, parent_T_child [4, 4]) at one stamp."""
     links = [
-        _new(
+        new_message(
             "geometry_msgs/msg/TransformStamped",
             header=header(stamp, parent),
             child_frame_id=child,
-            transform=_new(
+            transform=new_message(
                 "geometry_msgs/msg/Transform",
-                translation=_vector(_VECTOR, parent_T_child[:3, 3]),
-                rotation=_quaternion(quaternion_xyzw(parent_T_child)),
+                translation=vector(VECTOR, parent_T_child[:3, 3]),
+                rotation=quaternion(quaternion_xyzw(parent_T_child)),
             ),
         )
         for parent, child, parent_T_child in entries
     ]
-    return _new(TF_MESSAGE, transforms=links)
+    return new_message(TF_MESSAGE, transforms=links)
 
 
 def image(source: CameraImage, frame: str) -> Message:
@@ -193,8 +197,8 @@ def image(source: CameraImage, frame: str) -> Message:
         # A mosaic in a gray picture is known by its format only.
         kept = source.encoding.removeprefix("compressed").strip()
         kind = kept if "bayer" in kept.lower() else _compression(data)
-        return _new(COMPRESSED_IMAGE, header=head, format=kind, data=data)
-    return _new(
+        return new_message(COMPRESSED_IMAGE, header=head, format=kind, data=data)
+    return new_message(
         IMAGE,
         header=head,
         height=source.height,
@@ -220,7 +224,7 @@ def _compression(data: np.ndarray) -> str:
 def camera_info(calibration: Calibration, stamp: int, frame: str) -> Message:
     """A sensor_msgs/CameraInfo: R is the identity and P is [K|0]."""
     k = calibration.intrinsics
-    return _new(
+    return new_message(
         CAMERA_INFO,
         header=header(stamp, frame),
         height=calibration.height,
@@ -238,13 +242,13 @@ def camera_info(calibration: Calibration, stamp: int, frame: str) -> Message:
 
 def point_cloud(points: np.ndarray, stamp: int, frame: str) -> Message:
     """A sensor_msgs/PointCloud2 of structured ``points`` [n]; the dtype is the layout."""
-    return _new(
+    return new_message(
         POINT_CLOUD,
         header=header(stamp, frame),
         height=1,
         width=len(points),
         fields=[
-            _new("sensor_msgs/msg/PointField", name=n, offset=o, datatype=t, count=c)
+            new_message("sensor_msgs/msg/PointField", name=n, offset=o, datatype=t, count=c)
             for n, o, t, c in point_fields(points.dtype)
         ],
         point_step=points.dtype.itemsize,
@@ -257,16 +261,16 @@ def point_cloud(points: np.ndarray, stamp: int, frame: str) -> Message:
 def occupancy_grid(cells: np.ndarray, grid: VoxelGrid, stamp: int, frame: str) -> Message:
     """A nav_msgs/OccupancyGrid of ``cells`` [Y, X] int8, on the plane at the grid's lower z."""
     rows, columns = cells.shape
-    metadata = _new(
+    metadata = new_message(
         "nav_msgs/msg/MapMetaData",
         map_load_time=time(stamp),
         resolution=grid.resolution,
         width=columns,
         height=rows,
-        origin=_pose(grid.lower),
+        origin=pose_at(grid.lower),
     )
     head = header(stamp, frame)
-    return _new(OCCUPANCY_GRID, header=head, info=metadata, data=cells.reshape(-1))
+    return new_message(OCCUPANCY_GRID, header=head, info=metadata, data=cells.reshape(-1))
 
 
 def flow_markers(lines: FlowLines, stamp: int, frame: str, *, clear: bool) -> Message:
@@ -283,9 +287,9 @@ def flow_markers(lines: FlowLines, stamp: int, frame: str, *, clear: bool) -> Me
     width = (LINE_WIDTH, 0.0, 0.0)
     ends = lines.ends.reshape(-1, 3)
     colours = Colours(lines.colours, np.repeat(np.arange(len(lines)), 2))
-    marker = _marker("flow", _LINE_LIST, width, stamp, frame, ends, colours)
-    before = _marker("flow", _LINE_LIST, width, stamp, frame, action=_DELETE_ALL)
-    return _new(MARKER_ARRAY, markers=[before, marker] if clear else [marker])
+    marker = list_marker("flow", LINE_LIST, width, stamp, frame, ends, colours)
+    before = list_marker("flow", LINE_LIST, width, stamp, frame, action=DELETE_ALL)
+    return new_message(MARKER_ARRAY, markers=[before, marker] if clear else [marker])
 
 
 def cube_markers(
@@ -304,23 +308,25 @@ def cube_markers(
     palette = np.stack([(rgb >> shift) & 255 for shift in (16, 8, 0)], axis=1) / 255.0
     centres = np.stack([points[axis] for axis in "xyz"], axis=1)
     size = (resolution * _CUBE_SIZE,) * 3
-    marker = _marker("occupancy", _CUBE_LIST, size, stamp, frame, centres, Colours(palette, index))
+    marker = list_marker(
+        "occupancy", CUBE_LIST, size, stamp, frame, centres, Colours(palette, index)
+    )
     before = no_markers(stamp, frame)["markers"] if clear else []
-    return _new(MARKER_ARRAY, markers=[*before, marker])
+    return new_message(MARKER_ARRAY, markers=[*before, marker])
 
 
 def no_markers(stamp: int, frame: str) -> Message:
     """A visualization_msgs/MarkerArray that deletes all that was drawn."""
-    marker = _new(
+    marker = new_message(
         "visualization_msgs/msg/Marker",
         header=header(stamp, frame),
-        action=_DELETE_ALL,
-        pose=_pose((0.0, 0.0, 0.0)),
+        action=DELETE_ALL,
+        pose=pose_at((0.0, 0.0, 0.0)),
     )
-    return _new(MARKER_ARRAY, markers=[marker])
+    return new_message(MARKER_ARRAY, markers=[marker])
 
 
-def _marker(
+def list_marker(
     namespace: str,
     shape: int,
     scale: tuple[float, float, float],  # m
@@ -332,16 +338,16 @@ def _marker(
 ) -> Message:
     """A list of equal shapes; by default ADD, or DELETE if there are none."""
     if action is None:
-        action = _ADD if len(points) else _DELETE
-    return _new(
+        action = ADD if len(points) else DELETE
+    return new_message(
         "visualization_msgs/msg/Marker",
         header=header(stamp, frame),
         ns=namespace,
         type=shape,
         action=action,
-        pose=_pose((0.0, 0.0, 0.0)),
-        scale=_vector(_VECTOR, scale),
-        color=_colour((1.0, 1.0, 1.0)),
+        pose=pose_at((0.0, 0.0, 0.0)),
+        scale=vector(VECTOR, scale),
+        color=colour_of((1.0, 1.0, 1.0)),
         points=Points(points),
         colors=colours,
     )
@@ -351,14 +357,16 @@ def diagnostics(
     stamp: int, frame: str, level: int, name: str, text: str, values: Mapping[str, str]
 ) -> Message:
     """A diagnostic_msgs/DiagnosticArray with one status."""
-    status = _new(
+    status = new_message(
         "diagnostic_msgs/msg/DiagnosticStatus",
         level=level,
         name=name,
         message=text,
-        values=[_new("diagnostic_msgs/msg/KeyValue", key=k, value=v) for k, v in values.items()],
+        values=[
+            new_message("diagnostic_msgs/msg/KeyValue", key=k, value=v) for k, v in values.items()
+        ],
     )
-    return _new(DIAGNOSTIC_ARRAY, header=header(stamp, frame), status=[status])
+    return new_message(DIAGNOSTIC_ARRAY, header=header(stamp, frame), status=[status])
 
 
 # --- voxels, as messages of this package (msg/) ----------------------------------------------
@@ -366,7 +374,7 @@ def diagnostics(
 
 def frame_status(frame: FrameSet, occupancy: Occupancy) -> Message:
     """An alocc_ros/FrameStatus: how far the result can be trusted."""
-    return _new(
+    return new_message(
         FRAME_STATUS,
         flags=status_flags(occupancy),
         degraded=occupancy.degraded,
@@ -378,14 +386,14 @@ def frame_status(frame: FrameSet, occupancy: Occupancy) -> Message:
 def frame_status_stamped(frame: FrameSet, occupancy: Occupancy) -> Message:
     """An alocc_ros/FrameStatusStamped."""
     head = header(occupancy.stamp, occupancy.frame_id)
-    return _new(FRAME_STATUS_STAMPED, header=head, status=frame_status(frame, occupancy))
+    return new_message(FRAME_STATUS_STAMPED, header=head, status=frame_status(frame, occupancy))
 
 
 def grid_geometry(grid: VoxelGrid) -> Message:
     """An alocc_ros/GridGeometry: where the cells lie."""
-    return _new(
+    return new_message(
         GRID_GEOMETRY,
-        origin=_vector(POINT, grid.lower),
+        origin=vector(POINT, grid.lower),
         resolution=float(grid.resolution),
         size_x=grid.shape[0],
         size_y=grid.shape[1],
@@ -399,7 +407,7 @@ def semantic_grid(frame: FrameSet, occupancy: Occupancy) -> Message:
     confidence = np.zeros(0, np.uint8)
     if occupancy.confidence is not None:
         confidence = np.rint(occupancy.confidence * 255).astype(np.uint8).reshape(-1)
-    return _new(
+    return new_message(
         SEMANTIC_GRID,
         header=header(occupancy.stamp, occupancy.frame_id),
         status=frame_status(frame, occupancy),
@@ -415,15 +423,15 @@ def semantic_grid(frame: FrameSet, occupancy: Occupancy) -> Message:
 def grid_info(info: GridInfo, stamp: int, frame: str) -> Message:
     """An alocc_ros/GridInfo; ``frame`` is that of the grids."""
     classes = info.classes
-    return _new(
+    return new_message(
         GRID_INFO,
         header=header(stamp, frame),
         geometry=grid_geometry(info.grid),
         classes=[
-            _new(
+            new_message(
                 SEMANTIC_CLASS,
                 name=name,
-                colour=_colour(classes.colours[label] / 255.0, float(label != classes.free)),
+                colour=colour_of(classes.colours[label] / 255.0, float(label != classes.free)),
                 is_free=label == classes.free,
                 is_ground=bool(classes.is_ground[label]),
                 is_obstacle=bool(classes.is_obstacle[label]),

@@ -14,12 +14,28 @@ import numpy as np
 
 from alocc_ros.arrays import FLOW_HORIZON, MOVING_SPEED, direction_colours
 from alocc_ros.labels import ClassList
-from alocc_ros.messages import COLOUR, MARKER_ARRAY, POINT, Colours, Message, Points, header
+from alocc_ros.messages import (
+    ADD,
+    LINE_LIST,
+    MARKER_ARRAY,
+    POINT,
+    TEXT,
+    VECTOR,
+    Colours,
+    Message,
+    colour_of,
+    header,
+    list_marker,
+    new_message,
+    no_markers,
+    pose_at,
+    quaternion,
+    vector,
+)
 from alocc_ros.objects.things import DetectedObject
 
 AUTOWARE_OBJECTS = "autoware_perception_msgs/msg/DetectedObjects"
 DETECTIONS = "vision_msgs/msg/Detection3DArray"
-_VECTOR = "geometry_msgs/msg/Vector3"
 
 # autoware_perception_msgs/ObjectClassification; what is not here is UNKNOWN, which a planner
 # takes for an obstacle that may do anything.
@@ -38,8 +54,6 @@ AUTOWARE_LABELS = MappingProxyType(
 _UNKNOWN = 0
 _SIGN_UNKNOWN, _AVAILABLE = 1, 2  # autoware_perception_msgs/DetectedObjectKinematics
 _BOUNDING_BOX = 0  # autoware_perception_msgs/Shape
-_LINE_LIST, _TEXT = 5, 9  # visualization_msgs/Marker
-_ADD, _DELETE_ALL = 0, 3
 
 _LINE, _ARROW, _LETTERS = 0.08, 0.15, 0.8  # m
 _MISSED = np.array([0.5, 0.5, 0.5])  # colour of what has just been missed
@@ -63,27 +77,29 @@ def detections(
         if not one.visible:
             continue
         pose = _pose(one)
-        hypothesis = _new(
+        hypothesis = new_message(
             "vision_msgs/msg/ObjectHypothesis",
             class_id=classes.names[one.label],
             score=_probability(one),
         )
         found.append(
-            _new(
+            new_message(
                 "vision_msgs/msg/Detection3D",
                 header=head,
                 results=[
-                    _new(
+                    new_message(
                         "vision_msgs/msg/ObjectHypothesisWithPose",
                         hypothesis=hypothesis,
-                        pose=_new("geometry_msgs/msg/PoseWithCovariance", pose=pose),
+                        pose=new_message("geometry_msgs/msg/PoseWithCovariance", pose=pose),
                     )
                 ],
-                bbox=_new("vision_msgs/msg/BoundingBox3D", center=pose, size=_vector(one.size)),
+                bbox=new_message(
+                    "vision_msgs/msg/BoundingBox3D", center=pose, size=vector(VECTOR, one.size)
+                ),
                 id=str(one.id) if one.id else "",
             )
         )
-    return _new(DETECTIONS, header=head, detections=found)
+    return new_message(DETECTIONS, header=head, detections=found)
 
 
 def autoware_objects(
@@ -94,7 +110,7 @@ def autoware_objects(
     The twist is in the object's own axes, as Autoware's detectors give it; covariances are not
     known and marked so. Autoware gives ids of its own, in its tracker.
     """
-    return _new(
+    return new_message(
         AUTOWARE_OBJECTS,
         header=header(stamp, frame),
         objects=[_autoware_object(one, classes) for one in objects if one.visible],
@@ -103,31 +119,38 @@ def autoware_objects(
 
 def _autoware_object(one: DetectedObject, classes: ClassList) -> Message:
     probability = _probability(one)
-    classification = _new(
+    classification = new_message(
         "autoware_perception_msgs/msg/ObjectClassification",
         label=AUTOWARE_LABELS.get(classes.names[one.label], _UNKNOWN),
         probability=probability,
     )
     kinematics: dict[str, Any] = {
-        "pose_with_covariance": _new("geometry_msgs/msg/PoseWithCovariance", pose=_pose(one)),
+        "pose_with_covariance": new_message(
+            "geometry_msgs/msg/PoseWithCovariance", pose=_pose(one)
+        ),
         "orientation_availability": _AVAILABLE if one.heading_known else _SIGN_UNKNOWN,
         "has_twist": not np.isnan(one.speed),
     }
     if kinematics["has_twist"]:
         (vx, vy), c, s = one.velocity, np.cos(one.yaw), np.sin(one.yaw)
-        twist = _new(
-            "geometry_msgs/msg/Twist", linear=_vector((c * vx + s * vy, c * vy - s * vx, 0.0))
+        twist = new_message(
+            "geometry_msgs/msg/Twist",
+            linear=vector(VECTOR, (c * vx + s * vy, c * vy - s * vx, 0.0)),
         )
-        kinematics["twist_with_covariance"] = _new(
+        kinematics["twist_with_covariance"] = new_message(
             "geometry_msgs/msg/TwistWithCovariance", twist=twist
         )
-    return _new(
+    return new_message(
         "autoware_perception_msgs/msg/DetectedObject",
         existence_probability=probability,
         classification=[classification],
-        kinematics=_new("autoware_perception_msgs/msg/DetectedObjectKinematics", **kinematics),
-        shape=_new(
-            "autoware_perception_msgs/msg/Shape", type=_BOUNDING_BOX, dimensions=_vector(one.size)
+        kinematics=new_message(
+            "autoware_perception_msgs/msg/DetectedObjectKinematics", **kinematics
+        ),
+        shape=new_message(
+            "autoware_perception_msgs/msg/Shape",
+            type=_BOUNDING_BOX,
+            dimensions=vector(VECTOR, one.size),
         ),
     )
 
@@ -141,17 +164,16 @@ def object_markers(
     in 1 s, and above each class, id and speed. Each message first deletes what the one before it
     has drawn, so nothing stays of objects that are gone.
     """
-    markers = [_marker("", 0, stamp, frame, action=_DELETE_ALL)]
+    markers = list(no_markers(stamp, frame)["markers"])
     if not objects:
-        return _new(MARKER_ARRAY, markers=markers)
+        return new_message(MARKER_ARRAY, markers=markers)
     palette = np.array(
         [classes.colours[one.label] / 255 if one.visible else _MISSED for one in objects]
     )
-    each = np.arange(len(objects))
     ends = np.concatenate([_edges(one) for one in objects])
-    markers.append(
-        _lines("boxes", _LINE, ends, Colours(palette, each.repeat(2 * len(_EDGES))), stamp, frame)
-    )
+    colours = Colours(palette, np.arange(len(objects)).repeat(2 * len(_EDGES)))
+    width = (_LINE, 0.0, 0.0)
+    markers.append(list_marker("boxes", LINE_LIST, width, stamp, frame, ends, colours))
     moving = [one for one in objects if one.speed > MOVING_SPEED]
     if moving:
         arrows = np.stack([_arrow(one) for one in moving])
@@ -159,27 +181,26 @@ def object_markers(
         colours = Colours(
             direction_colours(directions), np.arange(len(moving)).repeat(arrows.shape[1])
         )
-        markers.append(_lines("velocity", _ARROW, arrows.reshape(-1, 3), colours, stamp, frame))
+        width, ends = (_ARROW, 0.0, 0.0), arrows.reshape(-1, 3)
+        markers.append(list_marker("velocity", LINE_LIST, width, stamp, frame, ends, colours))
+    head, size = header(stamp, frame), vector(VECTOR, (0.0, 0.0, _LETTERS))
     for number, (one, rgb) in enumerate(zip(objects, palette, strict=True)):
         above = one.centre + (0.0, 0.0, one.size[2] / 2 + _LETTERS)
         markers.append(
-            _marker(
-                "names",
-                _TEXT,
-                stamp,
-                frame,
+            new_message(
+                "visualization_msgs/msg/Marker",
+                header=head,
+                ns="names",
                 id=number,
-                pose=_new(
-                    "geometry_msgs/msg/Pose",
-                    position=_vector(above, POINT),
-                    orientation=_turn(0.0),
-                ),
-                scale=_vector((0.0, 0.0, _LETTERS)),
-                color=_colour(rgb),
+                type=TEXT,
+                action=ADD,
+                pose=pose_at(above),
+                scale=size,
+                color=colour_of(rgb),
                 text=_text(one, classes),
             )
         )
-    return _new(MARKER_ARRAY, markers=markers)
+    return new_message(MARKER_ARRAY, markers=markers)
 
 
 def _text(one: DetectedObject, classes: ClassList) -> str:
@@ -206,58 +227,12 @@ def _arrow(one: DetectedObject) -> np.ndarray:  # [6, 3] m
     return np.column_stack([np.stack(ends), np.full(6, one.centre[2])])
 
 
-def _lines(
-    namespace: str, width: float, ends: np.ndarray, colours: Colours, stamp: int, frame: str
-) -> Message:
-    """One LINE_LIST of ``ends`` [2 n, 3] m."""
-    scale = _vector((width, 0.0, 0.0))
-    return _marker(
-        namespace, _LINE_LIST, stamp, frame, scale=scale, points=Points(ends), colors=colours
-    )
-
-
-def _marker(
-    namespace: str, shape: int, stamp: int, frame: str, *, action: int = _ADD, **fields: Any
-) -> Message:
-    position = _vector((0.0, 0.0, 0.0), POINT)
-    unmoved = _new("geometry_msgs/msg/Pose", position=position, orientation=_turn(0.0))
-    common = {
-        "header": header(stamp, frame),
-        "ns": namespace,
-        "type": shape,
-        "action": action,
-        "pose": unmoved,
-        "color": _colour((1.0, 1.0, 1.0)),
-    }
-    return _new("visualization_msgs/msg/Marker", **common | fields)
-
-
 def _pose(one: DetectedObject) -> Message:
-    return _new(
-        "geometry_msgs/msg/Pose",
-        position=_vector(one.centre, POINT),
-        orientation=_turn(one.yaw),
+    turn = quaternion((0.0, 0.0, np.sin(one.yaw / 2), np.cos(one.yaw / 2)))
+    return new_message(
+        "geometry_msgs/msg/Pose", position=vector(POINT, one.centre), orientation=turn
     )
-
-
-def _turn(yaw: float) -> Message:
-    z, w = float(np.sin(yaw / 2)), float(np.cos(yaw / 2))
-    return _new("geometry_msgs/msg/Quaternion", x=0.0, y=0.0, z=z, w=w)
-
-
-def _vector(xyz: Sequence[float] | np.ndarray, type_name: str = _VECTOR) -> Message:
-    x, y, z = (float(v) for v in xyz)
-    return _new(type_name, x=x, y=y, z=z)
-
-
-def _colour(rgb: Sequence[float] | np.ndarray) -> Message:
-    r, g, b = (float(v) for v in rgb)
-    return _new(COLOUR, r=r, g=g, b=b, a=1.0)
 
 
 def _probability(one: DetectedObject) -> float:
     return 1.0 if np.isnan(one.confidence) else one.confidence
-
-
-def _new(type_name: str, /, **fields: Any) -> Message:
-    return Message(type_name, fields)
