@@ -39,7 +39,7 @@ class PlanTensors(NamedTuple):
         ages: [B, T + 1] float32 seconds, of the present (0) and of each remembered slot. Of
             recurrent variants [B, 2]: time since the start, of the present and of what is
             remembered (see ``times_told``).
-        scene_keep: [B] float32, how much of what the scene layer has learned still counts.
+        scene_keep: [B] float64, how much of what the scene layer has learned still counts.
         has_history: [B] bool; False: this sample's slots are copies of the present. None: all have
             one (inference, where a stream without a state is an entry point of its own).
         has_reference: [B] bool; False: this sample's flow map is matched with itself; likewise.
@@ -79,7 +79,7 @@ class FramePlan:
 
     Attributes:
         packed: [K] float64, all numbers; see ``unpack``.
-        cameras, samples, slots: N, B, T.
+        cameras, samples: N, B.
         ages: [B, T] float32 seconds, of the slots as this frame leaves them if it is a key frame;
             what the next one's plan is made of.
         has_history, has_reference: [B] bool, or None; see ``PlanTensors``.
@@ -233,7 +233,7 @@ def unpack(packed: Tensor, cameras: int, samples: int, slots: int) -> PlanTensor
         name: packed[end - prod(shape) : end].view(shape)
         for (name, shape), end in zip(shapes.items(), ends, strict=True)
     }
-    views |= {name: views[name].float() for name in ("ages", "scene_keep")}
+    views["ages"] = views["ages"].float()
     views["camera_mask"] = views["camera_mask"] != 0
     return PlanTensors(**views)
 

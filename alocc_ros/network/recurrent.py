@@ -349,7 +349,7 @@ class SceneFusion(nn.Module):
             check_part(sums, (len(volume), c, c + 1), self._variant.name, "sums of gradients")
             if plan.has_history is not None:
                 sums = _if_begun(plan.has_history, sums, torch.zeros_like(sums))
-        step = self.update(rows, sums, plan.scene_keep)
+        step = self.update(rows, sums, plan.scene_keep.to(sums.dtype))
         answer = step.rows.movedim(-1, 1)
         if not keyframe:
             return answer, None if state is None else state.scene
