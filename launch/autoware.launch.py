@@ -6,22 +6,14 @@ ros2 launch alocc_ros autoware.launch.py model:=alocc_flow_2d
 
 from __future__ import annotations
 
-from launch.actions import DeclareLaunchArgument
-from launch.substitutions import LaunchConfiguration
-from launch_ros.actions import Node
-from launch_ros.parameter_descriptions import ParameterValue
+from functools import partial
+
+from launch.action import Action
 
 from alocc_ros.resources import shared_folder
+from alocc_ros.ros import launch_arguments, launch_checks, launch_parts
 from launch import LaunchDescription
 
-# Name, default (None: must be given), meaning.
-ARGUMENTS = (
-    ("model", None, "a name of `alocc models list`, or a file"),
-    ("preset", "autoware", "topics and frames: a name, or a YAML file"),
-    ("device", "auto", "where the network runs: auto, cpu, cuda or cuda:N"),
-    ("random_weights", "false", "true: run without trained weights, to try things out"),
-    ("use_sim_time", "false", "true: take the time from /clock"),
-)
 # Ours, theirs.
 REMAPPINGS = (
     ("~/obstacles", "/perception/obstacle_segmentation/pointcloud"),
@@ -31,21 +23,14 @@ REMAPPINGS = (
 
 def generate_launch_description() -> LaunchDescription:
     """What `ros2 launch` asks for."""
-    arguments = [
-        DeclareLaunchArgument(name, default_value=default, description=meaning)
-        for name, default, meaning in ARGUMENTS
-    ]
-    texts = {name: LaunchConfiguration(name) for name in ("model", "preset", "device")}
-    flags = {
-        name: ParameterValue(LaunchConfiguration(name), value_type=bool)
-        for name in ("random_weights", "use_sim_time")
-    }
-    node = Node(
-        package="alocc_ros",
-        executable="alocc_node",
-        name="alocc_node",
-        output="screen",
-        parameters=[str(shared_folder("config") / "autoware_remap.yaml"), texts | flags],
-        remappings=list(REMAPPINGS),
+    return launch_parts.description(launch_arguments.AUTOWARE, _parts)
+
+
+def _parts(given: dict[str, str]) -> list[Action]:
+    file = given["params_file"] or str(shared_folder("config") / "autoware_remap.yaml")
+    given = given | {"params_file": file}
+    launch_checks.all_of(
+        partial(launch_checks.rig, given),
+        partial(launch_checks.executable, "alocc_ros", launch_checks.NODE_NAME),
     )
-    return LaunchDescription([*arguments, node])
+    return [*launch_parts.transport_profile(), launch_parts.node(given, REMAPPINGS)]

@@ -8,50 +8,57 @@ The node beside it needs `cloud_frame: alocc_eye` (docs/integrations/octomap.md)
 
 from __future__ import annotations
 
-from launch.actions import DeclareLaunchArgument
-from launch.substitutions import LaunchConfiguration
+from functools import partial
+
+from launch.action import Action
+from launch.actions import Shutdown
 from launch_ros.actions import Node
 
 from alocc_ros.resources import shared_folder
+from alocc_ros.ros import launch_arguments, launch_checks, launch_parts
 from launch import LaunchDescription
 
-# Name, default, meaning.
-ARGUMENTS = (
-    ("cloud", "/alocc_node/occupancy", "the topic of the voxels"),
-    ("base_frame", "base_link", "TF frame of the vehicle"),
-    ("eye_frame", "alocc_eye", "TF frame of the clouds, as the node's `cloud_frame`"),
-    ("eye_height", "1.6", "m, of the cameras above the base frame"),
-    ("frame_id", "map", "TF frame of the map"),
-    ("use_sim_time", "false", "true: take the time from /clock"),
-)
+_EYE = ("tf2_ros", "static_transform_publisher")
+_SERVER = ("octomap_server", "octomap_server_node")
 
 
 def generate_launch_description() -> LaunchDescription:
     """What `ros2 launch` asks for."""
-    given = {name: LaunchConfiguration(name) for name, _, _ in ARGUMENTS}
+    return launch_parts.description(launch_arguments.OCTOMAP, _parts)
+
+
+def _parts(given: dict[str, str]) -> list[Action]:
+    height, with_sim_time, *_ = launch_checks.all_of(
+        partial(launch_arguments.number, given, "eye_height"),
+        partial(launch_arguments.is_true, given, "use_sim_time"),
+        partial(launch_checks.executable, *_EYE),
+        partial(launch_checks.executable, *_SERVER),
+    )
+    frames = ["--frame-id", given["base_frame"], "--child-frame-id", given["eye_frame"]]
     eye = Node(
-        package="tf2_ros",
-        executable="static_transform_publisher",
+        package=_EYE[0],
+        executable=_EYE[1],
         name="alocc_eye",
-        arguments=["--z", given["eye_height"], "--frame-id", given["base_frame"]]
-        + ["--child-frame-id", given["eye_frame"]],
+        arguments=["--z", str(height), *frames],
+        on_exit=_last("the transform of the cameras' height"),
     )
+    parameters = {
+        "frame_id": given["frame_id"],
+        "base_frame_id": given["base_frame"],
+        "use_sim_time": with_sim_time,
+    }
     server = Node(
-        package="octomap_server",
-        executable="octomap_server_node",
+        package=_SERVER[0],
+        executable=_SERVER[1],
         name="octomap_server",
-        parameters=[
-            str(shared_folder("config") / "octomap.yaml"),
-            {
-                "frame_id": given["frame_id"],
-                "base_frame_id": given["base_frame"],
-                "use_sim_time": given["use_sim_time"],
-            },
-        ],
+        output="screen",
+        parameters=[str(shared_folder("config") / "octomap.yaml"), parameters],
         remappings=[("cloud_in", given["cloud"])],
+        on_exit=_last("octomap_server"),
     )
-    arguments = [
-        DeclareLaunchArgument(name, default_value=default, description=meaning)
-        for name, default, meaning in ARGUMENTS
-    ]
-    return LaunchDescription([*arguments, eye, server])
+    return [eye, server]
+
+
+def _last(who: str) -> launch_parts.OnExit:
+    """Neither is of use without the other."""
+    return launch_parts.ends_the_launch(who, [Shutdown(reason=f"{who} has ended")])

@@ -110,10 +110,12 @@ def _preset(name: str, preset: Preset) -> tuple[str, ...]:
 
 
 BLOCKS: dict[str, Callable[[], str]] = {
+    "autoware launch arguments": lambda: launch(launch_arguments.AUTOWARE),
     "early": early,
     "frames": frames,
     "launch arguments": lambda: launch(launch_arguments.NODE),
     "multi launch arguments": lambda: launch(_only_of_multi()),
+    "octomap launch arguments": lambda: launch(launch_arguments.OCTOMAP),
     "parameters": lambda: parameters.table().rstrip(),
     "presets": presets,
     "services": services,
@@ -121,7 +123,10 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "statuses": statuses,
     "subscriptions": subscriptions,
 }
-PAGES = (ROOT / "docs" / "node.md", ROOT / "docs" / "parameters.md")
+PAGES = tuple(
+    ROOT / "docs" / f"{page}.md"
+    for page in ("node", "parameters", "integrations/autoware", "integrations/octomap")
+)
 
 
 def renewed(page: Path) -> str:

@@ -51,6 +51,25 @@ MULTI: Arguments = (
     *_NODE,
     *_AROUND,
 )
+# Of autoware.launch.py.
+AUTOWARE: Arguments = (
+    ("model", None, "a name of `alocc models list`, or a file"),
+    ("preset", "autoware", "topics and frames: a name, or a YAML file"),
+    *(row for row in _RIG if row[0] not in ("model", "preset", "params_file")),
+    ("params_file", "", "parameters of the node; empty: config/autoware_remap.yaml"),
+    *_NODE,
+    ("namespace", "", "before the node's name; the topics that Autoware takes keep theirs"),
+    ("use_sim_time", "false", "true: take the time from /clock"),
+)
+# Of octomap.launch.py.
+OCTOMAP: Arguments = (
+    ("cloud", "/alocc_node/occupancy", "the topic of the voxels"),
+    ("base_frame", "base_link", "TF frame of the vehicle"),
+    ("eye_frame", "alocc_eye", "TF frame of the clouds, as the node's `cloud_frame`"),
+    ("eye_height", "1.6", "m, of the cameras above the base frame"),
+    ("frame_id", "map", "TF frame of the map"),
+    ("use_sim_time", "false", "true: take the time from /clock"),
+)
 # Of demo.launch.py.
 DEMO: Arguments = (
     ("out", "out/demo", "folder for all that is made"),
@@ -87,7 +106,7 @@ def sim_time(given: Mapping[str, str]) -> bool:
     Raises:
         ParameterError: ``use_sim_time`` is neither true nor false.
     """
-    return is_true(given, "use_sim_time") if given["use_sim_time"] else bool(given["bag"])
+    return is_true(given, "use_sim_time") if given["use_sim_time"] else bool(given.get("bag"))
 
 
 def log_level(given: Mapping[str, str]) -> str:
@@ -102,18 +121,29 @@ def log_level(given: Mapping[str, str]) -> str:
     return given["log_level"]
 
 
+def number(given: Mapping[str, str], name: str, above: float = -math.inf) -> float:
+    """The argument ``name``.
+
+    Raises:
+        ParameterError: it is no number, or not above the bound.
+    """
+    try:
+        found = float(given[name])
+    except ValueError:
+        found = math.nan
+    if not above < found < math.inf:
+        bound = f" above {above:g}" if math.isfinite(above) else ""
+        raise ParameterError(f"{name}:={given[name]} must be a number{bound}")
+    return found
+
+
 def rate(given: Mapping[str, str]) -> str:
     """Of the player.
 
     Raises:
         ParameterError: it is no number above 0.
     """
-    try:
-        number = float(given["rate"])
-    except ValueError:
-        number = math.nan
-    if not 0.0 < number < math.inf:
-        raise ParameterError(f"rate:={given['rate']} must be a number above 0")
+    number(given, "rate", above=0.0)
     return given["rate"]
 
 

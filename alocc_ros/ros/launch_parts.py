@@ -71,8 +71,8 @@ def transport_profile() -> list[Action]:
     return [profile] if way.ours else []
 
 
-def node(given: Mapping[str, str]) -> Node:
-    """The node, by the arguments of alocc.launch.py."""
+def node(given: Mapping[str, str], remappings: Iterable[tuple[str, str]] = ()) -> Node:
+    """The node, by the arguments of alocc.launch.py, with other names for some of its topics."""
     respawn = is_true(given, "respawn")
     parameters = {
         **launch_arguments.overrides(given),
@@ -85,6 +85,7 @@ def node(given: Mapping[str, str]) -> Node:
         namespace=given["namespace"] or None,
         output="screen",
         parameters=[str(parameter_file(given)), parameters],
+        remappings=list(remappings),
         ros_arguments=["--log-level", launch_arguments.log_level(given)],
         respawn=respawn,
         respawn_delay=_RESPAWN_DELAY,

@@ -145,6 +145,9 @@ def test_what_cannot_work_starts_nothing_and_says_why(launch_file, tmp_path):
             *good[1:],
             "namespaces:=a,a",
         ),
+        "octomap_server is not installed here": (installed("octomap.launch.py"),),
+        "eye_height:=high must be a number": (installed("octomap.launch.py"), "eye_height:=high"),
+        "did you mean 'autoware'": (installed("autoware.launch.py"), *good[1:], "preset:=autowar"),
     }
     if os.access("/opt/ros", os.R_OK):  # where the viewers may be installed
         cases = {says: case for says, case in cases.items() if "not installed" not in says}

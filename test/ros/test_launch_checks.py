@@ -131,3 +131,16 @@ def test_rigs_share_one_value_or_have_one_each():
     for namespaces in ("", "a,a"):
         with pytest.raises(ParameterError, match="must be different names"):
             launch_arguments.rigs({**arguments, "namespaces": namespaces})
+
+
+@pytest.mark.parametrize("height", ["high", "inf", "nan", ""])
+def test_a_height_is_a_number(height):
+    with pytest.raises(ParameterError, match=f"eye_height:={height} must be a number$"):
+        launch_arguments.number({"eye_height": height}, "eye_height")
+
+
+def test_autoware_takes_the_time_from_the_clock_only_if_told():
+    defaults = {name: default or "" for name, default, _ in launch_arguments.AUTOWARE}
+    assert not launch_arguments.sim_time(defaults)
+    assert not launch_arguments.sim_time(defaults | {"use_sim_time": ""})
+    assert launch_arguments.sim_time(defaults | {"use_sim_time": "true"})

@@ -34,14 +34,14 @@ def node_tables():
     return node_tables
 
 
-@pytest.mark.parametrize("name", ["node.md", "parameters.md"])
-def test_the_tables_of_the_pages_are_those_of_the_code(name):
-    page = ROOT / "docs" / name
-    assert node_tables().renewed(page) == page.read_text(), "python tools/node_tables.py makes it"
+def test_the_tables_of_the_pages_are_those_of_the_code():
+    for page in node_tables().PAGES:
+        made = node_tables().renewed(page)
+        assert made == page.read_text(), f"python tools/node_tables.py makes {page}"
 
 
 def test_every_table_of_the_tool_is_in_a_page():
-    text = "".join((ROOT / "docs" / name).read_text() for name in ("node.md", "parameters.md"))
+    text = "".join(page.read_text() for page in node_tables().PAGES)
     for block in node_tables().BLOCKS:
         assert text.count(f"<!-- {block}: made by tools/node_tables.py -->\n\n| ") == 1, block
 

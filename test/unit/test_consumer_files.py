@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from alocc_ros.outputs import OUTPUTS
+from alocc_ros.ros import launch_arguments
 from alocc_ros.ros.parameters import check
 
 ROOT = Path(__file__).parents[2]
@@ -157,7 +158,7 @@ def constants(file: str) -> dict[str, Any]:
 def test_launch_files_name_topics_that_are_there():
     for ours, _ in constants("autoware.launch.py")["REMAPPINGS"]:
         assert ours.replace("~", "/alocc_node") in TYPES
-    cloud = {name: default for name, default, _ in constants("octomap.launch.py")["ARGUMENTS"]}
+    cloud = {name: default for name, default, _ in launch_arguments.OCTOMAP}
     assert TYPES[cloud["cloud"]] == "sensor_msgs/msg/PointCloud2"
     assert costmap("voxel_layer")["alocc"]["free_space"]["sensor_frame"] == cloud["eye_frame"]
 
