@@ -73,12 +73,14 @@ def check_database(path: Path) -> None:
             # Immutable: no file appears beside the user's.
             sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)
         ) as found:
+            found.text_factory = bytes  # a name that is no UTF-8 must not end the search
             found.execute("PRAGMA trusted_schema=OFF")
             computed = found.execute(_COMPUTED).fetchall()
-    except sqlite3.Error:
+    except (sqlite3.Error, UnicodeError):  # also of words that quote a damaged schema
         return
     if computed:
-        raise BagError(f"bag {path}: {computed[0][0]} is computed, not recorded; it is not read")
+        name = computed[0][0].decode("utf-8", "replace")
+        raise BagError(f"bag {path}: {name} is computed, not recorded; it is not read")
 
 
 def _check_chunk(file: BinaryIO, path: Path, at: int, length: int, most: int) -> None:

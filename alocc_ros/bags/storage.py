@@ -137,7 +137,7 @@ def whole_database(file: Path, scratch: Path) -> tuple[Path, str]:
         with contextlib.closing(sqlite3.connect(joined)) as database:
             database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             database.execute("PRAGMA journal_mode=DELETE")
-    except (OSError, sqlite3.Error) as error:
+    except (OSError, sqlite3.Error, UnicodeError) as error:
         joined.unlink(missing_ok=True)
         return file, f"{log.name} cannot be read ({error}); the last messages are lost"
     return joined, f"{log.name} is there as well, with the last messages: both were read"

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from mcap.writer import CompressionType
 from mcap.writer import Writer as McapWriter
@@ -372,6 +372,7 @@ def test_a_damaged_mcap_gives_messages_or_one_of_our_errors(tmp_path, seed, end,
     deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(end=st.just(1.0) | st.floats(0, 1), flips=mutations)
+@example(end=1.0, flips=[(0.125, 128)])  # sqlite3's own words about it are no UTF-8
 def test_a_damaged_sqlite3_file_gives_messages_or_one_of_our_errors(
     tmp_path, sqlite3_seed, end, flips
 ):

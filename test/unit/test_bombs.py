@@ -215,6 +215,13 @@ def test_a_database_that_computes_its_messages_is_refused(tmp_path, kind):
     assert time.monotonic() - begin < 10
 
 
+def test_a_name_that_is_no_text_does_not_hide_what_is_computed(tmp_path):
+    path = database(tmp_path, "CREATE VIEW zzzz AS SELECT 1;" + next(iter(COMPUTED.values())))
+    path.write_bytes(path.read_bytes().replace(b"zzzz", b"z\xff\xfez"))
+    with pytest.raises(BagError, match="z\ufffd\ufffdz is computed, not recorded"):
+        Bag(path)
+
+
 def test_a_zstd_message_in_a_database_is_refused_before_it_becomes_long(tmp_path, monkeypatch):
     """By metadata.yaml too, which names the compression that the library would undo itself."""
     monkeypatch.setattr(storage, "_MOST_MESSAGE", 1 << 20)
