@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from alocc_ros.datasets.truth import (
     read_truth,
     training_masks,
 )
-from alocc_ros.errors import ParameterError, TrainingError
+from alocc_ros.errors import DataError, TrainingError
 from alocc_ros.records import ModelRecord
 from alocc_ros.training.samples import KeyFrameSample
 
@@ -53,7 +54,6 @@ class NuScenesSource:
         self._masks = training_masks(record.supervision)
         dataset = open_dataset(data)
         self._root = root = dataset.root
-        self._split = split
         self._samples: list[Sample] = []
         self._before: list[int | None] = []  # the key frame before in the scene
         self.scenes: list[tuple[int, ...]] = []
@@ -75,8 +75,19 @@ class NuScenesSource:
         self.has_point_labels = self._prepared or bool(self._categories)
 
     def key(self, index: int) -> str:
-        """A name for files about a key frame."""
-        return f"{self._root.name}/{self._split}/{index:06d}"
+        """A name for files about a key frame, of what it is and not of where it lies: a data set
+        that was made anew in the same folder has other ones.
+
+        Raises:
+            DataError: an image cannot be read.
+        """
+        digest = hashlib.sha256()
+        for _, camera in sorted(self._samples[index].cameras.items()):
+            try:
+                digest.update(camera.path.read_bytes())
+            except OSError as error:
+                raise DataError(f"{camera.path}: {error.strerror}") from error
+        return digest.hexdigest()[:32]
 
     def read(self, index: int) -> KeyFrameSample:
         """One key frame.
@@ -128,9 +139,6 @@ class JoinedSource:
         self._places = [(s, i) for s in sources for scene in s.scenes for i in scene]
         indices = iter(range(len(self._places)))
         self.scenes = [tuple(next(indices) for _ in scene) for s in sources for scene in s.scenes]
-        keys = [self.key(i) for i in range(len(self._places))]
-        if len(set(keys)) < len(keys):
-            raise ParameterError("--data: two folders of the same name; rename one")
 
     def read(self, index: int) -> KeyFrameSample:
         """One key frame.

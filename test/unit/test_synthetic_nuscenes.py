@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,12 +20,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from alocc_ros import records
 from alocc_ros.bags.frames import FrameSource
 from alocc_ros.bags.reader import Bag
 from alocc_ros.cli.main import main
 from alocc_ros.datasets.lidarseg import read_labels
 from alocc_ros.datasets.nuscenes import LidarSample, NuScenes, frame_set, lidar_points
 from alocc_ros.datasets.truth import missing_files, missing_images, read_truth
+from alocc_ros.errors import DataError
 from alocc_ros.geometry import project
 from alocc_ros.labels import OCC3D
 from alocc_ros.stream.preset import load_preset
@@ -33,6 +36,7 @@ from alocc_ros.synthetic.frames import ANCHOR, render, truth_of
 from alocc_ros.synthetic.lidar import LIDARSEG_CLASSES
 from alocc_ros.synthetic.nuscenes.spec import DatasetSpec, scene_of, time_in_scene
 from alocc_ros.synthetic.nuscenes.vocabulary import CATEGORIES
+from alocc_ros.training.source import NuScenesSource
 from alocc_ros.types import CAMERAS
 
 # Two scenes with few parts: they are written in half of the time.
@@ -324,3 +328,19 @@ def test_windows_of_a_drive_tell_policies_apart(root, tmp_path):
     assert [w["changed"] for w in stated["windows"]] == [0, 0]
     assert [w["changed"] > 0 for w in anew["windows"]] == [False, True]
     assert set(stated["windows"][0]["largest"]) == {"history", "geometry", "motion", "scene"}
+
+
+# --- training -----------------------------------------------------------------------------------
+
+
+def test_a_key_frame_that_was_drawn_anew_has_another_key(root, tmp_path):
+    copy = shutil.copytree(root, tmp_path / root.name)
+    one, two = (NuScenesSource(r, "val", records.find("alocc_tiny")) for r in (root, copy))
+    keys = [one.key(i) for i in range(2)]
+    assert keys == [two.key(i) for i in range(2)] and keys[0] != keys[1]
+    image = sorted(two._samples[0].cameras.items())[3][1].path
+    image.write_bytes(image.read_bytes() + b" ")
+    assert two.key(0) != keys[0] and two.key(1) == keys[1]
+    image.unlink()
+    with pytest.raises(DataError, match=image.name):
+        two.key(0)

@@ -156,5 +156,3 @@ def test_several_data_sets_are_one_source():
     joined = JoinedSource([one, two])
     assert joined.scenes == [(0, 1, 2), (3, 4, 5), (6, 7)] and not joined.has_point_labels
     assert joined.key(7) == "two/1" and joined.read(7).name == two.read(1).name
-    with pytest.raises(ParameterError, match="two folders of the same name"):
-        JoinedSource([one, one])
