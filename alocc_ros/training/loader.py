@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -69,6 +70,18 @@ def raise_errors(batch: Sequence[TrainingFrame | AloccError]) -> Sequence[Traini
         if isinstance(frame, AloccError):
             raise frame
     return batch
+
+
+def end_workers(batches: Iterator[Any]) -> None:
+    """Ends the processes of a loader that is not read to its end.
+
+    An error keeps the iterator alive until Python exits, which then ends the processes under the
+    feet of torch's own watch over them, with a traceback after the one line that says what is
+    wrong. torch has no public name for this; without processes there is nothing to end.
+    """
+    end = getattr(batches, "_shutdown_workers", None)
+    if end is not None:
+        end()
 
 
 class _FramesOrErrors(Dataset):

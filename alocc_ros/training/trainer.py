@@ -33,7 +33,7 @@ from alocc_ros.training.config import TrainingConfig
 from alocc_ros.training.ema import average_in_words, moving_average
 from alocc_ros.training.forward import SlotMemory, TrainingForward
 from alocc_ros.training.interrupt import graceful_stop
-from alocc_ros.training.loader import VisitBatches, frame_loader, raise_errors
+from alocc_ros.training.loader import VisitBatches, end_workers, frame_loader, raise_errors
 from alocc_ros.training.log import RunLog
 from alocc_ros.training.losses import IGNORED, ClassBalance
 from alocc_ros.training.norms import synchronised
@@ -241,6 +241,7 @@ class Trainer:
                     if done or (config.evaluate_every and self.step % config.evaluate_every == 0):
                         self._publish(log)
         finally:
+            end_workers(batches)
             if log is not None:
                 log.close()
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from dataclasses import replace
 
 import numpy as np
@@ -136,6 +137,14 @@ def test_a_run_makes_its_volumes_once_and_learns_from_them(tmp_path):
     rest = []
     resumed.run(lambda report: rest.append(report.step))
     assert rest == [4]
+
+    for file in files:
+        file.write_bytes(file.read_bytes()[:1000])
+    damaged = trainer(tmp_path / "c", **settings, steps=4, workers=1)
+    with pytest.raises(DataError, match="delete it, and it is made again") as told_why:
+        damaged.run()
+    # While the error is alive its traceback holds the loader; whose processes have to be gone.
+    assert multiprocessing.active_children() == [] and told_why.value.__traceback__ is not None
 
 
 def test_what_cannot_learn_from_volumes_is_told(tmp_path):
