@@ -21,6 +21,7 @@ from alocc_ros.bags.sample import write_sample  # noqa: E402
 from alocc_ros.bags.writer import Recorder  # noqa: E402
 from alocc_ros.cli.main import main  # noqa: E402
 from alocc_ros.ros.player import new_name  # noqa: E402
+from alocc_ros.words import counted  # noqa: E402
 
 TOPICS = ("occupancy", "obstacles", "occupancy_grid", "flow_markers")
 FRAMES = 3
@@ -97,10 +98,10 @@ def test_pauses_of_years_are_named_and_jumped_over(tmp_path, capsys, log_time, s
     assert main(play) == 0
     assert time.monotonic() - begin < 30
     said = capsys.readouterr()
-    assert f"played {played} messages" in said.out
+    assert f"played {counted(played, 'message')}," in said.out
     assert said.err.count(says) == 1 and "are jumped over; --start " in said.err
     start = said.err.partition("--start ")[2].split()[0]
     assert main([*play, "--start", start]) == 0
     said = capsys.readouterr()
     before = 1 if log_time != 1_600_000_200 * 10**9 else played - 1
-    assert f"played {played - before} messages" in said.out
+    assert f"played {counted(played - before, 'message')}," in said.out
