@@ -41,7 +41,11 @@ _ACCELERATORS = {
         "tensorrt_rtx",
         "pip install --no-deps tensorrt-rtx-cu13-libs tensorrt-rtx-cu13-bindings",
     ),
-    "onnxruntime": ("onnxruntime", "onnxruntime", "pip install onnxruntime"),
+    "onnxruntime": (
+        "onnxruntime",
+        "onnxruntime",
+        "for int8: pip install alocc_ros[int8]",
+    ),
 }
 _HOME = "set XDG_CACHE_HOME"
 _PATIENCE = 120.0  # seconds
@@ -94,7 +98,7 @@ def _imports(names: list[str]) -> list[tuple[str, bool, str]]:
 def cache() -> Finding:
     """Where what is built is kept, and how much that is."""
     try:
-        from alocc_ros.runtime.cache import Cache
+        from alocc_ros.runtime.cache import RANGES, Cache
     except Exception as error:  # as torch does where it is broken
         return Finding("cache", f"not looked for: {_words(error)}", ok=False)
     kept = Cache()
@@ -104,8 +108,9 @@ def cache() -> Finding:
         entries = kept.entries()
     except OSError as error:
         return Finding("cache", f"{kept.folder}: {_words(error)}", ok=False, remedy=_HOME)
-    size = sum(entry.nbytes for entry in entries) / 1e6
-    return Finding("cache", f"{kept.folder}: {len(entries)} engines and graphs, {size:.1f} MB")
+    size, seen = sum(entry.nbytes for entry in entries) / 1e6, len(kept.entries(RANGES))
+    told = f"{kept.folder}: {len(entries) - seen} engines and graphs, {size:.1f} MB"
+    return Finding("cache", f"{told}, {seen} calibrations for int8" if seen else told)
 
 
 def backend() -> Finding:

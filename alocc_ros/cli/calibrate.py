@@ -1,5 +1,7 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
-"""``alocc calibrate``: ranges of a network's activations on your own cameras, for int8 on a CPU."""
+"""``alocc calibrate``: ranges of a network's activations on your own cameras, for int8 on a CPU
+and in TensorRT.
+"""
 
 from __future__ import annotations
 
@@ -42,11 +44,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Look at images, quantise, keep."""
+    """Look at images, and keep what they say."""
     from alocc_ros.bags.frames import FrameSource, preset_of
     from alocc_ros.bags.reader import Bag
-    from alocc_ros.runtime.int8 import quantise
-    from alocc_ros.runtime.prepare import prepare
+    from alocc_ros.runtime.calibration import calibrate
     from alocc_ros.stream.preprocessing import Preprocessor
 
     record, weights_file = find_model(args)
@@ -57,10 +58,10 @@ def run(args: argparse.Namespace) -> int:
         size = network.variant.input_size
         with Preprocessor.for_model(record, size) as preprocessor:
             sets = _spread(source, preprocessor, args.sets)
-            graph = quantise(prepare(network), sets)
+            ranges = calibrate(network, sets)
     print(
-        f"{record.name}: the image network in int8, {len(graph) / 1e6:.1f} MB, is kept for "
-        "`--precision int8`",
+        f"{record.name}: the ranges of {len(ranges.values)} activations are kept for "
+        "`--precision int8`, on a CPU and in TensorRT",
         file=sys.stderr,
     )
     return 0

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from alocc_ros.network.model import Alocc
     from alocc_ros.runtime.export import Segment
+    from alocc_ros.runtime.quantisation import Quantisation
     from alocc_ros.runtime.tensorrt import Toolkit
 
 MANIFEST = "manifest.json"
@@ -39,8 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backend", choices=("onnx", "tensorrt"), default="onnx")
     parser.add_argument(
         "--precision",
-        choices=("fp32", "tf32", "fp16", "bf16"),
-        help="of weights, inputs and outputs (default: fp32 for ONNX, fp16 for TensorRT)",
+        choices=("fp32", "tf32", "fp16", "bf16", "int8"),
+        help="of weights, inputs and outputs (default: fp32 for ONNX, fp16 for TensorRT); int8: "
+        "the image segment, after `alocc calibrate`, all else in the default",
     )
     parser.add_argument("--cameras", type=int, default=6, help="of the rig (6)")
     parser.add_argument(
@@ -76,6 +78,7 @@ def run(args: argparse.Namespace) -> int:
 
     from alocc_ros.runtime.prepare import prepare
 
+    quantisation = _quantisation(network, toolkit) if precision == "int8" else None
     core = prepare(network)
     about = {
         "model": record.name,
@@ -86,16 +89,15 @@ def run(args: argparse.Namespace) -> int:
     }
     print(f"{record.name}, {precision}, weights {weights}" + (f", {toolkit}" if toolkit else ""))
     if args.build_only:
-        _fill_cache(core, precision, args.cameras, toolkit, target, device)
+        _fill_cache(_segments(core, args, precision, quantisation), core, toolkit, target, device)
         return 0
     with _whole_folder(args.output) as folder:
         if args.whole:
             about["steps"] = _write_steps(core, args.cameras, folder)
         else:
-            about["segments"] = _write_segments(
-                core, precision, args.cameras, folder, toolkit, target
-            )
-        about |= {"format": _FORMAT, "versions": _versions(toolkit)}
+            found = _segments(core, args, precision, quantisation)
+            about["segments"] = _write_segments(found, folder, toolkit, target)
+        about |= {"format": _FORMAT, "versions": _versions(toolkit, quantisation is not None)}
         text = json.dumps(about, indent=2) + "\n"
         (folder / MANIFEST).write_text(text, encoding="utf-8")
     print(f"{args.output}: {MANIFEST} says what is what")
@@ -145,15 +147,31 @@ def _tools(args: argparse.Namespace) -> tuple[Toolkit, str, torch.device | None]
     return toolkit, target, device
 
 
+def _quantisation(network: Alocc, toolkit: Toolkit | None) -> Quantisation:
+    """For what runs the files: onnxruntime on a CPU, or TensorRT."""
+    from alocc_ros.runtime.calibration import find_ranges
+    from alocc_ros.runtime.quantisation import CPU, TENSORRT, Quantisation
+
+    return Quantisation(find_ranges(network), CPU if toolkit is None else TENSORRT)
+
+
+def _segments(
+    core: Alocc, args: argparse.Namespace, precision: str, quantisation: Quantisation | None
+) -> list[Segment]:
+    from alocc_ros.runtime.export import segments
+    from alocc_ros.runtime.precision import beside_int8
+
+    return segments(core, args.cameras, beside_int8(precision, args.backend), quantisation)
+
+
 def _fill_cache(
-    core: Alocc, precision: str, cameras: int, toolkit: Toolkit, target: str, device: torch.device
+    segments: list[Segment], core: Alocc, toolkit: Toolkit, target: str, device: torch.device
 ) -> None:
     from alocc_ros.runtime.cache import Cache, hardware, weights_digest
     from alocc_ros.runtime.engines import built
-    from alocc_ros.runtime.export import segments
 
     cache, weights = Cache(), weights_digest(core)
-    for segment in segments(core, cameras, precision):
+    for segment in segments:
         if segment.dense:
             start = time.perf_counter()
             _, engine = built(segment, weights, toolkit, target, hardware(device), cache)
@@ -163,13 +181,13 @@ def _fill_cache(
 
 
 def _write_segments(
-    core: Alocc, precision: str, cameras: int, folder: Path, toolkit: Toolkit | None, target: str
+    segments: list[Segment], folder: Path, toolkit: Toolkit | None, target: str
 ) -> list[dict[str, Any]]:
-    from alocc_ros.runtime.export import segments, to_onnx
+    from alocc_ros.runtime.export import to_onnx
 
     print(_ROW.format("SEGMENT", "ONNX MB", "s", "ENGINE MB", "s"))
     entries = []
-    for segment in segments(core, cameras, precision):
+    for segment in segments:
         start = time.perf_counter()
         graph = to_onnx(segment)
         entry = _entry(segment, f"{segment.name}.onnx", graph)
@@ -177,7 +195,7 @@ def _write_segments(
         (folder / entry["onnx"]).write_bytes(graph)
         if toolkit is not None and segment.dense:
             start = time.perf_counter()
-            engine = toolkit.build(graph, target, tf32=precision == "tf32")
+            engine = toolkit.build(graph, target, tf32=segment.precision == "tf32")
             cells[2:] = f"{len(engine) / 1e6:.1f}", f"{time.perf_counter() - start:.1f}"
             name = f"{segment.name}.{target.lower()}.engine"
             (folder / name).write_bytes(engine)
@@ -209,20 +227,21 @@ def _write_steps(core: Alocc, cameras: int, folder: Path) -> list[dict[str, Any]
 
 def _entry(segment: Segment, file: str, graph: bytes) -> dict[str, Any]:
     examples = zip(segment.inputs.items(), segment.example("meta"), strict=True)
+    how = segment.quantisation
     return {
         "name": segment.name,
         "onnx": file,
         "sha256": _sha256(graph),
         "inputs": [_tensor(name, shape, str(x.dtype)) for (name, shape), x in examples],
         "outputs": list(segment.outputs),
-    }
+    } | ({} if how is None else {"int8": how.target.name, "calibration": how.ranges.digest})
 
 
 def _tensor(name: str, shape: Sequence[int], kind: str) -> dict[str, Any]:
     return {"name": name, "shape": list(shape), "type": kind.removeprefix("torch.")}
 
 
-def _versions(toolkit: Toolkit | None) -> dict[str, str]:
+def _versions(toolkit: Toolkit | None, quantised: bool) -> dict[str, str]:
     import torch
 
     from alocc_ros.runtime.cache import package_version
@@ -230,6 +249,8 @@ def _versions(toolkit: Toolkit | None) -> dict[str, str]:
 
     found = {"alocc": alocc_ros.__version__, "torch": torch.__version__, "opset": str(OPSET)}
     found |= {name: package_version(name) for name in ("onnx", "onnxscript")}
+    if quantised:
+        found["onnxruntime"] = package_version("onnxruntime")
     return found if toolkit is None else found | {toolkit.name: toolkit.version}
 
 

@@ -36,7 +36,7 @@ COMMANDS = (
     ("rig", "the cameras of another vehicle: presets, pictures to check them, scores"),
     ("synth", "write a synthetic nuScenes: images, LiDAR and perfect truth"),
     ("export", "write a network as ONNX, or as engines of TensorRT"),
-    ("calibrate", "look at your cameras' images, for a network in int8 on a CPU"),
+    ("calibrate", "look at your cameras' images, for a network in int8"),
     ("models", "list, fetch and verify published weights"),
     ("doctor", "what is here, what is missing, and how to mend it"),
 )

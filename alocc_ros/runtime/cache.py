@@ -33,6 +33,9 @@ log = logging.getLogger(__name__)
 
 Key = Mapping[str, str]
 
+# The kind of what only a user's images say (runtime/calibration.py).
+RANGES = "ranges"
+
 _MAGIC = b"alocc cache 1\n"
 _LONGEST_HEADER = 1 << 16
 _SUFFIX, _SCRATCH = ".entry", ".partial-"
@@ -117,9 +120,14 @@ class Cache:
             raise AloccError("this user has no home folder; set XDG_CACHE_HOME")
         return self.folder / f"{kind}-{_digest(kind, key)[:32]}{_SUFFIX}"
 
-    def entries(self) -> list[Entry]:
-        """All that is there, whatever it belongs to."""
-        return [Entry(path, size) for path, size in self._files() if path.suffix == _SUFFIX]
+    def entries(self, kind: str = "") -> list[Entry]:
+        """All that is there, whatever it belongs to, or all of a kind."""
+        start = f"{kind}-" if kind else ""
+        return [
+            Entry(path, size)
+            for path, size in self._files()
+            if path.suffix == _SUFFIX and path.name.startswith(start)
+        ]
 
     def _files(self) -> Iterator[tuple[Path, int]]:
         if self.folder is None or not self.folder.is_dir():

@@ -12,6 +12,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -25,6 +26,7 @@ from alocc_ros.runtime.cache import Cache, hardware, package_version, software, 
 from alocc_ros.runtime.export import OPSET, Segment, segments, to_onnx
 from alocc_ros.runtime.precision import dtype_of
 from alocc_ros.runtime.prepare import pack_for_gpu
+from alocc_ros.runtime.quantisation import TENSORRT, Quantisation, Ranges
 from alocc_ros.runtime.tensorrt import Toolkit, find_toolkit
 
 log = logging.getLogger(__name__)
@@ -56,6 +58,7 @@ def tensorrt_core(
     device: torch.device,
     cameras: int = 6,
     cache: Cache | None = None,
+    ranges: Ranges | None = None,
 ) -> Alocc:
     """``pack_for_gpu`` with engines of TensorRT for one sample, built or out of the cache.
 
@@ -65,6 +68,7 @@ def tensorrt_core(
         device: the GPU.
         cameras: of the rig.
         cache: where engines are kept; None: this user's.
+        ranges: of these weights' activations: the image segment is in int8.
 
     Raises:
         DeviceError: there is no TensorRT, no such GPU, or an engine cannot be built or loaded.
@@ -81,7 +85,29 @@ def tensorrt_core(
             _, data = built(segment, weights, toolkit, target, hardware(device), cache)
             return toolkit.load(data, device, shared)
 
-    return pack_for_tensorrt(prepared, engine_for, cameras, precision)
+    quantisation = None if ranges is None else Quantisation(ranges, TENSORRT)
+    return pack_for_tensorrt(prepared, engine_for, cameras, precision, quantisation)
+
+
+def graph_of(
+    segment: Segment, weights: str, cache: Cache, make: Callable[[], bytes] | None = None
+) -> bytes:
+    """A segment as ONNX, out of the cache if it is there.
+
+    Args:
+        segment: of a network.
+        weights: digest of that network.
+        cache: where to look, and to keep.
+        make: does the same as ``to_onnx(segment)``.
+
+    Raises:
+        DeviceError, ParameterError: see ``to_onnx``.
+    """
+    exporters = {name: package_version(name) for name in ("onnx", "onnxscript")}
+    if segment.quantisation is not None:
+        exporters["onnxruntime"] = package_version("onnxruntime")
+    key = software() | _about(segment) | exporters | {"weights": weights, "opset": str(OPSET)}
+    return cache.get_or_make("onnx", key, make or partial(to_onnx, segment))
 
 
 def built(
@@ -106,14 +132,10 @@ def built(
         DeviceError: the engine cannot be built.
         ParameterError: the packages that write ONNX are missing.
     """
-    here, shapes = software(), json.dumps(segment.inputs)
-    common = {"segment": segment.name, "precision": segment.precision, "shapes": shapes}
-    exporters = {name: package_version(name) for name in ("onnx", "onnxscript")}
-    graph_key = here | common | exporters | {"weights": weights, "opset": str(OPSET)}
-    graph = cache.get_or_make("onnx", graph_key, lambda: to_onnx(segment))
+    graph, here = graph_of(segment, weights, cache), software()
     # The graph says all that our own code decides.
     engine_key = {name: here[name] for name in ("torch", "cuda", "triton", "machine")}
-    engine_key |= common | dict(where) | {"target": target, toolkit.name: toolkit.version}
+    engine_key |= _about(segment) | dict(where) | {"target": target, toolkit.name: toolkit.version}
     engine_key["graph"] = hashlib.sha256(graph).hexdigest()
 
     def make() -> bytes:
@@ -126,15 +148,28 @@ def built(
     return graph, cache.get_or_make("engine", engine_key, make)
 
 
+def _about(segment: Segment) -> dict[str, str]:
+    """What a segment is, as key."""
+    shapes, how = json.dumps(segment.inputs), segment.quantisation
+    about = {"segment": segment.name, "precision": segment.precision, "shapes": shapes}
+    if how is not None:
+        about |= {"int8": how.target.name, "calibration": how.ranges.digest}
+    return about
+
+
 def pack_for_tensorrt(
-    core: Alocc, engine_for: EngineFor, cameras: int = 6, precision: str = "fp16"
+    core: Alocc,
+    engine_for: EngineFor,
+    cameras: int = 6,
+    precision: str = "fp16",
+    quantisation: Quantisation | None = None,
 ) -> Alocc:
     """``pack_for_gpu``, with engines for the segments that have one, for one sample."""
     dtype = dtype_of(precision)
     packed = pack_for_gpu(core, dtype)
     outputs: dict[str, Tensor] = {}  # of the engines so far: later ones read them where they lie
     calls: dict[str, _Call] = {}
-    for segment in segments(core, cameras, precision):
+    for segment in segments(core, cameras, precision, quantisation):
         engine = engine_for(segment, outputs)
         if engine is not None:
             calls[segment.name] = _Call(segment, engine, dtype)

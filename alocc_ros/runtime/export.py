@@ -12,7 +12,7 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Any
 
@@ -27,6 +27,7 @@ from alocc_ros.network.state import State
 from alocc_ros.ops.library import general_form
 from alocc_ros.runtime.precision import dtype_of
 from alocc_ros.runtime.prepare import shallow_copy
+from alocc_ros.runtime.quantisation import Quantisation, quantised
 
 OPSET = 18
 
@@ -42,6 +43,7 @@ class Segment:
         outputs: names of what it returns.
         precision: of the weights, and of inputs and outputs (labels: uint8).
         dense: False if it makes a list of some voxels, which TensorRT cannot parse.
+        quantisation: how its convolutions become int8, in ONNX only: the module is float32.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Segment:
     outputs: tuple[str, ...]
     precision: str = "fp32"
     dense: bool = True
+    quantisation: Quantisation | None = None
 
     def example(self, device: torch.device | str = "cpu") -> tuple[Tensor, ...]:
         """Inputs of the right shapes and types: uniform noise in [0, 1), labels 0."""
@@ -112,10 +115,20 @@ def with_general_operators(core: Alocc) -> Alocc:
     return general
 
 
-def segments(core: Alocc, cameras: int = 6, precision: str = "fp32") -> list[Segment]:
-    """The segments of a prepared network in the order in which they run: one sample, on the CPU."""
+def segments(
+    core: Alocc,
+    cameras: int = 6,
+    precision: str = "fp32",
+    quantisation: Quantisation | None = None,
+) -> list[Segment]:
+    """The segments of a prepared network in the order in which they run: one sample, on the CPU.
+
+    With ``quantisation`` the image segment, most of the convolutions, is in int8 as ONNX.
+    """
     # On the CPU wherever the network is: a graph is no affair of a device.
-    core = with_general_operators(core).to("cpu", dtype_of(precision))
+    general = with_general_operators(core)
+    seeing = general if quantisation is None else shallow_copy(general).to("cpu")
+    core = general.to("cpu", dtype_of(precision))
     v = core.variant
     (height, width), (rows, columns) = v.input_size, v.feature_size
     x, y, z = v.lift_cells
@@ -131,7 +144,9 @@ def segments(core: Alocc, cameras: int = 6, precision: str = "fp32") -> list[Seg
     encoded = ("logits", "voxels", "flow_map") if v.flow else ("logits",)
     images = {"images": (cameras, 3, height, width)}
     found = [
-        Segment("image", _Image(core), images, ("c2", "feature"), precision),
+        Segment(
+            "image", _Image(seeing), images, ("c2", "feature"), precision, quantisation=quantisation
+        ),
         Segment("depth", _Depth(core), depth, ("depth", "fill", "context", *more), precision),
     ]
     if v.pre_process:
@@ -197,8 +212,12 @@ def to_onnx(part: Segment | Step) -> bytes:
     The same network gives the same bytes: neither this machine's paths nor the time are in it.
 
     Raises:
-        ParameterError: the packages onnx and onnxscript are missing.
+        ParameterError: the packages onnx and onnxscript are missing, or onnxruntime for int8.
+        DeviceError: the ranges for int8 are of another form of the network.
     """
+    if isinstance(part, Segment) and part.quantisation is not None:
+        plain = replace(part, precision="fp32", quantisation=None)
+        return quantised(to_onnx(plain), part.quantisation)
     for package in ("onnx", "onnxscript"):
         if find_spec(package) is None:
             raise ParameterError(f"the package {package} is missing: pip install alocc_ros[export]")

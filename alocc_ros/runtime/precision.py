@@ -14,7 +14,7 @@ import torch
 from alocc_ros.errors import DeviceError
 
 # "auto": fp16 where kernels of a GPU run (graph, tensorrt), fp32 elsewhere.
-# "int8": the image network on a CPU (runtime/int8.py); the rest is float32.
+# "int8": the image network, on a CPU (runtime/int8.py) or in TensorRT; the rest: ``beside_int8``.
 # "tf32": float32 whose products are rounded to TensorFloat-32, on GPUs that have it.
 PRECISIONS = ("auto", "fp32", "tf32", "fp16", "bf16", "int8")
 _DTYPES = {
@@ -49,9 +49,18 @@ def check_precision(precision: str, backend: str, device: torch.device) -> str:
                 "precision bf16: this processor has no instructions for it (AVX512_BF16, AMX or "
                 "Arm's BF16), so it would be slower than fp32; use fp32"
             )
-    if precision == "int8" and (device.type, backend) != ("cpu", "eager"):
-        raise DeviceError(f"precision int8 is for the eager backend on a CPU, not {backend}")
+    if precision == "int8" and backend != "tensorrt" and (device.type, backend) != ("cpu", "eager"):
+        raise DeviceError(
+            f"precision int8 is for eager on a CPU and for tensorrt, not for {backend} here"
+        )
     return precision
+
+
+def beside_int8(precision: str, backend: str) -> str:
+    """The precision of what int8 leaves as it is; any other is that of the whole network."""
+    if precision != "int8":
+        return precision
+    return "fp16" if backend == "tensorrt" else "fp32"
 
 
 _BACKENDS = (torch.backends.cudnn, torch.backends.cuda.matmul)

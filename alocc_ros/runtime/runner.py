@@ -14,7 +14,7 @@ from alocc_ros.errors import DeviceError
 from alocc_ros.network.model import Alocc, Measured, Output, RigConstants, Seen
 from alocc_ros.network.plan import FramePlan, PlanTensors
 from alocc_ros.runtime.graph import GraphRunner
-from alocc_ros.runtime.precision import check_precision, dtype_of, inference
+from alocc_ros.runtime.precision import beside_int8, check_precision, dtype_of, inference
 from alocc_ros.runtime.prepare import cast, pack_for_cpu, pack_for_gpu, prepare
 from alocc_ros.runtime.reference import with_reference_operators
 from alocc_ros.runtime.state import StreamState
@@ -211,18 +211,23 @@ def make_runner(network: Alocc, backend: str = "auto", precision: str = "auto") 
     backend, precision, reason = choose(backend, precision, device)
     if backend == "reference":
         return EagerRunner(with_reference_operators(network), backend)
-    core, dtype = prepare(network), dtype_of(precision)
+    core, rest = prepare(network), beside_int8(precision, backend)
+    dtype, ranges = dtype_of(rest), None
+    if precision == "int8":
+        from alocc_ros.runtime.calibration import find_ranges  # what few need, and slow to import
+
+        ranges = find_ranges(network)
     if backend in ("graph", "emulated"):
         return GraphRunner(pack_for_gpu(core, dtype), cast(core, dtype), precision, backend)
     if backend == "tensorrt":
-        from alocc_ros.runtime.engines import tensorrt_core  # what few need, and is slow to import
+        from alocc_ros.runtime.engines import tensorrt_core  # likewise
 
-        packed = tensorrt_core(core, precision, device)
+        packed = tensorrt_core(core, rest, device, ranges=ranges)
         return GraphRunner(packed, cast(core, dtype), precision, backend)
-    if precision == "int8":
+    if ranges is not None:
         from alocc_ros.runtime.int8 import int8_core  # likewise
 
-        return EagerRunner(int8_core(core), backend, precision)
+        return EagerRunner(int8_core(core, ranges), backend, precision)
     if device.type == "cpu" and backend == "eager":
         return EagerRunner(pack_for_cpu(core, dtype), backend, precision)
     core = cast(core, dtype)

@@ -3,14 +3,19 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
 from small_networks import Stream, network_of, small
 
-from alocc_ros.bench.scene import example_frame
+from alocc_ros.bench.scene import ExampleFrame, example_frame
 from alocc_ros.errors import DeviceError, ParameterError
-from alocc_ros.runtime.cache import Cache
-from alocc_ros.runtime.int8 import int8_core, quantise
+from alocc_ros.network.model import Alocc
+from alocc_ros.runtime.cache import RANGES, Cache
+from alocc_ros.runtime.calibration import calibrate, find_ranges
+from alocc_ros.runtime.int8 import int8_core
 from alocc_ros.runtime.prepare import prepare
 from alocc_ros.runtime.runner import EagerRunner, make_runner
 
@@ -18,12 +23,29 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
 
-def test_a_calibrated_network_is_near_the_one_in_float32(tmp_path):
-    network, cache = network_of(small("alocc_2d")), Cache(tmp_path)
+def core_of(network: Alocc, cache: Cache) -> Alocc:
+    return int8_core(prepare(network), find_ranges(network, cache), cache=cache)
+
+
+def damage(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.fixture(scope="module")
+def calibrated(tmp_path_factory) -> tuple[Alocc, Cache, list[ExampleFrame]]:
+    """A network, and the frames that it was calibrated with."""
+    network, cache = network_of(small("alocc_2d")), Cache(tmp_path_factory.mktemp("cache"))
     frames = [example_frame(network.variant, seed=t) for t in range(3)]
-    quantise(prepare(network), (f.images.numpy() for f in frames), cache)
+    calibrate(network, (f.images.numpy() for f in frames), cache)
+    return network, cache, frames
+
+
+def test_a_calibrated_network_is_near_the_one_in_float32(calibrated):
+    network, cache, frames = calibrated
     plain, stream = Stream(network), Stream(network)
-    stream.runner = EagerRunner(int8_core(prepare(network), cache=cache), precision="int8")
+    stream.runner = EagerRunner(core_of(network, cache), precision="int8")
     stream.state = stream.runner.new_state()
     for frame in frames:
         answer, expected = stream.step(frame), plain.step(frame)
@@ -36,32 +58,46 @@ def test_without_a_calibration_int8_says_what_to_run(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(DeviceError, match="have not been calibrated.*alocc calibrate BAG"):
         make_runner(network_of(small("alocc_2d_mini")), "eager", "int8")
-    with pytest.raises(DeviceError, match="int8 is for the eager backend on a CPU, not compiled"):
+    with pytest.raises(DeviceError, match="eager on a CPU and for tensorrt, not for compiled"):
         make_runner(network_of(small("alocc_2d_mini")), "compiled", "int8")
 
 
 def test_no_images_are_no_calibration(tmp_path):
     with pytest.raises(ParameterError, match="not one set"):
-        quantise(prepare(network_of(small("alocc_2d_mini"))), iter(()), Cache(tmp_path))
+        calibrate(network_of(small("alocc_2d_mini")), iter(()), Cache(tmp_path))
 
 
-def test_a_damaged_calibration_is_not_used(tmp_path, caplog):
+def test_images_that_make_no_numbers_are_no_calibration(tmp_path):
     network, cache = network_of(small("alocc_2d_mini")), Cache(tmp_path)
-    quantise(prepare(network), [example_frame(network.variant).images.numpy()], cache)
-    (entry,) = cache.entries()
-    data = bytearray(entry.path.read_bytes())
-    data[len(data) // 2] ^= 1
-    entry.path.write_bytes(data)
+    images = example_frame(network.variant).images.numpy()
+    images[0, 0, 0, 0] = float("inf")
+    with pytest.raises(ParameterError, match="nothing to calibrate on"):
+        calibrate(network, [images], cache)
+    assert cache.entries() == []
+
+
+def test_a_damaged_calibration_is_not_used_and_a_damaged_graph_is_made_anew(
+    calibrated, tmp_path, caplog
+):
+    network, kept, _ = calibrated
+    cache = Cache(shutil.copytree(kept.folder, tmp_path / "cache"))
+    (ranges,) = cache.entries(RANGES)
+    (graph,) = cache.entries("onnx")
+    whole = graph.path.read_bytes()
+    damage(graph.path)
+    core_of(network, cache)
+    assert "built anew" in caplog.text and graph.path.read_bytes() == whole
+    damage(ranges.path)
     with pytest.raises(DeviceError, match="have not been calibrated"):
-        int8_core(prepare(network), cache=cache)
-    assert "cannot be used" in caplog.text
+        find_ranges(network, cache)
+    assert f"{ranges.path} cannot be used" in caplog.text
 
 
 def test_the_rest_of_the_network_stays_as_it_is(tmp_path):
     network, cache = network_of(small("alocc_3d_gf")), Cache(tmp_path)
     frame = example_frame(network.variant)
-    quantise(prepare(network), [frame.images.numpy()], cache)
-    core = int8_core(prepare(network), cache=cache)
+    calibrate(network, [frame.images.numpy()], cache)
+    core = core_of(network, cache)
     c2, feature, same = core.img_backbone(frame.images)
     assert feature is same is core.img_neck(feature, same)
     whole = prepare(network)
