@@ -89,14 +89,14 @@ def run(args: argparse.Namespace) -> int:
     }
     print(f"{record.name}, {precision}, weights {weights}" + (f", {toolkit}" if toolkit else ""))
     if args.build_only:
-        _fill_cache(_segments(core, args, precision, quantisation), core, toolkit, target, device)
+        _fill_cache(segments_of(core, args, precision, quantisation), core, toolkit, target, device)
         return 0
     with _whole_folder(args.output) as folder:
         if args.whole:
             about["steps"] = _write_steps(core, args.cameras, folder)
         else:
-            found = _segments(core, args, precision, quantisation)
-            about["segments"] = _write_segments(found, folder, toolkit, target)
+            found = segments_of(core, args, precision, quantisation)
+            about["segments"] = write_segments(found, folder, toolkit, target)
         about |= {"format": _FORMAT, "versions": _versions(toolkit, quantisation is not None)}
         text = json.dumps(about, indent=2) + "\n"
         (folder / MANIFEST).write_text(text, encoding="utf-8")
@@ -155,9 +155,10 @@ def _quantisation(network: Alocc, toolkit: Toolkit | None) -> Quantisation:
     return Quantisation(find_ranges(network), CPU if toolkit is None else TENSORRT)
 
 
-def _segments(
+def segments_of(
     core: Alocc, args: argparse.Namespace, precision: str, quantisation: Quantisation | None
 ) -> list[Segment]:
+    """What the options ask for, of a prepared network."""
     from alocc_ros.runtime.export import segments
     from alocc_ros.runtime.precision import beside_int8
 
@@ -180,9 +181,10 @@ def _fill_cache(
     print(f"in {cache.folder}")
 
 
-def _write_segments(
+def write_segments(
     segments: list[Segment], folder: Path, toolkit: Toolkit | None, target: str
 ) -> list[dict[str, Any]]:
+    """Segments as files, with engines where there is a toolkit; what the manifest says of them."""
     from alocc_ros.runtime.export import to_onnx
 
     print(_ROW.format("SEGMENT", "ONNX MB", "s", "ENGINE MB", "s"))
