@@ -110,7 +110,7 @@ def cache() -> Finding:
         return Finding("cache", f"{kept.folder}: {_words(error)}", ok=False, remedy=_HOME)
     size, seen = sum(entry.nbytes for entry in entries) / 1e6, len(kept.entries(RANGES))
     told = f"{kept.folder}: {len(entries) - seen} engines and graphs, {size:.1f} MB"
-    return Finding("cache", f"{told}, {seen} calibrations for int8" if seen else told)
+    return Finding("cache", f"{told}; calibrations for int8: {seen}" if seen else told)
 
 
 def backend() -> Finding:

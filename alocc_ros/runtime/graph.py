@@ -320,7 +320,9 @@ class GraphRunner:
         return state.captured[key]
 
     def give_up(self, error: Exception) -> None:
-        """From now on frames are called, without kernels of ours, in the same precision."""
+        """From now on frames are called, without kernels of ours, in the precision of what
+        was packed for that (of int8, float16).
+        """
         words = " ".join(str(error).split())[:300]
         self.reason = f"no CUDA graph: {type(error).__name__}: {words}"
         log.warning("%s; frames run one call after the other (slower)", self.reason)

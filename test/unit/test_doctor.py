@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from alocc_ros.cli import doctor
+from alocc_ros.cli import _accelerators, doctor
 from alocc_ros.cli.main import main
+from alocc_ros.runtime.cache import RANGES, Cache
 
 ROOT = Path(__file__).parents[2]
 
@@ -164,3 +165,11 @@ def test_long_names_of_nodes_do_not_run_into_the_next_column():
     lines = [line for line in doctor._table(findings) if line]
     assert f"{name}  ok" in lines[1]
     assert lines[0].index(" ok") == lines[1].index(" ok")
+
+
+def test_it_counts_calibrations_beside_what_can_be_built_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    Cache().put("onnx", {"weights": "1"}, b"graph")
+    assert _accelerators.cache().found.endswith(": 1 engines and graphs, 0.0 MB")
+    Cache().put(RANGES, {"weights": "1"}, b"{}")
+    assert _accelerators.cache().found.endswith("0.0 MB; calibrations for int8: 1")
