@@ -9,13 +9,12 @@ DQ stand and in which types:
 weights for each channel, every operation that has an int8 kernel, inputs and outputs float32.
 
 ``TENSORRT``: symmetric int8 everywhere, since TensorRT takes no zero points. What is quantised is
-what convolutions read, not what they write: a Q behind a convolution is then fused into it, and
-whatever no convolution reads stays float16. Of a sum one side is quantised too, the one that is
-stored (a skip, an upsampled level): TensorRT fuses the addition into the convolution of the other
-side only where both have the type that the convolution writes, and with a float16 skip that would
-be float16, with the next Q a pass over memory of its own. Quantising both sides would part the
-addition from its convolution. Biases and outputs stay float16, and so are scales (an engine is
-strongly typed: DQ gives the type of its scale).
+what convolutions read, not what they write: whatever no convolution reads stays float16. Of a sum
+one side is quantised too, the one that is stored (a skip, an upsampled level): by NVIDIA's guide to
+Q/DQ an addition is fused into the convolution of its other side, and that convolution writes the
+type of the stored side; were it float16, the next Q would be a pass over memory of its own.
+Quantising both sides would part the addition from its convolution. Biases and outputs stay float16,
+and so are scales (an engine is strongly typed: DQ gives the type of its scale).
 """
 
 from __future__ import annotations
