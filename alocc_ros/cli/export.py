@@ -89,7 +89,8 @@ def run(args: argparse.Namespace) -> int:
     }
     print(f"{record.name}, {precision}, weights {weights}" + (f", {toolkit}" if toolkit else ""))
     if args.build_only:
-        _fill_cache(segments_of(core, args, precision, quantisation), core, toolkit, target, device)
+        found = segments_of(core, args, precision, quantisation)
+        _fill_cache(found, network, toolkit, target, device)
         return 0
     with _whole_folder(args.output) as folder:
         if args.whole:
@@ -166,16 +167,16 @@ def segments_of(
 
 
 def _fill_cache(
-    segments: list[Segment], core: Alocc, toolkit: Toolkit, target: str, device: torch.device
+    segments: list[Segment], network: Alocc, toolkit: Toolkit, target: str, device: torch.device
 ) -> None:
-    from alocc_ros.runtime.cache import Cache, hardware, weights_digest
-    from alocc_ros.runtime.engines import built
+    from alocc_ros.runtime.cache import Cache, hardware
+    from alocc_ros.runtime.engines import built, identity_of
 
-    cache, weights = Cache(), weights_digest(core)
+    cache, identity = Cache(), identity_of(network)
     for segment in segments:
         if segment.dense:
             start = time.perf_counter()
-            _, engine = built(segment, weights, toolkit, target, hardware(device), cache)
+            _, engine = built(segment, identity, toolkit, target, hardware(device), cache)
             seconds = time.perf_counter() - start
             print(f"{segment.name:<10}{len(engine) / 1e6:9.1f} MB{seconds:9.1f} s", flush=True)
     print(f"in {cache.folder}")

@@ -18,7 +18,7 @@ import numpy as np
 from alocc_ros.errors import DeviceError, ParameterError
 from alocc_ros.network.model import Alocc
 from alocc_ros.runtime.cache import RANGES, Cache, weights_digest
-from alocc_ros.runtime.engines import graph_of
+from alocc_ros.runtime.engines import graph_of, identity_of
 from alocc_ros.runtime.export import segments, to_onnx
 from alocc_ros.runtime.prepare import prepare
 from alocc_ros.runtime.quantisation import (
@@ -60,7 +60,7 @@ def calibrate(
     # So that no start has to export the network once more.
     how = Quantisation(found, CPU)
     segment = replace(image, quantisation=how)
-    graph_of(segment, weights_digest(core), cache, partial(quantised, plain, how))
+    graph_of(segment, identity_of(network), cache, partial(quantised, plain, how))
     return found
 
 

@@ -54,6 +54,7 @@ EngineFor = Callable[[Segment, Mapping[str, Tensor]], Engine | None]
 
 def tensorrt_core(
     prepared: Alocc,
+    identity: str,
     precision: str,
     device: torch.device,
     cameras: int = 6,
@@ -64,6 +65,7 @@ def tensorrt_core(
 
     Args:
         prepared: as ``prepare`` made it, on that device.
+        identity: ``identity_of`` the network that it was made of.
         precision: of engines and of all else; as ``check_precision`` returned it.
         device: the GPU.
         cameras: of the rig.
@@ -76,27 +78,36 @@ def tensorrt_core(
     """
     toolkit = find_toolkit()
     target = toolkit.target_of(device)
-    cache, weights = cache or Cache(), weights_digest(prepared)
+    cache = cache or Cache()
 
     def engine_for(segment: Segment, shared: Mapping[str, Tensor]) -> Engine | None:
         if not segment.dense:
             return None
         with torch.cuda.device(device):  # TensorRT builds for the current one
-            _, data = built(segment, weights, toolkit, target, hardware(device), cache)
+            _, data = built(segment, identity, toolkit, target, hardware(device), cache)
             return toolkit.load(data, device, shared)
 
     quantisation = None if ranges is None else Quantisation(ranges, TENSORRT)
     return pack_for_tensorrt(prepared, engine_for, cameras, precision, quantisation)
 
 
+def identity_of(network: Alocc) -> str:
+    """Under which what is built of a network is kept: the network as it was loaded.
+
+    Prepared on a GPU it may differ in the last bit from what ``alocc export --build-only`` prepared
+    on a CPU.
+    """
+    return hashlib.sha256(f"{network.variant}\n{weights_digest(network)}".encode()).hexdigest()
+
+
 def graph_of(
-    segment: Segment, weights: str, cache: Cache, make: Callable[[], bytes] | None = None
+    segment: Segment, identity: str, cache: Cache, make: Callable[[], bytes] | None = None
 ) -> bytes:
     """A segment as ONNX, out of the cache if it is there.
 
     Args:
         segment: of a network.
-        weights: digest of that network.
+        identity: ``identity_of`` that network.
         cache: where to look, and to keep.
         make: does the same as ``to_onnx(segment)``.
 
@@ -106,13 +117,13 @@ def graph_of(
     exporters = {name: package_version(name) for name in ("onnx", "onnxscript")}
     if segment.quantisation is not None:
         exporters["onnxruntime"] = package_version("onnxruntime")
-    key = software() | _about(segment) | exporters | {"weights": weights, "opset": str(OPSET)}
+    key = software() | _about(segment) | exporters | {"network": identity, "opset": str(OPSET)}
     return cache.get_or_make("onnx", key, make or partial(to_onnx, segment))
 
 
 def built(
     segment: Segment,
-    weights: str,
+    identity: str,
     toolkit: Toolkit,
     target: str,
     where: Mapping[str, str],
@@ -122,7 +133,7 @@ def built(
 
     Args:
         segment: of a network.
-        weights: digest of that network.
+        identity: ``identity_of`` that network.
         toolkit: what builds.
         target: compute capability, e.g. SM89.
         where: what ``hardware`` says of the GPU; empty for one that is not here.
@@ -132,7 +143,7 @@ def built(
         DeviceError: the engine cannot be built.
         ParameterError: the packages that write ONNX are missing.
     """
-    graph, here = graph_of(segment, weights, cache), software()
+    graph, here = graph_of(segment, identity, cache), software()
     # The graph says all that our own code decides.
     engine_key = {name: here[name] for name in ("torch", "cuda", "triton", "machine")}
     engine_key |= _about(segment) | dict(where) | {"target": target, toolkit.name: toolkit.version}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from alocc_ros.network.model import Alocc
-from alocc_ros.runtime.cache import Cache, weights_digest
+from alocc_ros.runtime.cache import Cache
 from alocc_ros.runtime.engines import PassedNeck, graph_of
 from alocc_ros.runtime.export import segments
 from alocc_ros.runtime.prepare import pack_for_cpu
@@ -18,12 +18,17 @@ from alocc_ros.runtime.quantisation import CPU, Quantisation, Ranges, check_pack
 
 
 def int8_core(
-    prepared: Alocc, ranges: Ranges, cameras: int = 6, cache: Cache | None = None
+    prepared: Alocc,
+    identity: str,
+    ranges: Ranges,
+    cameras: int = 6,
+    cache: Cache | None = None,
 ) -> Alocc:
     """``pack_for_cpu`` with the image part in int8.
 
     Args:
         prepared: as ``prepare`` made it.
+        identity: ``identity_of`` the network that it was made of.
         ranges: of its activations, as ``find_ranges`` found them.
         cameras: of the rig.
         cache: where the quantised graph is kept; None: this user's.
@@ -34,7 +39,7 @@ def int8_core(
     """
     check_packages()
     segment = segments(prepared, cameras, quantisation=Quantisation(ranges, CPU))[0]
-    graph = graph_of(segment, weights_digest(prepared), cache or Cache())
+    graph = graph_of(segment, identity, cache or Cache())
     packed = pack_for_cpu(prepared, cameras=cameras)
     packed.img_backbone, packed.img_neck = _Int8Images(graph), PassedNeck()
     return packed

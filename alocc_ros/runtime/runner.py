@@ -220,14 +220,15 @@ def make_runner(network: Alocc, backend: str = "auto", precision: str = "auto") 
     if backend in ("graph", "emulated"):
         return GraphRunner(pack_for_gpu(core, dtype), cast(core, dtype), precision, backend)
     if backend == "tensorrt":
-        from alocc_ros.runtime.engines import tensorrt_core  # likewise
+        from alocc_ros.runtime.engines import identity_of, tensorrt_core  # likewise
 
-        packed = tensorrt_core(core, rest, device, ranges=ranges)
+        packed = tensorrt_core(core, identity_of(network), rest, device, ranges=ranges)
         return GraphRunner(packed, cast(core, dtype), precision, backend)
     if ranges is not None:
-        from alocc_ros.runtime.int8 import int8_core  # likewise
+        from alocc_ros.runtime.engines import identity_of  # likewise
+        from alocc_ros.runtime.int8 import int8_core
 
-        return EagerRunner(int8_core(core, ranges), backend, precision)
+        return EagerRunner(int8_core(core, identity_of(network), ranges), backend, precision)
     if device.type == "cpu" and backend == "eager":
         return EagerRunner(pack_for_cpu(core, dtype), backend, precision)
     core = cast(core, dtype)

@@ -15,6 +15,7 @@ from alocc_ros.errors import DeviceError, ParameterError
 from alocc_ros.network.model import Alocc
 from alocc_ros.runtime.cache import RANGES, Cache
 from alocc_ros.runtime.calibration import calibrate, find_ranges
+from alocc_ros.runtime.engines import identity_of
 from alocc_ros.runtime.int8 import int8_core
 from alocc_ros.runtime.prepare import prepare
 from alocc_ros.runtime.runner import EagerRunner, make_runner
@@ -24,7 +25,8 @@ pytest.importorskip("onnxscript")
 
 
 def core_of(network: Alocc, cache: Cache) -> Alocc:
-    return int8_core(prepare(network), find_ranges(network, cache), cache=cache)
+    ranges = find_ranges(network, cache)
+    return int8_core(prepare(network), identity_of(network), ranges, cache=cache)
 
 
 def damage(path: Path) -> None:

@@ -25,9 +25,9 @@ from alocc_ros.cli import export
 from alocc_ros.cli.main import main
 from alocc_ros.errors import DeviceError
 from alocc_ros.network.model import Alocc
-from alocc_ros.runtime.cache import Cache, weights_digest
+from alocc_ros.runtime.cache import Cache
 from alocc_ros.runtime.calibration import calibrate, find_ranges
-from alocc_ros.runtime.engines import built, graph_of, pack_for_tensorrt
+from alocc_ros.runtime.engines import built, graph_of, identity_of, pack_for_tensorrt
 from alocc_ros.runtime.export import Segment, segments
 from alocc_ros.runtime.graph import GraphRunner
 from alocc_ros.runtime.prepare import cast, prepare
@@ -74,7 +74,7 @@ def calibrated(tmp_path_factory) -> Calibrated:
     core, frames = prepare(network), [example_frame(variant, seed=t) for t in range(2)]
     ranges = calibrate(network, (f.images.numpy() for f in frames), cache)
     assert find_ranges(network, cache) == ranges
-    plain = graph_of(segments(core)[0], weights_digest(core), cache)
+    plain = graph_of(segments(core)[0], identity_of(network), cache)
     how = Quantisation(ranges, TENSORRT)
     segment = segments(core, precision="fp16", quantisation=how)[0]
     return Calibrated(network, core, frames, cache, segment, quantised(plain, how), plain)
@@ -200,19 +200,19 @@ def test_tensorrt_builds_an_engine_that_holds_int8_convolutions(calibrated, tool
 
 
 def test_other_images_make_another_graph_and_another_engine(calibrated, toolkit, tmp_path):
-    cache, weights = Cache(tmp_path), weights_digest(calibrated.core)
+    cache, identity = Cache(tmp_path), identity_of(calibrated.network)
     ranges = calibrated.segment.quantisation.ranges
     values = {name: (low, 1.5 * high) for name, (low, high) in ranges.values.items()}
     other = Quantisation(replace(ranges, values=values), TENSORRT)
     first, second = calibrated.segment, replace(calibrated.segment, quantisation=other)
     for segment in (first, second):
         make = partial(quantised, calibrated.plain, segment.quantisation)
-        graph_of(segment, weights, cache, make)
-    made = [built(s, weights, toolkit, "SM89", {}, cache) for s in (first, second)]
+        graph_of(segment, identity, cache, make)
+    made = [built(s, identity, toolkit, "SM89", {}, cache) for s in (first, second)]
     assert made[0][0] == calibrated.graph != made[1][0]
     assert len(cache.entries("onnx")) == len(cache.entries("engine")) == 2
     times = {e.path: e.path.stat().st_mtime_ns for e in cache.entries()}
-    assert built(first, weights, toolkit, "SM89", {}, cache) == made[0]
+    assert built(first, identity, toolkit, "SM89", {}, cache) == made[0]
     assert {e.path: e.path.stat().st_mtime_ns for e in cache.entries()} == times
     engines = [e.path.read_bytes() for e in cache.entries("engine")]
     for used in (ranges, other.ranges):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,8 +15,8 @@ from alocc_ros.bench.scene import example_frame
 from alocc_ros.errors import DeviceError, ParameterError
 from alocc_ros.network.model import Alocc
 from alocc_ros.network.variants import VARIANTS
-from alocc_ros.runtime.cache import Cache, weights_digest
-from alocc_ros.runtime.engines import built, tensorrt_core
+from alocc_ros.runtime.cache import Cache
+from alocc_ros.runtime.engines import built, identity_of, tensorrt_core
 from alocc_ros.runtime.export import segments, to_onnx
 from alocc_ros.runtime.prepare import prepare
 from alocc_ros.runtime.runner import EagerRunner
@@ -69,12 +70,12 @@ def test_the_largest_segment_of_a_published_network_builds_at_its_real_size(tool
 def test_what_was_built_is_found_again_and_what_is_damaged_or_foreign_is_built_anew(
     toolkit, cache, caplog
 ):
-    core = prepare(network_of(small("alocc_2d")))
-    volume = segments(core, precision="fp16")[2]
-    weights = weights_digest(core)
+    network = network_of(small("alocc_2d"))
+    volume = segments(prepare(network), precision="fp16")[2]
+    identity = identity_of(network)
 
     def build(where: dict[str, str], target: str = "SM89") -> bytes:
-        return built(volume, weights, toolkit, target, where, cache)[1]
+        return built(volume, identity, toolkit, target, where, cache)[1]
 
     here, there = {"device": "NVIDIA L4"}, {"device": "NVIDIA RTX 4090"}
     first = build(here)
@@ -99,9 +100,9 @@ def test_what_was_built_is_found_again_and_what_is_damaged_or_foreign_is_built_a
 
 def test_other_weights_make_another_graph(toolkit, cache):
     for seed in (0, 1):
-        core = prepare(network_of(small("alocc_2d"), seed))
-        volume = segments(core, precision="fp16")[2]
-        built(volume, weights_digest(core), toolkit, "SM89", {}, cache)
+        network = network_of(small("alocc_2d"), seed)
+        volume = segments(prepare(network), precision="fp16")[2]
+        built(volume, identity_of(network), toolkit, "SM89", {}, cache)
     names = sorted(e.path.name.partition("-")[0] for e in cache.entries())
     assert names == ["engine", "engine", "onnx", "onnx"]
 
@@ -133,9 +134,10 @@ def test_bytes_that_are_no_graph_and_bytes_that_are_no_engine_are_one_line(toolk
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="here is a GPU")
 def test_without_a_gpu_the_backend_says_so_and_an_engine_cannot_be_loaded(toolkit, cache):
-    core = prepare(network_of(small("alocc_2d")))
+    network = network_of(small("alocc_2d"))
+    core = prepare(network)
     with pytest.raises(DeviceError, match="runs on a CUDA device"):
-        tensorrt_core(core, "fp16", torch.device("cpu"), cache=cache)
+        tensorrt_core(core, identity_of(network), "fp16", torch.device("cpu"), cache=cache)
     engine = toolkit.build(to_onnx(segments(core, precision="fp16")[2]), "SM89")
     with pytest.raises(DeviceError, match="cannot load the engine"):
         toolkit.load(engine, torch.device("cuda"))
@@ -145,7 +147,7 @@ def test_without_a_gpu_the_backend_says_so_and_an_engine_cannot_be_loaded(toolki
 def test_on_a_gpu_the_network_of_engines_says_what_the_network_says(cache):
     device, network = torch.device("cuda"), network_of(small("alocc_flow_2d")).cuda()
     try:
-        core = tensorrt_core(prepare(network), "fp16", device, cache=cache)
+        core = tensorrt_core(prepare(network), identity_of(network), "fp16", device, cache=cache)
     except DeviceError as error:  # TensorRT-RTX does not know every GPU
         pytest.skip(str(error))
     runners = EagerRunner(prepare(network)), EagerRunner(core)
@@ -179,3 +181,18 @@ def test_where_no_toolkit_is_here_the_line_says_what_to_install(tmp_path):
     assert line.startswith("DeviceError ")
     assert "tensorrt 8.6.1 is here, 10.3 or newer is needed" in line
     assert "libcudart.so.13: not found" in line and "pip install" in line
+
+
+def test_engines_are_kept_for_the_network_as_it_was_loaded():
+    """Folded on a GPU, a weight may differ in the last bit from what a CPU made of it."""
+    variant = small("alocc_2d")
+    network = network_of(variant)
+    here = identity_of(network)
+    prepare(network)
+    assert {identity_of(network), identity_of(network_of(variant))} == {here}
+    others = (
+        network_of(variant, seed=1),
+        network_of(replace(variant, skip_classes=1)),
+        network_of(small("alocc_2d_mini")),
+    )
+    assert len({here, *map(identity_of, others)}) == 4
