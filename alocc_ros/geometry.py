@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -42,7 +43,7 @@ def pose_matrix(translation: Sequence[float], quaternion_xyzw: Sequence[float]) 
         raise PoseError(f"a pose needs 3 + 4 numbers, got {t.shape} and {q.shape}")
     if not (np.isfinite(t).all() and np.isfinite(q).all()):
         raise PoseError(f"pose is not finite: translation {t.tolist()}, quaternion {q.tolist()}")
-    norm = float(np.linalg.norm(q))
+    norm = math.hypot(*q)  # of any size without overflow
     if not 0.9 < norm < 1.1:
         raise PoseError(f"quaternion {q.tolist()} has length {norm:.3g}; a rotation has length 1")
     out = np.eye(4)
@@ -68,8 +69,13 @@ def check_rigid(a_T_b: np.ndarray, what: str) -> np.ndarray:  # [4, 4]
     if not np.isfinite(m).all():
         raise PoseError(f"{what}: the pose holds NaN or inf")
     r = m[:3, :3]
-    off = float(np.abs(r.T @ r - np.eye(3)).max())
-    if off > _RIGID_TOLERANCE or np.linalg.det(r) < 0 or np.abs(m[3] - [0, 0, 0, 1]).max() > 1e-9:
+    with np.errstate(over="ignore", invalid="ignore"):  # numbers may be of any size
+        off = float(np.abs(r.T @ r - np.eye(3)).max())
+    if (
+        not off <= _RIGID_TOLERANCE
+        or np.linalg.det(r) < 0
+        or np.abs(m[3] - [0, 0, 0, 1]).max() > 1e-9
+    ):
         raise PoseError(f"{what}: not a rigid transform (R^T R is off by {off:.2g})")
     return m
 

@@ -7,6 +7,7 @@ the same in C++.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -90,7 +91,7 @@ def unpack(message: Any) -> Voxels:
     geometry, header, status = (_field(message, n) for n in ("geometry", "header", "status"))
     shape = tuple(int(_field(geometry, f"size_{axis}")) for axis in "xyz")
     lower = tuple(float(_field(_field(geometry, "origin"), axis)) for axis in "xyz")
-    count = int(np.prod(shape, dtype=np.int64))
+    count = math.prod(shape)
     labels = _array(message, "labels", np.uint8)
     confidence = _array(message, "confidence", np.uint8)
     cells = _array(message, "flow_cells", np.uint32)

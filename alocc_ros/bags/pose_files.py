@@ -27,7 +27,7 @@ from alocc_ros.geometry import check_rigid, pose_matrix
 _STAMPS = ("stamp", "timestamp", "time", "t")
 _COLUMNS = (("x", "tx"), ("y", "ty"), ("z", "tz"), ("qx",), ("qy",), ("qz",), ("qw",))
 _UNITS = ((18, 1), (15, 1_000), (12, 1_000_000))  # least digits of a whole number, ns
-_MOST_DIGITS = 19
+_END = 10**19  # ns, and as a number in any unit
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,14 @@ def nanoseconds(text: str) -> int:
         raise StampError(f"{text!r} is no time") from error
     if not value.is_finite() or value < 0:
         raise StampError(f"{text!r} is no time after 1970")
+    if value >= _END:  # before numbers of a million digits are worked out
+        raise StampError(f"{text[:40]!r} is no time of this century")
     if re.fullmatch(r"\d+", text):
         unit = next((u for digits, u in _UNITS if len(text) >= digits), 1_000_000_000)
-        stamp = int(text) * unit
+        stamp = int(value) * unit
     else:
         stamp = int(value * 1_000_000_000)
-    if len(str(stamp)) > _MOST_DIGITS:
+    if stamp >= _END:
         raise StampError(f"{text!r} is no time of this century")
     return stamp
 

@@ -12,32 +12,44 @@ import io
 import os
 import pickle
 import random
+import re
 import resource
+import shutil
 import time
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
 from PIL import Image
+from rosbags.rosbag2 import StoragePlugin, Writer
+from street_truth import frame_at, voxels_at
 
 from alocc_ros import messages
+from alocc_ros.bags import cdr
+from alocc_ros.bags.pose_files import read_poses, read_stamps
 from alocc_ros.bags.reader import Bag
 from alocc_ros.bags.results import read_npz as read_result
 from alocc_ros.bags.sample import write_sample
 from alocc_ros.datasets.infos import InfoFile
 from alocc_ros.datasets.tables import read_table
 from alocc_ros.errors import AloccError
+from alocc_ros.grid import VoxelGrid
 from alocc_ros.network.checkpoint import read_state_dict
+from alocc_ros.records import read_record
 from alocc_ros.resources import shared_folder
-from alocc_ros.stream.conversions import camera_image
+from alocc_ros.stream.conversions import camera_image, transform
 from alocc_ros.stream.decoding import decode
 from alocc_ros.stream.preset import load_preset
 from alocc_ros.stream.rig import intrinsics_from_camera_info, load_rig
+from alocc_ros.stream.video import VideoStreams
 from alocc_ros.types import CameraImage
+from alocc_ros.unpacking import unpack
 
 CORPUS = Path(__file__).parent / "corpus"  # past findings, READER-WHAT.SUFFIX
 FINDINGS = Path(__file__).parents[2] / "out" / "fuzz"
@@ -83,19 +95,39 @@ def decode_image(path: Path) -> None:
 
 
 def decode_camera_info(path: Path) -> None:
-    message = SimpleNamespace(data=path.read_bytes(), type=messages.CAMERA_INFO)
-    info = Bag.decode(SimpleNamespace(path=path), _record(message))
-    intrinsics_from_camera_info(info, True, "/camera_info")
+    intrinsics_from_camera_info(_message(path, messages.CAMERA_INFO), True, "/camera_info")
 
 
 def decode_compressed(path: Path) -> None:
-    message = SimpleNamespace(data=path.read_bytes(), type=messages.COMPRESSED_IMAGE)
-    image = Bag.decode(SimpleNamespace(path=path), _record(message))
-    decode(camera_image(image, "cam_front", 1, "bgr8"))
+    decode(camera_image(_message(path, messages.COMPRESSED_IMAGE), "cam_front", 1, "bgr8"))
 
 
-def _record(message: SimpleNamespace) -> SimpleNamespace:
-    return SimpleNamespace(topic="/x", log_time=0, **vars(message))
+def decode_raw(path: Path) -> None:
+    decode(camera_image(_message(path, messages.IMAGE), "cam_front", 1, "bgr8"))
+
+
+def decode_transforms(path: Path) -> None:
+    for entry in _message(path, messages.TF_MESSAGE).transforms:
+        transform(entry)
+
+
+def decode_voxels(path: Path) -> None:
+    voxels = unpack(_message(path, messages.SEMANTIC_GRID))
+    assert voxels.labels.shape == voxels.grid.shape
+
+
+def decode_video(path: Path) -> None:
+    packets = re.split(rb"(?=\x00\x00\x00\x01\x09)", path.read_bytes())  # access unit delimiters
+    lost: list[str] = []
+    streams = VideoStreams(lambda camera, reason, detail: lost.append(reason))
+    for number, packet in enumerate(packets):
+        streams.add(CameraImage("cam_front", number, np.frombuffer(packet, np.uint8), "h264"))
+    streams.flush()
+
+
+def _message(path: Path, kind: str) -> Any:
+    record = SimpleNamespace(topic="/x", log_time=0, data=path.read_bytes(), type=kind)
+    return Bag.decode(SimpleNamespace(path=path), record)
 
 
 def _image(kind: str) -> bytes:
@@ -129,6 +161,48 @@ def _bag(folder: Path) -> bytes:
     return path.read_bytes()
 
 
+def _database(folder: Path) -> bytes:
+    """The same recording as an sqlite3 bag."""
+    _bag(folder)
+    writer = Writer(folder / "seed", version=8, storage_plugin=StoragePlugin.SQLITE3)
+    with Bag(folder / "seed.mcap") as bag, writer:
+        topics = {
+            topic: writer.add_connection(topic, kind, typestore=cdr.TYPESTORE)
+            for topic, kind in bag.types.items()
+        }
+        for record in bag.messages(list(bag.types)):
+            writer.write(topics[record.topic], record.log_time, bytes(record.data))
+    (file,) = (folder / "seed").glob("*.db3")
+    data = file.read_bytes()
+    shutil.rmtree(folder / "seed")
+    return data
+
+
+def _h264(_: Path) -> bytes:
+    av = pytest.importorskip("av")
+    context = av.CodecContext.create("libx264", "w")
+    context.width, context.height, context.pix_fmt = 32, 16, "yuv420p"
+    context.time_base = Fraction(1, 10)
+    context.options = {"preset": "ultrafast", "tune": "zerolatency", "x264-params": "aud=1"}
+    out = []
+    for number in range(4):
+        frame = av.VideoFrame.from_ndarray(np.full((16, 32, 3), 50 * number, np.uint8), "rgb24")
+        frame.pts = number
+        out += context.encode(frame)
+    return b"".join(bytes(packet) for packet in [*out, *context.encode(None)])
+
+
+def _voxels(_: Path) -> bytes:
+    grid = VoxelGrid((8.0, -4.0, 0.0), (8, 12, 3), 0.8)
+    frame = frame_at(width=32, height=18)
+    return cdr.encode(messages.semantic_grid(frame, voxels_at(grid=grid)))
+
+
+def _raw_image() -> bytes:
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 10, 3), dtype=np.uint8)
+    return cdr.encode(messages.rgb_image(pixels, 1, "cam"))
+
+
 def _sample_message(folder: Path, kind: str) -> bytes:
     path = folder / "seed.mcap"
     write_sample(path, seconds=0.2, rate=5, width=32, height=18)
@@ -140,11 +214,19 @@ def _text(name: str) -> bytes:
     return (shared_folder("config") / name).read_bytes()
 
 
+def _record() -> bytes:
+    text = (shared_folder("models") / "alocc_2d_mini.yaml").read_bytes()
+    return text.replace(b"alocc_2d_mini", b"input")  # a record's name is that of its file
+
+
+POSES = b"stamp,x,y,z,qx,qy,qz,qw\n1.5,0,1,2,0,0,0,1\n2.5,1,1e0,2,0,0,1,0\n"
+STAMPS = b"file,stamp\na.jpg,1.5\nb.jpg,1600000000000000000\n"
 RIG = b"cameras:\n  cam_front: {width: 64, height: 36, K: [1, 0, 1, 0, 1, 1, 0, 0, 1]}\n"
 
 # Reader, suffix of its files, what is changed.
 READERS: dict[str, tuple[Callable[[Path], object], str, Callable[[Path], bytes]]] = {
     "mcap": (read_bag, ".mcap", _bag),
+    "db3": (read_bag, ".db3", _database),
     "jpeg": (decode_image, ".jpg", lambda _: _image("JPEG")),
     "png": (decode_image, ".png", lambda _: _image("PNG")),
     "camera_info": (
@@ -155,6 +237,13 @@ READERS: dict[str, tuple[Callable[[Path], object], str, Callable[[Path], bytes]]
         *(decode_compressed, ".cdr"),
         lambda folder: _sample_message(folder, messages.COMPRESSED_IMAGE),
     ),
+    "raw_image": (*(decode_raw, ".cdr"), lambda _: _raw_image()),
+    "transforms": (
+        *(decode_transforms, ".cdr"),
+        lambda folder: _sample_message(folder, messages.TF_MESSAGE),
+    ),
+    "voxels": (decode_voxels, ".cdr", _voxels),
+    "h264": (decode_video, ".h264", _h264),
     "pth": (read_state_dict, ".pth", lambda _: _torch(True)),
     "old_pth": (read_state_dict, ".pth", lambda _: _torch(False)),
     "safetensors": (
@@ -169,6 +258,13 @@ READERS: dict[str, tuple[Callable[[Path], object], str, Callable[[Path], bytes]]
     ),
     "preset": (load_preset, ".yaml", lambda _: _text("presets/custom_example.yaml")),
     "rig": (lambda path: load_rig(path, True), ".yaml", lambda _: RIG),
+    "record": (read_record, ".yaml", lambda _: _record()),
+    "poses": (read_poses, ".csv", lambda _: POSES),
+    "stamps": (
+        read_stamps,
+        ".csv",
+        lambda _: b"file,stamp\na.jpg,1.5\nb.jpg,1600000000000000000\n",
+    ),
 }
 
 

@@ -6,6 +6,8 @@ With more threads sums of equal rows come in any order, which onnxruntime does n
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Mapping
 
 import numpy as np
@@ -133,6 +135,39 @@ def test_a_whole_step_is_the_same_in_onnx(name):
             assert (one.numpy() == other).mean() > 0.999
         else:
             assert error(one, torch.from_numpy(other)) <= STEP_TOLERANCE, name
+
+
+@pytest.mark.skipif("ALOCC_WHOLE_STEP" not in os.environ, reason="takes many minutes")
+def test_a_whole_step_of_real_size_is_the_same_in_onnx():
+    """``ALOCC_WHOLE_STEP=alocc_flow_2d``; docs/export.md has what came out."""
+    name = os.environ["ALOCC_WHOLE_STEP"]
+    core = prepare(network_of(VARIANTS[name]))
+    frame, state = example_frame(core.variant), []
+    for first in (True, False):
+        step = Step(core, first=first)
+        ages = None if first else torch.full((1, core.variant.history), 0.5)
+        given = dict(zip(step.inputs, (frame.images, frame.plan(ages).packed, *state), strict=True))
+        with inference():
+            ours = dict(zip(step.outputs, step(*given.values()), strict=True))
+        begin = time.monotonic()
+        onnx = to_onnx(step)
+        written = time.monotonic()
+        their = session(onnx)
+        answer = their.run(list(step.outputs), {n: x.numpy() for n, x in given.items()})
+        theirs = {n: torch.from_numpy(x) for n, x in zip(step.outputs, answer, strict=True)}
+        errors = {n: error(ours[n], theirs[n]) for n in ours if n not in ("labels", "flow")}
+        same = ours["labels"] == theirs["labels"]
+        print(f"{name} {'first' if first else 'step'}: {len(onnx) / 1e6:.1f} MB")
+        print(f"  {written - begin:.0f} s to write, {time.monotonic() - written:.0f} s to run")
+        print(f"  labels equal {same.double().mean():.6%}, errors {errors}")
+        if "flow" in ours:
+            off = (ours["flow"] - theirs["flow"]).abs().amax(-1)[same]
+            print(f"  flow off by {off.max():.2g} m/s, by more than 0.02 in {(off > 0.02).sum()}")
+            assert (off <= 0.02).double().mean() >= 0.999
+        assert same.double().mean() >= 0.9999
+        assert max(errors.values()) <= STEP_TOLERANCE
+        del their, answer
+        state = [ours[n] for n in step.outputs if n.startswith("next_")]
 
 
 def test_the_same_network_gives_the_same_bytes_and_no_paths():

@@ -124,12 +124,17 @@ def test_poses_too_far_apart_say_nothing_about_the_time_between() -> None:
     trajectory.at(START + 1001 * MS)
 
 
+TURNED = np.array([[1.0, -1.0, 0, 0], [1.0, 1.0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
+
+
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
         (np.full((4, 4), np.nan), "NaN or inf"),
         (np.diag([2.0, 2.0, 2.0, 1.0]), "not a rigid transform"),
         (np.diag([1.0, 1.0, -1.0, 1.0]), "not a rigid transform"),
+        (np.diag([1e200, 1.0, 1.0, 1.0]), "not a rigid transform"),
+        (1e200 * TURNED, "not a rigid transform"),  # inf - inf is NaN, which is not too large
         (np.eye(3), "4x4"),
     ],
 )

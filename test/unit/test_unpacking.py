@@ -86,3 +86,14 @@ def test_a_message_that_contradicts_itself_is_refused(street, name, value, compl
         value[-1] = 16000
     with pytest.raises(MessageError, match=complaint):
         unpack(Message(message.type, {**message.fields, name: value}))
+
+
+def test_sizes_whose_product_has_65_bits_are_refused(street):
+    """As a number of 64 bits it is 0, which is how many labels there are."""
+    message = semantic_grid(FRAME, street)
+    geometry = message["geometry"]
+    sizes = {"size_x": 2**31, "size_y": 2**31, "size_z": 4}
+    huge = Message(geometry.type, {**geometry.fields, **sizes})
+    empty = {"labels": np.zeros(0, np.uint8), "confidence": np.zeros(0, np.uint8)}
+    with pytest.raises(MessageError, match="0 labels for 2147483648 x"):
+        unpack(Message(message.type, {**message.fields, **empty, "geometry": huge}))
