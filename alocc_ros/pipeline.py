@@ -42,7 +42,8 @@ class Pipeline:
             ``runtime.precision.PRECISIONS``.
         confidence: also return how sure the network is of each label.
         random_weights: marks every output as worthless.
-        early: images will be given to ``images`` before the frame that they are in.
+        early: images will be given to ``images`` before the frame that they are in, and its pose to
+            ``recall``.
         runner: how it is run; None: made, from ``network``, ``backend`` and ``precision``.
         images: the way of images into the network (``images.py``).
         timings: seconds of the last step by part: preprocess, network, total; and early, which was
@@ -71,7 +72,7 @@ class Pipeline:
         self.preprocessor = self.preprocessor or Preprocessor.for_model(record, variant.input_size)
         if self.runner is None:
             self.runner = make_runner(self.network, self.backend, self.precision)
-        self.state = self.runner.new_state(early=self.early and self.runner.sees)
+        self.state = self.runner.new_state(early=self.early)
         self.images = NetworkImages(self.preprocessor, self.runner, self.state)
 
     @classmethod
@@ -148,6 +149,32 @@ class Pipeline:
         self.timings = dict(zip(("preprocess", "network", "total"), seconds, strict=True))
         self.timings["early"] = taken.seconds
         return answer
+
+    def recall(self, frame: FrameSet) -> bool:
+        """Sums up what is remembered, ahead of a frame; ``step`` starts from that if the frame has
+        this stamp and pose, and nothing came between.
+
+        Args:
+            frame: as far as it is known; images and calibrations are not needed.
+
+        Returns:
+            Whether there is a sum of it now.
+
+        Raises:
+            PoseError: the pose of the frame is not a rigid transform.
+        """
+        key = self.keyframes.keyframe
+        if key is None or not self.runner.recalls:
+            return False
+        # Another rig than the key frame's would throw the memory away.
+        frame = dataclasses.replace(frame, calibration=key.fingerprint)
+        decision, variant = self.keyframes.foresee(frame), self.network.variant
+        plan = plan_frame(frame, decision, variant, self.state.ages)
+        if plan.first:
+            return False
+        with self.images.on_stream():
+            self.runner.recall(plan, self.state)
+        return True
 
     def reset(self, reason: str = MANUAL) -> None:
         """Forget the past; the next frame begins a sequence."""

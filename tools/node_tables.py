@@ -78,7 +78,7 @@ def stages() -> str:
 
 def early() -> str:
     rows = [(f"`early: {name}`", meaning) for name, meaning in worker.EARLY]
-    return table(("key", "images"), *rows)
+    return table(("key", "what"), *rows)
 
 
 def launch(arguments: launch_arguments.Arguments) -> str:

@@ -194,6 +194,7 @@ class Alocc(nn.Module):
         keyframe: bool = True,
         rig: RigConstants | None = None,
         measured: Measured | None = None,
+        recalled: Tensor | None = None,
     ) -> tuple[Output, State]:
         """One step.
 
@@ -207,12 +208,15 @@ class Alocc(nn.Module):
                 between key frames); the stereo feature and flow map are always this frame's.
             rig: what ``calibrate`` made of a plan with the same rig; None: worked out anew.
             measured: LiDAR depth.
+            recalled: what ``fusion.recall`` made of this plan and state; None: it does so now.
 
         Raises:
             ModelError: images or plan are not the variant's.
             TemporalMemoryError: the state is not this network's.
         """
-        prediction, state = self.predict(images, plan, state, out, keyframe, rig, measured)
+        prediction, state = self.predict(
+            images, plan, state, out, keyframe, rig, measured, recalled
+        )
         logits, labels = prediction.logits, prediction.labels  # [B, Y, X, Z]
         if labels is None:
             skip = self.variant.skip_classes
@@ -233,11 +237,13 @@ class Alocc(nn.Module):
         keyframe: bool = True,
         rig: RigConstants | None = None,
         measured: Measured | None = None,
+        recalled: Tensor | None = None,
     ) -> tuple[Prediction, State]:
         """``forward`` up to what losses look at; arguments as there."""
         v, measured = self.variant, measured or Measured()
         out = out or State()
-        recalled = self.fusion.recall(state, plan, out, keyframe)
+        if recalled is None:
+            recalled = self.fusion.recall(state, plan, out, keyframe)
         depth, c2 = self.encode_images(images, plan, state, rig)
         known = None
         if measured.depth_bins is not None:

@@ -106,6 +106,12 @@ class FramePlan:
         """The part that belongs to the rig alone."""
         return self.packed[: self.samples * self.cameras * sum(prod(s) for _, s in _RIG)]
 
+    @property
+    def remembering(self) -> Tensor:  # [B * (12 + T + 1)] float64
+        """The part that the sum over the remembered volumes depends on: motion and ages."""
+        views = unpack(self.packed, self.cameras, self.samples, self.ages.shape[1])
+        return torch.cat([views.motion.flatten(), views.ages.double().flatten()])
+
     def tensors(self, device: torch.device | str) -> PlanTensors:
         """All of it on a device, by one copy."""
         packed = self.packed.to(device, non_blocking=True)

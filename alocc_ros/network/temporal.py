@@ -29,9 +29,10 @@ class Fusion(nn.Module):
 
     Attributes:
         form: of what is remembered; states of one form can be exchanged.
+        recalls: whether ``recall`` does anything.
     """
 
-    form = ""
+    form, recalls = "", False
 
     def recall(
         self, state: State | None, plan: PlanTensors, out: State, keyframe: bool
@@ -217,6 +218,8 @@ class AheadHistoryFusion(ProjectedHistoryFusion):
     """The same in two steps, the first of which needs no image: most of the work, and of the
     memory that is moved.
     """
+
+    recalls = True
 
     def __init__(self, whole: ProjectedHistoryFusion) -> None:
         """Takes the buffers of ``whole``."""

@@ -61,7 +61,7 @@ KEYS = (
     ("network", "rate_hz", "results a second since the last report"),
     ("network", "latency_pNN_ms", "from the anchor's stamp to publish; NN: 50 and 95"),
     ("network", "STAGE_pNN_ms", "time by stage, see below"),
-    ("network", "early: WHAT", "images worked on ahead of their set, see below; only with `early`"),
+    ("network", "early: WHAT", "what was done ahead of sets, see below; only with `early`"),
     ("network", "reset: REASON", "how often the memory was thrown away"),
     (
         "network",

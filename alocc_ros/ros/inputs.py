@@ -72,6 +72,11 @@ class SetCollector(SimpleFilter):
             self._collector.reset()
 
     @property
+    def forming(self) -> int | None:
+        """Stamp (ns) of the set that is being put together, see ``FrameCollector``."""
+        return self._collector.forming
+
+    @property
     def statistics(self) -> CollectorStatistics:
         """A snapshot of the counters."""
         with self._lock:
@@ -167,8 +172,8 @@ class Inputs:
     Attributes:
         cameras: by name, in network order.
         collector: a filter; register a callback with it to get the camera sets.
-        on_image: gets every image, after the set that it closed; of video in threads of their
-            cameras.
+        on_image: gets every image, after the set that it closed, and the stamp (ns) of the set that
+            is being put together then, or None; of video in threads of their cameras.
     """
 
     def __init__(
@@ -183,7 +188,7 @@ class Inputs:
         self._node, self._preset = node, preset
         self._skips = Skips() if skips is None else skips
         self._videos: dict[str, LiveVideo] = {}
-        self.on_image: Callable[[CameraImage], None] = lambda image: None
+        self.on_image: Callable[[CameraImage, int | None], None] = lambda image, forming: None
         self._stamp_source = parameters.stamp_source
         if self._stamp_source == "preset":
             self._stamp_source = preset.stamp_source
@@ -254,7 +259,7 @@ class Inputs:
 
     def _take(self, image: CameraImage, now: int) -> None:
         self.collector.add(image, now)  # which counts images that it cannot use
-        self.on_image(image)
+        self.on_image(image, self.collector.forming)
 
     def _video(self, camera: Camera) -> LiveVideo:
         """Made with the first packet."""

@@ -243,6 +243,7 @@ class AloccNode(LifecycleNode):
             report_error=self._report_error,
             skips=skips,
             calibrate=ahead(assembler) if parameters.early else None,
+            foresee=assembler.pose_ahead,
         )
         outputs.cameras, outputs.locate = inputs.cameras, poses.T_base
         inputs.collector.registerCallback(worker.submit)

@@ -6,7 +6,8 @@ time of one frame, and memory never grows.
 
 While no set waits, images that came can be worked on ahead of the set that they will be in, the
 newest first, one a camera: decoded by the preprocessor's threads, and seen by the network one after
-the other. A set that comes meanwhile waits for the one image that the network is at.
+the other. As soon as stamp and pose of the set are known, the network sums up what it remembers for
+it. A set that comes meanwhile waits for the one image, or the sum, that the network is at.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ EARLY = (
     ("seen", "images whose part of the network was done then, too"),
     ("superseded", "a newer one of the camera, or a set, came before it was their turn"),
     ("left", "to their set: calibration not known yet, cannot be used, or has to be converted"),
+    ("recalled", "sets whose sum over the remembered volumes was made before they were whole"),
 )
 # What the time of a set goes into; the documentation is made of it.
 STAGES = (
@@ -52,7 +54,7 @@ STAGES = (
 )
 _RECENT = 200  # results that the times are of
 _JOIN_TIMEOUT = 30.0  # s
-_Early = TypeVar("_Early", CameraImage, EarlyImage)
+_Early = TypeVar("_Early", CameraImage, EarlyImage, int)
 _LAP = 1_000_000_000  # ns; a set so far ahead of what comes is of the lap before
 
 
@@ -69,8 +71,8 @@ class WorkerStatistics:
         resets: of the temporal memory by reason.
         flow_overflow: moving voxels so far that got no flow because there were too many at once.
         waiting: whether a set is waiting.
-        early: images by what became of them ahead of their set (``EARLY``); empty: nothing is done
-            ahead.
+        early: images by what became of them ahead of their set, and sets (``EARLY``); empty:
+            nothing is done ahead.
     """
 
     submitted: int
@@ -103,6 +105,7 @@ class Worker:
         report_error: Callable[[str], None],
         skips: Skips | None = None,
         calibrate: Callable[[CameraImage], Calibration] | None = None,
+        foresee: Callable[[int], FrameSet] | None = None,
     ) -> None:
         """Starts the thread.
 
@@ -116,16 +119,21 @@ class Worker:
             calibrate: calibration of an image that has no set yet, as it is known at once, the
                 same object that its frame will have; may raise AloccError. None: nothing is done
                 ahead of sets.
+            foresee: the set at a stamp (ns) without its images, as far as it is known at once; may
+                raise AloccError. None: no sum is made ahead.
         """
         self.enabled = True
         self._pipeline, self._assemble, self._publish = pipeline, assemble, publish
         self._now, self._report_error = now, report_error
         self._skips = Skips() if skips is None else skips
         self._calibrate = calibrate
+        self._foresee = foresee if pipeline.runner.recalls else None
         self._changed = threading.Condition()
         self._newest: dict[str, int] = {}  # stamps of the newest set's images, ns
         self._offered: dict[str, CameraImage] = {}  # by camera, the newest last
         self._begun: dict[str, EarlyImage] = {}
+        self._forming: int | None = None  # stamp of the set to come, if it is to be looked at
+        self._recalled: tuple[int, bytes] | None = None  # stamp and pose of the newest sum
         names = [] if calibrate is None else [name for name, _ in EARLY]
         self._early = Counter(dict.fromkeys(names, 0))
         self._next: tuple[CameraSet, float, float] | None = None
@@ -149,15 +157,21 @@ class Worker:
             self._superseded += self._next is not None
             self._newest = {c: image.stamp for c, image in camera_set.images.items()}
             self._give_up_early(lambda image: image.stamp <= self._newest.get(image.camera, 0))
+            self._forming = None
             newest = max(self._newest.values())
             self._next = (camera_set, monotonic(), (self._now() - newest) * 1e-9)
             self._changed.notify()
 
-    def offer(self, image: CameraImage) -> None:
-        """Takes note of an image that came, after the set that it closed. Returns at once."""
+    def offer(self, image: CameraImage, forming: int | None = None) -> None:
+        """Takes note of an image that came, after the set that it closed, and of the stamp (ns) of
+        the set that is being put together. Returns at once.
+        """
         with self._changed:
             if self._calibrate is None or not self.enabled or self._stopping:
                 return
+            if self._foresee is not None and forming is not None:
+                self._forming = forming
+                self._changed.notify()
             if image.stamp <= 0 or image.stamp == self._newest.get(image.camera):
                 return  # nobody wants it, or it has its set already
             self._give_up_early(lambda older: older.camera == image.camera)
@@ -168,7 +182,7 @@ class Worker:
         """Forgets the past and what is waiting, before the next set."""
         with self._changed:
             self._give_up_early(lambda image: True)
-            self._reset_requested = True
+            self._forming, self._reset_requested = None, True
             self._ignored += self._next is not None
             self._next = None
 
@@ -218,6 +232,9 @@ class Worker:
                 if self._offered:
                     _, image = self._offered.popitem()
                     return partial(self._ahead, self._begin, image)
+                if self._forming is not None:
+                    forming, self._forming = self._forming, None
+                    return partial(self._ahead, self._recall, forming)
                 for camera, early in reversed(self._begun.items()):
                     if early.pixels.done():
                         del self._begun[camera]
@@ -258,6 +275,15 @@ class Worker:
             self._begun[image.camera] = early
         early.pixels.add_done_callback(self._wake)
 
+    def _recall(self, stamp: int) -> None:
+        try:
+            frame = self._foresee(stamp)
+            of = stamp, frame.map_T_base.tobytes()
+            if of != self._recalled and self._pipeline.recall(frame):
+                self._recalled = of
+        except PoseError:
+            return  # it is not there yet: the next image asks again, and at last the set
+
     def _wake(self, _: Future) -> None:
         with self._changed:
             self._changed.notify()
@@ -273,7 +299,7 @@ class Worker:
             self._early["superseded"] += len(offered) + len(begun)
 
     def _process(self, camera_set: CameraSet, submitted: float, age: float) -> None:
-        begin = monotonic()
+        begin, self._recalled = monotonic(), None
         frame = self._assemble(camera_set)
         assembled = monotonic()
         try:
@@ -300,7 +326,8 @@ class Worker:
         latency = (self._now() - occupancy.stamp) * 1e-9
         with self._changed:
             self._processed += 1
-            self._early.update(self._pipeline.images.done - self._early)
+            done = Counter(recalled=self._pipeline.state.recalled_frames)
+            self._early.update(done + self._pipeline.images.done - self._early)
             self._last_failure = ""
             self._latencies.append(latency)
             for name, seconds in stages.items():

@@ -11,7 +11,8 @@ one runner may run at the same time, each in a thread and on a CUDA stream of it
 made, that is captured, while none of them runs.
 
 A stream whose images are seen one by one, as they come, has a graph for each camera, and each kind
-of frame a second graph that starts from what those left.
+of frame a second graph that starts from what those left. It also has graphs of the sum over the
+remembered volumes alone, and each kind of frame with a past another graph that starts from that.
 """
 
 from __future__ import annotations
@@ -50,12 +51,21 @@ class Entry(NamedTuple):
         keyframe: it renews the state.
         flipped: which of the two copies of the state is read.
         early: it starts from what was seen of single images.
+        recalled: it starts from the sum over what is remembered.
     """
 
     first: bool
     keyframe: bool
     flipped: bool
     early: bool = False
+    recalled: bool = False
+
+
+class Sum(NamedTuple):
+    """A kind of that sum; attributes as of ``Entry``."""
+
+    keyframe: bool
+    flipped: bool
 
 
 @dataclass(frozen=True)
@@ -75,7 +85,7 @@ class GraphState(StreamState):
         staged: [K] the same on the host, page-locked where that means something.
         near, far: features of the reference frame, and of this frame.
         copies: of what key frames renew; one is read, the other written.
-        captured: graphs by kind of frame, and by camera those that see one image.
+        captured: graphs by kind of frame or sum, and by camera those that see one image.
         pool: memory of the graphs, of which one at a time may run; None: there are none.
     """
 
@@ -94,7 +104,7 @@ class GraphState(StreamState):
             part.zero_()
         self._front, self._back = self.copies
         self._copied = torch.cuda.Event() if device.type == "cuda" else None
-        self.captured: dict[Entry | int, Captured] = {}
+        self.captured: dict[Entry | Sum | int, Captured] = {}
         self.pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
 
     @property
@@ -102,15 +112,17 @@ class GraphState(StreamState):
         """Whether the second copy is the one to read."""
         return self._front is self.copies[1]
 
-    def entry(self, plan: FramePlan, early: bool = False) -> Entry:
+    def entry(self, plan: FramePlan, early: bool = False, recalled: bool = False) -> Entry:
         """What kind of frame a plan is of, now."""
-        return Entry(plan.first, plan.keyframe, self.flipped, early)
+        return Entry(plan.first, plan.keyframe, self.flipped, early, recalled)
 
-    def arguments(self, entry: Entry) -> tuple[State | None, State]:
+    def arguments(self, entry: Entry) -> tuple[PlanTensors, State | None, State]:
         """What a graph of that kind reads and writes."""
+        samples, slots = self.ages.shape
+        plan = unpack(self.packed, len(self.images) // samples, samples, slots)
         front, back = self.copies[::-1] if entry.flipped else self.copies
         reading = None if entry.first else self.near._replace(**front)
-        return reading, self.far._replace(**(back if entry.keyframe else {}))
+        return plan, reading, self.far._replace(**(back if entry.keyframe else {}))
 
     def load_inputs(self, images: Tensor, plan: FramePlan, seen: Mapping[int, object]) -> list[int]:
         """Images, plan and reference features to where the graphs look; see ``Runner.step``.
@@ -127,15 +139,19 @@ class GraphState(StreamState):
                 self.images[camera].copy_(image, non_blocking=True)
         else:
             self.images.copy_(images, non_blocking=True)
+        self.load_plan(plan)
+        if reading is not None:
+            _copy_features(reading, self.near)
+        return others
+
+    def load_plan(self, plan: FramePlan) -> None:
+        """The plan to where the graphs look."""
         if self._copied is not None:  # the copy before may still be reading the host's buffer
             self._copied.synchronize()
         self.staged.copy_(plan.packed)
         self.packed.copy_(self.staged, non_blocking=True)
         if self._copied is not None:
             self._copied.record()
-        if reading is not None:
-            _copy_features(reading, self.near)
-        return others
 
     def store_outputs(self, plan: FramePlan) -> None:
         """Features of this frame to their slot."""
@@ -146,27 +162,34 @@ class GraphState(StreamState):
             self._front[name].copy_(tensor)
 
 
+class _Forked(NamedTuple):
+    """A sum that is being made on the second stream; None: there is none."""
+
+    total: Tensor | None
+
+
 class _OnSecondStream(Fusion):
     """What needs no image runs beside the image network, on a stream of its own."""
 
     def __init__(self, fusion: Fusion, device: torch.device) -> None:
         super().__init__()
         self._fusion, self._stream = fusion, torch.cuda.Stream(device)
-        self.shapes, self.form = fusion.shapes, fusion.form
+        self.shapes, self.form, self.recalls = fusion.shapes, fusion.form, fusion.recalls
 
-    def recall(
-        self, state: State | None, plan: PlanTensors, out: State, keyframe: bool
-    ) -> Tensor | None:
+    def recall(self, state: State | None, plan: PlanTensors, out: State, keyframe: bool) -> _Forked:
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
-            return self._fusion.recall(state, plan, out, keyframe)
+            return _Forked(self._fusion.recall(state, plan, out, keyframe))
 
-    def forward(self, volume: Tensor, recalled: Tensor | None, *rest: Any) -> Any:
+    def forward(self, volume: Tensor, recalled: Tensor | _Forked, *rest: Any) -> Any:
+        if not isinstance(recalled, _Forked):  # made ahead, on this stream: nothing to wait for
+            return self._fusion(volume, recalled, *rest)
         torch.cuda.current_stream().wait_stream(self._stream)
-        if recalled is not None and not torch.cuda.is_current_stream_capturing():
+        total = recalled.total
+        if total is not None and not torch.cuda.is_current_stream_capturing():
             # Called, not replayed, by several streams: another one's sum must not take its place.
-            recalled.record_stream(torch.cuda.current_stream())
-        return self._fusion(volume, recalled, *rest)
+            total.record_stream(torch.cuda.current_stream())
+        return self._fusion(volume, total, *rest)
 
 
 def _features(stereo: Tensor | None, flow_bev: Tensor | None) -> State:
@@ -186,7 +209,7 @@ class GraphRunner:
     the host stands in the way of a capture.
 
     Attributes:
-        core, device, backend, precision, sees, concurrent: see ``Runner``.
+        core, device, backend, precision, sees, recalls, concurrent: see ``Runner``.
         reason: why frames are not replayed any more but called; "" while they are.
     """
 
@@ -195,6 +218,7 @@ class GraphRunner:
     ) -> None:
         """Takes the packed network, and the same without kernels of ours to fall back to."""
         self.core, self._plain, self.device = core, plain, core.device
+        self._fusion = core.fusion
         self.backend, self.precision, self.reason = backend, precision, ""
         # Engines were built for all cameras at once, and have buffers that all streams share.
         self.sees = self.concurrent = backend != "tensorrt"
@@ -203,26 +227,39 @@ class GraphRunner:
             self.core = shallow_copy(core)
             self.core.fusion = _OnSecondStream(core.fusion, self.device)
 
+    @property
+    def recalls(self) -> bool:
+        """See ``Runner``."""
+        return self._fusion.recalls and not self.reason
+
     def new_state(self, samples: int = 1, cameras: int = 6, early: bool = False) -> GraphState:
         """See ``Runner``. On a GPU all graphs are captured."""
-        state = GraphState(self.core, samples, cameras)
-        if early:
-            device = torch.cuda.device(self.device) if self._captures else nullcontext()
-            with inference(self.precision), device:
-                for camera in range(samples * cameras):
-                    self.call_see(state, camera)  # makes the buffers
-        if not self._captures:
-            return state
-        kinds = [(True, True), (False, True), (False, False)]
-        keys: list[Entry | int] = [Entry(*k, flipped) for k in kinds for flipped in (False, True)]
-        if early:
-            keys += [entry._replace(early=True) for entry in keys]
-            keys += range(samples * cameras)
-        for key in keys:
+        state, keys = GraphState(self.core, samples, cameras), self._kinds(early)
+        ahead = [*range(samples * cameras)] if early and self.sees else []
+        ahead += [key for key in keys if isinstance(key, Sum)]
+        device = torch.cuda.device(self.device) if self._captures else nullcontext()
+        with inference(self.precision), device:
+            for key in ahead:
+                self._part(state, key)()  # makes the buffers
+        for key in dict.fromkeys([*keys, *ahead]) if self._captures else ():
             if self.reason:
                 break
             self._capture(state, key)
         return state
+
+    def _kinds(self, early: bool) -> list[Entry | Sum]:
+        """Of the frames, and the sums ahead of them, that a stream has graphs for."""
+        kinds = [(True, True), (False, True), (False, False)]
+        entries = [Entry(*kind, flipped) for kind in kinds for flipped in (False, True)]
+        if not early:
+            return [*entries]
+        if self.sees:
+            entries += [entry._replace(early=True) for entry in entries]
+        if not self.recalls:
+            return [*entries]
+        with_past = [e for e in entries if not e.first and e.early == self.sees]
+        sums = [Sum(e.keyframe, e.flipped) for e in with_past]
+        return [*entries, *(e._replace(recalled=True) for e in with_past), *sums]
 
     def see(self, image: Tensor, state: GraphState, camera: int, key: object) -> None:
         """See ``Runner``; ends the life of the last frame's answer."""
@@ -230,8 +267,17 @@ class GraphRunner:
             raise DeviceError(f"{self.backend} in {self.precision} sees all images at once")
         state.mark_seen(camera, None)
         state.images[camera].copy_(image[0], non_blocking=True)
-        self._see(state, camera)
+        self._run_part(state, camera)
         state.mark_seen(camera, key)
+
+    def recall(self, plan: FramePlan, state: GraphState) -> None:
+        """See ``Runner``; ends the life of the last frame's answer."""
+        if not self.recalls:
+            raise DeviceError(f"{self.backend} in {self.precision} has no sum to make ahead")
+        state.look_back(plan)
+        state.load_plan(plan)
+        self._run_part(state, Sum(plan.keyframe, state.flipped))
+        state.recalled_of = state.sum_key(plan)
 
     def step(
         self,
@@ -241,15 +287,19 @@ class GraphRunner:
         measured: Measured | None = None,
         seen: Mapping[int, object] | None = None,
     ) -> Output:
-        """See ``Runner``. The answer stays as it is until the stream's next frame or ``see``.
+        """See ``Runner``. The answer stays as it is until the stream's next frame, ``see`` or
+        ``recall``.
 
-        Frames with LiDAR depth are called, not replayed.
+        Frames with LiDAR depth are called, not replayed. Where images are seen one by one, a frame
+        of which none was has no graph that starts from a sum.
         """
+        wanted = self.recalls and bool(seen) == self.sees
+        recalled = state.take_recalled(plan, wanted) is not None
         others = state.load_inputs(images, plan, seen or {})
         if seen:
             for camera in others:
-                self._see(state, camera)
-        entry = state.entry(plan, early=bool(seen))
+                self._run_part(state, camera)
+        entry = state.entry(plan, bool(seen), recalled)
         captured = None if measured is not None else self._graph(state, entry)
         if captured is None:
             with inference(self.precision):
@@ -263,40 +313,47 @@ class GraphRunner:
 
     def call(self, state: GraphState, entry: Entry, measured: Measured | None = None) -> Output:
         """A frame from and to the state's buffers, call by call: what a capture records."""
-        v, samples = self.core.variant, len(state.ages)
-        tensors = unpack(state.packed, len(state.images) // samples, samples, v.history)
-        reading, writing = state.arguments(entry)
+        plan, reading, writing = state.arguments(entry)
         images: Tensor | Seen | None = state.seen if entry.early else state.images
-        core = self._plain if self.reason else self.core
-        return core(images, tensors, reading, writing, entry.keyframe, None, measured)[0]
+        core, recalled = self._plain if self.reason else self.core, None
+        if entry.recalled:
+            recalled = state.recalled
+        return core(images, plan, reading, writing, entry.keyframe, None, measured, recalled)[0]
 
-    def _see(self, state: GraphState, camera: int) -> None:
-        """Features of the image that lies there for a camera."""
-        captured = self._graph(state, camera)
+    def _part(self, state: GraphState, key: Sum | int) -> Callable[[], None]:
+        """What is done ahead of frames."""
+        call = self.call_recall if isinstance(key, Sum) else self.call_see
+        return partial(call, state, key)
+
+    def _run_part(self, state: GraphState, key: Sum | int) -> None:
+        captured = self._graph(state, key)
         if captured is not None:
             captured.replay()
             return
         with inference(self.precision):
-            self.call_see(state, camera)
+            self._part(state, key)()
+
+    def call_recall(self, state: GraphState, kind: Sum) -> None:
+        """Likewise the sum ahead of a frame."""
+        plan, reading, writing = state.arguments(Entry(False, *kind))
+        state.store_recalled(self._fusion.recall(reading, plan, writing, kind.keyframe))
 
     def call_see(self, state: GraphState, camera: int) -> None:
         """Likewise what one image is seen by."""
         core = self._plain if self.reason else self.core
         state.store_seen([camera], core.see(state.images[camera : camera + 1]))
 
-    def _graph(self, state: GraphState, key: Entry | int) -> Captured | None:
+    def _graph(self, state: GraphState, key: Entry | Sum | int) -> Captured | None:
         if not self._captures or self.reason:
             return None
         return state.captured.get(key) or self._capture(state, key)
 
-    def _capture(self, state: GraphState, key: Entry | int) -> Captured | None:
-        """The graph of a kind of frame, or of what sees an image of a camera; None, and a reason,
-        if there is none to be had.
+    def _capture(self, state: GraphState, key: Entry | Sum | int) -> Captured | None:
+        """The graph of a kind of frame, or of what is done ahead of it; None, and a reason, if
+        there is none to be had.
         """
         call: Callable[[], Output | None] = (
-            partial(self.call, state, key)
-            if isinstance(key, Entry)
-            else partial(self.call_see, state, key)
+            partial(self.call, state, key) if isinstance(key, Entry) else self._part(state, key)
         )
         tuning = torch.backends.cudnn.benchmark
         torch.backends.cudnn.benchmark = True

@@ -87,8 +87,10 @@ def pack_for_cpu(prepared: Alocc, dtype: torch.dtype = torch.float32, cameras: i
     volumes compute in it; the network takes, remembers and returns float32.
     """
     packed = shallow_copy(prepared)
-    if not packed.variant.volumetric and native.library() is not None:
-        _split_neck(packed)
+    if native.library() is not None:  # the general forms of these need more time or memory
+        if not packed.variant.volumetric:
+            _split_neck(packed)
+        _sum_ahead(packed)
     shapes = input_shapes(packed, cameras)
     replaced: dict[FoldedConv, FoldedConv] = {}
     for parent, name, conv, path in _convolutions(packed):
@@ -145,8 +147,7 @@ def pack_for_gpu(prepared: Alocc, dtype: torch.dtype = torch.float16) -> Alocc:
     packed = shallow_copy(prepared)
     if not packed.variant.volumetric:
         _split_neck(packed)
-    if isinstance(packed.fusion, ProjectedHistoryFusion):
-        packed.fusion = AheadHistoryFusion(packed.fusion)
+    _sum_ahead(packed)
     skips = _merge_biases_of_skips(packed) | fuse_steps(packed)
     operators = {
         name: fused_form(module.operator)
@@ -246,6 +247,11 @@ def _split_neck(network: Alocc) -> None:
         neck.conv.conv = SplitConv(neck.conv.conv, widths)
     elif isinstance(neck, BEVNeck):
         neck.conv[0] = SplitConv(neck.conv[0], widths)
+
+
+def _sum_ahead(network: Alocc) -> None:
+    if isinstance(network.fusion, ProjectedHistoryFusion):
+        network.fusion = AheadHistoryFusion(network.fusion)
 
 
 def _convolutions(network: nn.Module) -> list[tuple[nn.Module, str, FoldedConv, str]]:

@@ -40,6 +40,7 @@ class Runner(Protocol):
         backend, precision: what it is.
         reason: why it is not what was asked for, one line; "" if it is.
         sees: whether there is ``see``.
+        recalls: whether there is ``recall``.
         concurrent: whether streams may step at the same time, each in a thread and with a state of
             its own.
     """
@@ -50,10 +51,13 @@ class Runner(Protocol):
     precision: str
     reason: str
     sees: bool
+    recalls: bool
     concurrent: bool
 
     def new_state(self, samples: int = 1, cameras: int = 6, early: bool = False) -> StreamState:
-        """Buffers of a stream (or of several that step together); ``early``: it will ``see``."""
+        """Buffers of a stream (or of several that step together); ``early``: it will ``see`` and
+        ``recall`` what it can.
+        """
         ...
 
     def see(self, image: Tensor, state: StreamState, camera: int, key: object) -> None:
@@ -64,6 +68,20 @@ class Runner(Protocol):
             state: keeps the features until the next image of that camera.
             camera: of the N.
             key: the image's own; a frame that is to use the features must name it.
+        """
+        ...
+
+    def recall(self, plan: FramePlan, state: StreamState) -> None:
+        """Sums up what is remembered, ahead of the frame's images.
+
+        Args:
+            plan: of the frame; of it motion, ages and ``keyframe`` count. A frame whose own plan
+                has others, or that finds the state changed, makes its sum itself.
+            state: of the stream; keeps the sum for the next frame.
+
+        Raises:
+            TemporalMemoryError: the frame has no past, or the state not what the plan looks at.
+            DeviceError: the runner has no such sum.
         """
         ...
 
@@ -102,6 +120,7 @@ class EagerRunner:
         self.backend, self.precision, self.reason = backend, precision, reason
         # In int8 the image network is a graph for all cameras at once.
         self.sees, self.concurrent = precision != "int8", True
+        self.recalls = core.fusion.recalls
 
     def new_state(self, samples: int = 1, cameras: int = 6, early: bool = False) -> StreamState:
         """See ``Runner``."""
@@ -116,6 +135,19 @@ class EagerRunner:
             state.store_seen([camera], self.core.see(image.to(self.core.dtype)))
         state.mark_seen(camera, key)
 
+    def recall(self, plan: FramePlan, state: StreamState) -> None:
+        """See ``Runner``."""
+        if not self.recalls:
+            raise DeviceError(f"{self.backend} in {self.precision} has no sum to make ahead")
+        reading, out, tensors = (
+            state.look_back(plan),
+            state.writing(plan),
+            plan.tensors(self.device),
+        )
+        with inference(self.precision):
+            state.store_recalled(self.core.fusion.recall(reading, tensors, out, plan.keyframe))
+        state.recalled_of = state.sum_key(plan)
+
     def step(
         self,
         images: Tensor,
@@ -125,7 +157,7 @@ class EagerRunner:
         seen: Mapping[int, object] | None = None,
     ) -> Output:
         """See ``Runner``."""
-        tensors = plan.tensors(self.device)
+        tensors, recalled = plan.tensors(self.device), state.take_recalled(plan, self.recalls)
         with inference(self.precision):
             output, _ = self.core(
                 self._looked_at(images.to(self.core.dtype), state, seen or {}),
@@ -135,6 +167,7 @@ class EagerRunner:
                 plan.keyframe,
                 self._rig(plan, tensors, state),
                 measured,
+                recalled,
             )
         state.advance(plan)
         return output
@@ -161,7 +194,7 @@ class CompiledRunner(EagerRunner):
 
     def __init__(self, core: Alocc, precision: str = "fp32") -> None:
         super().__init__(core, "compiled", precision)
-        self.sees = self.concurrent = False
+        self.sees = self.recalls = self.concurrent = False
         self._state_of = core  # states are the network's, compiled or not
         self.core = torch.compile(core, fullgraph=True, dynamic=False)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -25,6 +26,20 @@ from alocc_ros.network.state import KEYFRAME_PARTS, State
 _KIND = "alocc_stream_state"
 
 
+class SumKey(NamedTuple):
+    """All that a sum over the remembered volumes depends on.
+
+    Attributes:
+        renewed: how often the state had been; so which volumes they are.
+        keyframe: the volumes are written moved, too.
+        numbers: motion and ages.
+    """
+
+    renewed: int
+    keyframe: bool
+    numbers: bytes
+
+
 class StreamState:
     """State of one stream through one (prepared) network.
 
@@ -34,6 +49,8 @@ class StreamState:
         rig: what follows from the rig alone, of the last frame; see ``Alocc.calibrate``.
         begun: whether a key frame has been seen since the last reset.
         seen_of: by camera, the keys of the images whose features lie in ``seen``.
+        recalled_of: what the sum in ``recalled`` is of; None: of nothing that can be used.
+        recalled_frames: how many frames have started from a sum that was there before them.
     """
 
     def __init__(self, network: Alocc, samples: int = 1, cameras: int = 6) -> None:
@@ -44,12 +61,16 @@ class StreamState:
         self.rig: tuple[Tensor, RigConstants] | None = None
         self._seen: Seen | None = None
         self.seen_of: dict[int, object] = {}
+        self._recalled: Tensor | None = None
+        self.recalled_of: SumKey | None = None
+        self.recalled_frames = self._renewed = 0
         self.reset()
 
     def reset(self) -> None:
         """Forget; the buffers stay. The next frame's plan must be a first one."""
         self.ages = torch.zeros(self._samples, self._network.variant.history)
         self.begun = False
+        self._renewed += 1
         self.forget_seen()
 
     @property
@@ -102,6 +123,45 @@ class StreamState:
             for camera, one in zip(cameras, part, strict=True):
                 buffer[camera].copy_(one)
 
+    @property
+    def recalled(self) -> Tensor | None:
+        """Buffer of the sum that was made ahead of a frame, float32; None: never any."""
+        return self._recalled
+
+    def sum_key(self, plan: FramePlan) -> SumKey | None:
+        """Of the sum that a frame starts from; None: it begins a sequence, or some sample does."""
+        if plan.first or plan.has_history is not None:
+            return None
+        return SumKey(self._renewed, plan.keyframe, plan.remembering.numpy().tobytes())
+
+    def look_back(self, plan: FramePlan) -> State:
+        """What the sum ahead of a frame is of; the sum before it is forgotten.
+
+        Raises:
+            TemporalMemoryError: the frame begins a sequence, or there is nothing where it looks.
+        """
+        self.recalled_of = None
+        reading = self.reading(plan)
+        if reading is None:
+            raise TemporalMemoryError("a frame that begins a sequence has nothing to sum up")
+        return reading
+
+    def store_recalled(self, total: Tensor) -> None:
+        """Copies a sum to where it stays."""
+        if self._recalled is None:
+            self._recalled = torch.empty_like(total)
+        self._recalled.copy_(total)
+
+    def take_recalled(self, plan: FramePlan, wanted: bool = True) -> Tensor | None:
+        """The sum that a frame starts from if it was made ahead, of just this; no other frame does,
+        as this one moves the volumes on or may leave them half moved.
+        """
+        key, self.recalled_of = self.recalled_of, None
+        if not wanted or key is None or key != self.sum_key(plan):
+            return None
+        self.recalled_frames += 1
+        return self.recalled
+
     def reading(self, plan: FramePlan) -> State | None:
         """What the frame looks at; None if it begins a sequence.
 
@@ -135,6 +195,7 @@ class StreamState:
             return
         self._front, self._back = self._back, self._front
         self.ages, self.begun = plan.ages, True
+        self._renewed += 1
 
     @property
     def remembered(self) -> dict[str, Tensor]:
@@ -202,6 +263,7 @@ class StreamState:
                 pair = features.setdefault(int(slot), [None, None])
                 pair[kind == "flow_bev"] = tensor.contiguous(memory_format=torch.channels_last)
         self.ages, self.begun = tensors["ages"].cpu(), len(tensors) > 1
+        self._renewed += 1
         self._replace_parts({n: t for n, t in tensors.items() if n in KEYFRAME_PARTS})
         self._features = {slot: (pair[0], pair[1]) for slot, pair in features.items()}
 

@@ -172,6 +172,24 @@ class FrameAssembler:
         self._check_image(image, calibration)
         return calibration
 
+    def pose_ahead(self, stamp: int) -> FrameSet:
+        """What is known at once of the frame set at a stamp (ns): not its images and calibrations.
+
+        Raises:
+            PoseError: see ``assemble``.
+        """
+        return FrameSet(
+            stamp=stamp,
+            images={},
+            calibration={},
+            map_T_base=self._poses.map_T_base(stamp, deadline=0.0),
+            map_T_base_at={},
+            map_frame=self._poses.map_frame,
+            base_frame=self._preset.base_frame,
+            base_T_grid=self.locate_grid(),
+            fitted=tuple(self._preset.used_cameras),
+        )
+
     def locate_grid(self, deadline: float = 0.0) -> np.ndarray | None:  # [4, 4]
         """``base_T_grid``, asked for until it is known; a mounting does not move.
 

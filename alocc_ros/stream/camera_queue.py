@@ -53,6 +53,18 @@ class QueuedImage(NamedTuple):
     image: CameraImage
 
 
+def nearest(
+    options: Mapping[str, list[QueuedImage]], base: int, begin: int, end: int
+) -> dict[str, QueuedImage]:
+    """By camera, the option nearest to ``base`` among those in ``[begin, end]``."""
+    out = {}
+    for name, ways in options.items():
+        inside = [w for w in ways if begin <= w.base <= end]
+        if inside:
+            out[name] = min(inside, key=lambda w: abs(w.base - base))
+    return out
+
+
 class CameraQueue:
     """The images of one camera that wait for their sets, ordered by stamp, and its counters.
 

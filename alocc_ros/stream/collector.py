@@ -51,6 +51,7 @@ from alocc_ros.stream.camera_queue import (
     CameraQueue,
     CameraStatistics,
     QueuedImage,
+    nearest,
 )
 from alocc_ros.stream.collector_config import CollectorConfig
 from alocc_ros.stream.timeline import Timeline
@@ -82,6 +83,10 @@ class FrameCollector:
 
     Not thread-safe; call it from one thread or under one lock. The work per image depends on
     the number of cameras, never on the length of the queues.
+
+    Attributes:
+        forming: stamp (ns) of the set that is being put together, as it looks now; None: its anchor
+            is not there yet.
     """
 
     def __init__(self, config: CollectorConfig | None = None) -> None:
@@ -269,11 +274,12 @@ class FrameCollector:
         self._last_arrival: int | None = None  # over all cameras
         self._newest: int | None = None  # stamp, over all cameras
         self._last_base: int | None = None  # base time of the last closed set
+        self.forming: int | None = None
 
     # What comes out ---------------------------------------------------------------------
 
     def _collect(self, now_ns: int, flush: bool = False) -> list[CameraSet]:
-        sets = []
+        sets, self.forming = [], None
         while (reference := self._reference(now_ns, flush)) is not None:
             head = reference.images[0]
             for queue in self._queues.values():
@@ -284,6 +290,7 @@ class FrameCollector:
                 or now_ns - head.arrival >= self.config.timeout_ns
                 or self._is_closed(head.base, chosen, now_ns)
             ):
+                self.forming = head.image.stamp
                 break
             closed = self._close(head, chosen)
             if closed is not None:
@@ -358,12 +365,12 @@ class FrameCollector:
             name: [w for w in islice(queue.images, 2) if abs(w.base - base) <= spread]
             for name, queue in self._queues.items()
         }
-        nearest = _nearest(options, base, base - spread, base + spread)
-        bases = [w.base for w in nearest.values()]
+        ways = nearest(options, base, base - spread, base + spread)
+        bases = [w.base for w in ways.values()]
         if max(bases) - min(bases) <= spread:
-            return nearest
+            return ways
         begins = {w.base for ways in options.values() for w in ways if w.base <= base}
-        windows = [_nearest(options, base, begin, begin + spread) for begin in sorted(begins)]
+        windows = [nearest(options, base, begin, begin + spread) for begin in sorted(begins)]
         return min(
             windows, key=lambda ways: (-len(ways), sum(abs(w.base - base) for w in ways.values()))
         )
@@ -432,15 +439,3 @@ class FrameCollector:
             f"nearest image {away / 1e6:.0f} ms away, "
             f"sets may spread over {self.config.max_spread_ns / 1e6:.0f} ms"
         )
-
-
-def _nearest(
-    options: Mapping[str, list[QueuedImage]], base: int, begin: int, end: int
-) -> dict[str, QueuedImage]:
-    """By camera, the option nearest to ``base`` among those in ``[begin, end]``."""
-    out = {}
-    for name, ways in options.items():
-        inside = [w for w in ways if begin <= w.base <= end]
-        if inside:
-            out[name] = min(inside, key=lambda w: abs(w.base - base))
-    return out

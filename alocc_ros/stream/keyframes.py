@@ -17,6 +17,7 @@ state (runtime/state.py); which number a frame gets is decided here.
 
 from __future__ import annotations
 
+import copy
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -205,6 +206,16 @@ class KeyframePolicy:
             decision = FrameDecision(key, reference, due, self._free_slot(), "", elapsed)
         self._planned = (frame, decision)
         return decision
+
+    def foresee(self, frame: FrameSet) -> FrameDecision:
+        """What ``plan`` would decide about a frame that is still to come; takes note of nothing.
+
+        Raises:
+            PoseError: see ``plan``.
+        """
+        other = copy.copy(self)
+        other.resets, other._periods = self.resets.copy(), self._periods.copy()
+        return other.plan(frame)
 
     def update(self, frame: FrameSet, ran: bool = True) -> None:
         """Goes on from ``frame``.

@@ -5,18 +5,21 @@ stand in the way of a capture.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 from host_watch import HostWatch
 from small_networks import Stream, network_of, small
 
+from alocc_ros.bench.launches import CallRecorder
 from alocc_ros.bench.predict import predict
 from alocc_ros.bench.scene import example_frame
 from alocc_ros.errors import DeviceError, TemporalMemoryError
 from alocc_ros.network.variants import VARIANTS
-from alocc_ros.runtime.graph import Entry, GraphRunner
+from alocc_ros.runtime.graph import Entry, GraphRunner, Sum
 from alocc_ros.runtime.prepare import cast, pack_for_gpu, prepare
 from alocc_ros.runtime.runner import EagerRunner, make_runner
 
@@ -34,6 +37,8 @@ def addresses(state) -> dict[str, int]:
         tensors |= {f"{i}.{n}": t for n, t in parts.items()}
     if state.seen is not None:
         tensors |= {f"seen.{n}": t for n, t in state.seen._asdict().items()}
+    if state.recalled is not None:
+        tensors["recalled"] = state.recalled
     return {name: t.data_ptr() for name, t in tensors.items()}
 
 
@@ -82,20 +87,66 @@ def test_images_seen_one_by_one_go_where_the_frames_graphs_look():
         assert addresses(states[0]) == before
 
 
+def test_a_sum_made_ahead_goes_where_the_frames_graphs_look():
+    """Over 20 frames, some of whose plans are not those of the sum."""
+    network = network_of(small("alocc_2d_mini"))
+    runner = make_runner(network, "emulated", "fp16")
+    states = runner.new_state(early=True), runner.new_state(early=True)
+    before, key, read = addresses(states[0]), object(), set()
+    assert {"seen.c2", "recalled"} <= before.keys() and states[0].recalled.dtype == torch.float32
+    for t in range(20):
+        frame, answers = example_frame(network.variant, seed=t), []
+        plan = frame.plan(states[0].ages if t else None, t % 3 != 2, slot=t % 2)
+        if t:
+            runner.recall(replace(plan, keyframe=not plan.keyframe) if t == 7 else plan, states[0])
+        for state in states:
+            runner.see(frame.images[4:5], state, 4, key)
+            others = frame.images[[0, 1, 2, 3, 5]]
+            answers.append(runner.step(others, plan, state, seen={4: key}).logits.clone())
+        assert torch.equal(*answers)
+        assert addresses(states[0]) == before
+        read.add(states[0].flipped)
+    assert read == {True, False} and [s.recalled_frames for s in states] == [18, 0]
+
+
 @pytest.mark.parametrize("name", KINDS)
 def test_nothing_of_the_host_stands_in_the_way_of_a_capture(name):
     variant = small(name)
     core = pack_for_gpu(prepare(network_of(variant)), torch.float16)
     runner = GraphRunner(core, core)
     state = runner.new_state(early=True)
+    calls = [partial(runner.call_see, state, 3)]
     for kind in ((True, True), (False, True), (False, False)):
         for flipped in (False, True):
-            with torch.no_grad(), HostWatch() as watch:
-                runner.call(state, Entry(*kind, flipped, early=flipped))
-            assert watch.found == []
-    with torch.no_grad(), HostWatch() as watch:
-        runner.call_see(state, 3)
-    assert watch.found == []
+            entry = Entry(*kind, flipped, early=flipped)
+            calls.append(partial(runner.call, state, entry))
+            if runner.recalls and not entry.first:
+                calls.append(partial(runner.call_recall, state, Sum(entry.keyframe, flipped)))
+                calls.append(partial(runner.call, state, entry._replace(recalled=True)))
+    for call in calls:
+        with torch.no_grad(), HostWatch() as watch:
+            call()
+        assert watch.found == []
+
+
+def test_the_sum_that_is_made_ahead_is_no_part_of_its_frame():
+    core = pack_for_gpu(prepare(network_of(small("alocc_2d_mini"))), torch.float16)
+    runner = GraphRunner(core, core)
+    state = runner.new_state(early=True)
+
+    def calls(what) -> Counter[str]:
+        with torch.no_grad(), CallRecorder() as recorder:
+            what()
+        return recorder.calls
+
+    entry = Entry(False, True, False, early=True)
+    whole = calls(lambda: runner.call(state, entry))
+    ahead = calls(lambda: runner.call_recall(state, Sum(True, False)))
+    rest = calls(lambda: runner.call(state, entry._replace(recalled=True)))
+    assert [c["remembered_sum_fused"] for c in (whole, ahead, rest)] == [1, 1, 0]
+    assert rest.total() < whole.total()
+    # The sum, biases of the slots, what of the plan has another type, and to the buffer.
+    assert ahead.total() <= 6
 
 
 @pytest.mark.parametrize("name", VARIANTS)

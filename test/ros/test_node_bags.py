@@ -317,6 +317,7 @@ def test_images_that_are_worked_on_when_they_come_give_the_same_voxels(live, rec
         np.testing.assert_array_equal(ours.labels, theirs.labels)
         np.testing.assert_allclose(ours.flow, theirs.flow, rtol=2**-10, atol=2**-14)
     values = live.stage.values("network")
+    assert 0 < int(values["early: recalled"]) < FRAMES, "all but the first may start from a sum"
     assert 0 < int(values["early: seen"]) <= int(values["early: decoded"]) <= 6 * FRAMES
     assert float(values["early_p95_ms"]) > 0.0
 

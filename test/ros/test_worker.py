@@ -41,6 +41,7 @@ class Bench:
         self.pipeline = Pipeline(network, tiny_node.RECORD, random_weights=True, early=early)
         self.results: list[tuple[FrameSet, Occupancy]] = []
         self.errors: list[str] = []
+        self.asked: list[int] = []
         self.skips = Skips()
         self.begun, self.gate = threading.Semaphore(0), threading.Event()
         self.knows: Callable[[int], bool] = lambda stamp: stamp >= 0
@@ -54,12 +55,19 @@ class Bench:
             report_error=self.errors.append,
             skips=self.skips,
             calibrate=self._calibration if early else None,
+            foresee=self._foresee,
         )
 
     def _calibration(self, image: CameraImage) -> Calibration:
         if image.camera not in self.known:
             raise CalibrationError(f"{image.camera}: not known yet")
         return RIG[image.camera]
+
+    def _foresee(self, stamp: int) -> FrameSet:
+        self.asked.append(stamp)
+        if not self.knows(stamp):
+            raise PoseError("it is not there yet")
+        return FrameSet(stamp, {}, {}, ego_pose(stamp), {})
 
     def _frame(self, camera_set: CameraSet) -> FrameSet:
         self.begun.release()
@@ -214,10 +222,47 @@ def test_images_that_came_early_give_what_they_give_in_their_set(early_bench, be
         np.testing.assert_array_equal(ours.labels, theirs.labels)
         np.testing.assert_array_equal(ours.flow, theirs.flow)
     statistics = early_bench.worker.statistics
-    assert statistics.early == {"decoded": 15, "seen": 15, "superseded": 0, "left": 0}
+    none = {"superseded": 0, "left": 0, "recalled": 0}
+    assert statistics.early == {"decoded": 15, "seen": 15, **none}
     assert all(seconds > 0.0 for seconds in statistics.stages["early"])
     plain = bench.worker.statistics
     assert plain.early == {} and plain.stages["early"] == [0.0] * 3
+
+
+def test_the_sum_over_the_past_is_made_when_stamp_and_pose_of_the_set_are_known(
+    early_bench, bench, images
+):
+    state, worker = early_bench.pipeline.state, early_bench.worker
+
+    def offer(one: CameraSet, camera: str) -> None:
+        asked = len(early_bench.asked)
+        worker.offer(one.images[camera], one.stamp)
+        early_bench.until(lambda: len(early_bench.asked) > asked and is_seen(early_bench, camera))
+
+    def submit(one: CameraSet) -> int:
+        for each in (early_bench, bench):
+            each.worker.submit(one)
+            each.idle()
+        (_, ours), (_, theirs) = early_bench.results[-1], bench.results[-1]
+        np.testing.assert_array_equal(ours.labels, theirs.labels)
+        np.testing.assert_array_equal(ours.flow, theirs.flow)
+        return worker.statistics.early["recalled"]
+
+    assert submit(a_set(images, 0)) == 0
+    one, early_bench.knows = a_set(images, 1), lambda stamp: False
+    offer(one, "cam_front")
+    assert state.recalled_of is None
+    early_bench.knows = lambda stamp: True  # between two images
+    offer(one, "cam_front_left")
+    made = state.recalled_of
+    assert made is not None
+    offer(one, "cam_front_right")
+    assert state.recalled_of is made, "once is enough"
+    assert submit(one) == 1
+    offer(a_set(images, 2), "cam_front")  # which is lost
+    assert state.recalled_of is not None
+    assert submit(a_set(images, 3)) == 1
+    assert early_bench.errors == [] and worker.statistics.early["left"] == 0
 
 
 def test_a_set_goes_before_images_and_of_these_the_newest(early_bench, images):
@@ -226,7 +271,7 @@ def test_a_set_goes_before_images_and_of_these_the_newest(early_bench, images):
     assert early_bench.begun.acquire(timeout=WAIT)
     for number in (1, 2, 3):  # nothing is done with them while the network is at a set
         for image in a_set(images, number).images.values():
-            early_bench.worker.offer(image)
+            early_bench.worker.offer(image, image.stamp)
     assert early_bench.worker.statistics.early["superseded"] == 12
     early_bench.worker.submit(a_set(images, 2))  # older than what waits
     early_bench.worker.submit(a_set(images, 3))
@@ -234,6 +279,7 @@ def test_a_set_goes_before_images_and_of_these_the_newest(early_bench, images):
     early_bench.gate.set()
     early_bench.idle()
     assert early_bench.worker.statistics.early["decoded"] == 0
+    assert early_bench.asked == []
     assert [frame.stamp for frame, _ in early_bench.results] == [START, START + 3 * STEP]
 
 
@@ -271,13 +317,15 @@ def test_a_reset_and_the_end_let_early_images_go(early_bench, images):
     early_bench.gate.clear()
     early_bench.worker.submit(a_set(images, 0))
     assert early_bench.begun.acquire(timeout=WAIT)
-    early_bench.worker.offer(dataclasses.replace(images["cam_front"], stamp=START + STEP))
+    next_one = dataclasses.replace(images["cam_front"], stamp=START + STEP)
+    early_bench.worker.offer(next_one, next_one.stamp)
     early_bench.worker.reset()
     early_bench.worker.enabled = False
     early_bench.worker.offer(dataclasses.replace(images["cam_back"], stamp=START + STEP))
     early_bench.gate.set()
     early_bench.idle()
     assert early_bench.worker.statistics.early == {
-        **{"decoded": 0, "seen": 0, "left": 0},
+        **{"decoded": 0, "seen": 0, "left": 0, "recalled": 0},
         "superseded": 1,
     }
+    assert early_bench.asked == []

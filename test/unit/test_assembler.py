@@ -108,6 +108,17 @@ def test_every_camera_has_the_pose_of_its_own_stamp():
     assert (frame.map_frame, frame.base_frame, frame.base_T_grid) == ("map", "base_link", None)
 
 
+def test_of_a_set_to_come_the_pose_is_known_as_soon_as_it_is_there():
+    one = assembler()
+    ahead, frame = one.pose_ahead(camera_set(150).stamp), one.assemble(camera_set(150))
+    assert frame.stamp == ahead.stamp and not ahead.images
+    np.testing.assert_array_equal(ahead.map_T_base, frame.map_T_base)
+    names = ("map_frame", "base_frame", "base_T_grid", "fitted")
+    assert [getattr(ahead, n) for n in names] == [getattr(frame, n) for n in names]
+    with pytest.raises(PoseError):
+        one.pose_ahead(camera_set(1050).stamp)
+
+
 def test_a_gap_between_poses_is_crossed_as_far_as_the_preset_says():
     at = [0, 100, 700, 800]
     with pytest.raises(PoseError, match=r"are 0\.600 s apart, more than 0\.500 s"):

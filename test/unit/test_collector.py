@@ -93,6 +93,21 @@ def test_nuscenes_phases_give_every_set_complete() -> None:
     assert_accounted_for(collector)
 
 
+def test_the_stamp_of_a_set_is_known_from_its_anchor_s_image_on() -> None:
+    collector, told = FrameCollector(), []
+    for taken in stream(10):
+        sets = collector.add(taken, taken.stamp + 20 * MS)
+        if sets:
+            assert set(told) == {sets[0].stamp} and len(told) >= 4, "of a set's six images"
+            told.clear()
+        if taken.camera == collector.config.anchor:
+            assert collector.forming == taken.stamp
+        if collector.forming is not None:
+            told.append(collector.forming)
+    collector.reset()
+    assert collector.forming is None
+
+
 def test_a_bag_that_starts_in_mid_cycle_never_mixes_two_cycles() -> None:
     collector = FrameCollector()
     images = stream(60)

@@ -121,6 +121,55 @@ def test_whatever_happens_to_the_images_results_are_those_without(name):
     assert both(replace(one, calibration={**RIG, "cam_back": turned})) == {"decoded": 1, "seen": 1}
 
 
+def test_whatever_comes_after_the_sum_results_are_those_without():
+    early, plain = pipeline_of("alocc_2d_mini", early=True), pipeline_of("alocc_2d_mini")
+
+    def both(one: FrameSet, foreseen: FrameSet | None = None) -> bool:
+        """Whether the frame started from the sum; nothing of another frame's may show."""
+        foreseen, before = one if foreseen is None else foreseen, early.state.recalled_frames
+        early.recall(replace(foreseen, images={}, map_T_base_at={}, calibration={}))
+        assert_equal(early.step(one), plain.step(one))
+        for name, part in early.state.remembered.items():
+            assert torch.equal(part, plain.state.remembered[name]), name
+        assert early.keyframes.resets == plain.keyframes.resets, "looking ahead resets nothing"
+        return early.state.recalled_frames > before
+
+    def moved(one: FrameSet, metres: float) -> FrameSet:
+        return replace(one, map_T_base=pose_matrix((metres, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0)))
+
+    assert not both(frame(0)), "without a past there is no sum"
+    assert [both(frame(n)) for n in (1, 2, 3, 4)] == [True] * 4
+    assert not both(frame(5), moved(frame(5), 7.6)), "its pose was not known as well"
+    assert not both(frame(6), frame(5)), "the set before was foreseen, and never came"
+    assert not both(frame(7), replace(frame(7), stamp=frame(7).stamp + 10**7)), "its stamp"
+    assert not both(moved(frame(8), 400.0), frame(8)), "it jumped"
+    assert not early.recall(frame(20)), "after such a gap nothing is remembered"
+    assert both(moved(frame(9), 401.0)) and both(moved(frame(10), 402.0))
+    turned = replace(RIG["cam_back"], intrinsics=RIG["cam_back"].intrinsics * [[1.1], [1.1], [1]])
+    other_rig = replace(moved(frame(11), 403.0), calibration={**RIG, "cam_back": turned})
+    assert not both(other_rig, moved(frame(11), 403.0)), "another rig"
+    early.recall(other_rig := replace(other_rig, stamp=frame(12).stamp))
+    for pipeline in (early, plain):
+        pipeline.reset()
+    before = early.state.recalled_frames
+    assert_equal(early.step(other_rig), plain.step(other_rig))
+    assert early.state.recalled_frames == before, "reset on request"
+
+
+def test_a_sum_outlives_a_damaged_image():
+    early, plain = pipeline_of("alocc_2d_mini", early=True), pipeline_of("alocc_2d_mini")
+    for pipeline in (early, plain):
+        pipeline.step(frame(0))
+    damaged = CameraImage("cam_back", frame(2).stamp, b"xyz", "jpeg")
+    one = replace(frame(2), images={**frame(2).images, "cam_back": damaged})
+    assert early.recall(one)
+    with pytest.raises(ImageError):
+        early.step(one)
+    one = frame(2, without=("cam_back",))
+    assert_equal(early.step(one), plain.step(one))
+    assert early.state.recalled_frames == 1
+
+
 def test_a_frame_that_fails_leaves_nothing_behind_that_is_wrong():
     early, plain = pipeline_of("alocc_2d_mini", early=True), pipeline_of("alocc_2d_mini")
     damaged = CameraImage("cam_back", 10**9, b"xyz", "jpeg")

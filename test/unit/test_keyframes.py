@@ -184,6 +184,22 @@ def test_every_frame_is_compared_with_one_an_interval_ago(rate: int) -> None:
     assert policy.plan(frame(60.0)).reference is None
 
 
+def test_what_is_foreseen_is_what_is_decided_and_nothing_is_noted() -> None:
+    watched, alone, taken = KeyframePolicy(), KeyframePolicy(), frame(0.0)
+    for number in range(1, 30):
+        for other in (frame(0.1 * number + 0.01), frame(0.0), frame(9.0)):
+            watched.foresee(other)  # none of them comes
+        foreseen, decided = watched.foresee(taken), watched.plan(taken)
+        assert foreseen == decided
+        expected = alone.plan(taken)
+        for name in ("is_keyframe", "slot", "reset", "elapsed_ns"):
+            assert getattr(decided, name) == getattr(expected, name)
+        for policy in (watched, alone):
+            policy.update(taken)
+        taken = frame(0.1 * number + (0.03 if number % 7 == 0 else 0.0))
+    assert watched.resets == alone.resets == {rules.FIRST_FRAME: 1}
+
+
 def test_the_same_stamp_again_is_no_key_frame_and_resets_nothing() -> None:
     policy = started()
     again = frame(1.0, pose(500.0))

@@ -119,15 +119,14 @@ remembered_sum = operator(
     "remembered_sum(Tensor history, Tensor bias, Tensor motion, Tensor matrix, Tensor(a!)? out) "
     "-> Tensor",
     _remembered,
-    _remembered,
-    compiled=False,
+    cpu.remembered_sum,
     wide=(0,),
 )
 add_present = operator(
     "add_present(Tensor current, Tensor remembered, Tensor bias, Tensor matrix, Tensor offset, "
     "Tensor(a!)? out) -> Tensor",
     _present,
-    _present,
+    cpu.add_present,
     compiled=False,
 )
 fused(remembered_sum, "alocc_ros.ops.history.triton:remembered_sum")

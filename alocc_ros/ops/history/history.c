@@ -1,18 +1,18 @@
 /* Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
  *
- * Temporal fusion: warp and rectify all slots.
+ * Temporal fusion: warp and rectify the remembered slots.
  */
 #include "../kernel.h"
 
 /* history [Y, X, Z, slots * C] -> the same moved by the 3x4 index-space matrix (out index
  * (x, y, z, 1) -> source index), zero outside, bilinear in x, y and, where Z > 1, z.
- * newest [Y, X, Z, C] becomes slot 0 of `state`; slot k of the history slot k + 1, the oldest
- * is dropped from it. activation [rows * X * Z, (slots + 1) * C] gets relu(value + bias) of newest and
- * ALL slots; its first row belongs to (y_begin, 0, 0). state may be NULL (memory is only read).
+ * Slot k of the history becomes slot k + 1 of `state`, whose slot 0 stays as it is; the oldest is
+ * dropped from it. activation [rows * X * Z, slots * C] gets relu(value + bias) of ALL slots; its
+ * first row belongs to (y_begin, 0, 0). state may be NULL (memory is only read).
  * Works on y rows [y_begin, y_end), columns x [begin, end). */
-void warp_history(const float *history, const float *newest, const double *matrix,
-                  const float *bias, float *state, float *activation, i64 Y, i64 X, i64 Z,
-                  i64 slots, i64 channels, i64 y_begin, i64 y_end, i64 begin, i64 end) {
+void warp_history(const float *history, const double *matrix, const float *bias, float *state,
+                  float *activation, i64 Y, i64 X, i64 Z, i64 slots, i64 channels, i64 y_begin,
+                  i64 y_end, i64 begin, i64 end) {
   const i64 width = slots * channels;
   for (i64 y = y_begin; y < y_end; y++)
     for (i64 x = begin; x < end; x++)
@@ -41,14 +41,8 @@ void warp_history(const float *history, const float *newest, const double *matri
             weight[taps++] = both;
           }
         }
-        float *restrict active =
-            activation + (at - y_begin * X * Z) * (slots + 1) * channels;
-        const float *fresh = newest + at * channels;
-        for (i64 c = 0; c < channels; c++) active[c] = rectify(fresh[c] + bias[c]);
+        float *restrict active = activation + (at - y_begin * X * Z) * width;
         float *restrict kept = state ? state + at * width : 0;
-        if (kept) memcpy(kept, fresh, channels * sizeof(float));
-        const float *shift = bias + channels;
-        active += channels;
         /* Blocks of 32 floats: their sums stay in registers while the taps are added. */
         enum { BLOCK = 32 };
         for (i64 c0 = 0; c0 < width; c0 += BLOCK) {
@@ -68,7 +62,7 @@ void warp_history(const float *history, const float *newest, const double *matri
             for (int t = 0; t < taps; t++)
               for (i64 k = 0; k < count; k++) sum[k] += weight[t] * tap[t][c0 + k];
           }
-          for (i64 k = 0; k < count; k++) active[c0 + k] = rectify(sum[k] + shift[c0 + k]);
+          for (i64 k = 0; k < count; k++) active[c0 + k] = rectify(sum[k] + bias[c0 + k]);
           if (kept && c0 < width - channels) {
             const i64 keep = width - channels - c0 < count ? width - channels - c0 : count;
             memcpy(kept + channels + c0, sum, keep * sizeof(float));
