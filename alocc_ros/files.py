@@ -10,8 +10,13 @@ import re
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from alocc_ros.errors import OutputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.lib.npyio import NpzFile
 
 
 @contextlib.contextmanager
@@ -91,6 +96,18 @@ def below(root: Path, name: str) -> Path:
     if path.is_absolute() or ".." in path.parts or "\0" in name or not path.parts:
         raise ValueError(f"{name!r} is not below {root}")
     return root / path
+
+
+def array_in(archive: NpzFile, name: str) -> np.ndarray:
+    """An array of an NPZ; of a member that is none, numpy gives the bare bytes.
+
+    Raises:
+        ValueError: it is no array.
+    """
+    found = archive[name]
+    if isinstance(found, bytes):
+        raise ValueError(f"{name} is no array")
+    return found
 
 
 _SPARE = 256 << 20  # bytes that an archive may become beyond what its own length explains

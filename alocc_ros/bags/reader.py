@@ -253,6 +253,12 @@ class _Indexed:
             raise
         except Exception as error:  # the library trips over damage in many ways
             raise BagError(f"bag {path} cannot be opened: {_reason(error)}") from error
+        # Any column of a damaged database may hold a value of any type.
+        for c in self._reader.connections:
+            told = (c.topic, c.msgtype, _encoding(c), self._reader.end_time)
+            if not all(map(isinstance, told, (str, str, str, int))):
+                self.close()
+                raise BagError(f"bag {path} is damaged: it has a topic, type or time {told}")
         # rosbags takes an MCAP's profile on trust; the messages may still be anything.
         encodings = {_encoding(c) for c in self._reader.connections}
         if encodings and encodings.isdisjoint(_ENCODINGS):

@@ -21,7 +21,7 @@ from alocc_ros import messages
 from alocc_ros.arrays import POINT_DTYPE, point_fields
 from alocc_ros.bags.reader import STRING_TYPE, TF_TYPE, Bag
 from alocc_ros.errors import BagError, PoseError, StampError
-from alocc_ros.files import check_unpacked
+from alocc_ros.files import array_in, check_unpacked
 from alocc_ros.geometry import check_rigid
 from alocc_ros.grid import VoxelGrid
 from alocc_ros.labels import CLASS_LISTS, ClassList
@@ -362,7 +362,7 @@ class _Arrays:
         if name not in self._file:
             raise BagError(f"{self._path} has no {name!r}; `alocc run --npz` writes one")
         try:
-            array = self._file[name]
+            array = array_in(self._file, name)
         except Exception as error:  # numpy and zlib trip over damage in many ways
             raise BagError(f"{self._path}: {name!r} is damaged ({_reason(error)})") from error
         fits = array.ndim == len(shape) and all(

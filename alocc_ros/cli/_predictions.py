@@ -17,7 +17,7 @@ from alocc_ros.datasets.samples import ANCHOR, Sample, Scene
 from alocc_ros.errors import OutputError
 from alocc_ros.evaluation.evaluate import Predictor
 from alocc_ros.evaluation.scoring import Scoring
-from alocc_ros.files import component
+from alocc_ros.files import array_in, component
 from alocc_ros.types import Occupancy
 from alocc_ros.viewer.dataset_source import view_of_images, view_of_truth
 from alocc_ros.viewer.frames import Layer, ViewFrame
@@ -81,7 +81,7 @@ class Predictions:
             return False
         try:
             with np.load(path) as content:
-                return str(content["weights"]) == self.weights
+                return str(array_in(content, "weights")) == self.weights
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise OutputError(f"{path}: not a prediction ({error}); delete it") from error
 

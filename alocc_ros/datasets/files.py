@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from alocc_ros.errors import DataError
-from alocc_ros.files import check_unpacked
+from alocc_ros.files import array_in, check_unpacked
 
 # What numpy and zipfile raise on the many ways in which a file can be broken; the last two
 # come of headers that lie about a shape or hold no Python literal. Of a ZIP that asks for a later
@@ -43,7 +43,7 @@ def read_npz(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
         if missing := [name for name in names if name not in archive.files]:
             there = ", ".join(archive.files)
             raise ValueError(f"it has no {', '.join(missing)}, only {there or 'nothing'}")
-        return {name: archive[name] for name in names}
+        return {name: array_in(archive, name) for name in names}
 
 
 def _opened(path: Path) -> np.lib.npyio.NpzFile | np.ndarray:

@@ -256,6 +256,28 @@ def test_a_cut_off_sqlite3_file_is_an_error(tmp_path):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE topics SET name = CAST(name AS BLOB)",
+        "UPDATE topics SET type = CAST(type AS BLOB)",
+        "UPDATE topics SET serialization_format = CAST('cdr' AS BLOB)",
+        "UPDATE messages SET timestamp = 'soon'",
+        "UPDATE messages SET timestamp = 'soon' WHERE id = 7",
+        "UPDATE messages SET data = 'text' WHERE id = 7",
+        "UPDATE messages SET data = 5 WHERE id = 7",
+    ],
+)
+def test_values_of_other_types_in_a_database_are_an_error(tmp_path, change):
+    folder = write_folder(tmp_path / "bag", string_events(), StoragePlugin.SQLITE3)
+    (file,) = folder.glob("*.db3")
+    with contextlib.closing(sqlite3.connect(file)) as database:
+        database.execute(change)
+        database.commit()
+    with pytest.raises(BagError, match="bag.db3"):
+        children(file)
+
+
 # --- what is no ROS 2 bag --------------------------------------------------------------------
 
 
