@@ -243,9 +243,8 @@ class _Indexed:
     """A whole file, read by ``rosbags``."""
 
     def __init__(self, path: Path) -> None:
-        files = path.glob("*.mcap") if path.is_dir() else [path]
         try:
-            for file in files:
+            for file in path.glob("*.mcap") if path.is_dir() else [path]:
                 limits.check_mcap(file)
             self._reader = Reader(path)
             self._reader.open()
@@ -253,8 +252,7 @@ class _Indexed:
             raise
         except Exception as error:  # the library trips over damage in many ways
             raise BagError(f"bag {path} cannot be opened: {_reason(error)}") from error
-        # Any column of a damaged database may hold a value of any type.
-        for c in self._reader.connections:
+        for c in self._reader.connections:  # a damaged database has values of any type
             told = (c.topic, c.msgtype, _encoding(c), self._reader.end_time)
             if not all(map(isinstance, told, (str, str, str, int))):
                 self.close()
@@ -269,8 +267,7 @@ class _Indexed:
         self.counts: Counter[str] = Counter()
         for connection in self._connections:
             self.counts[topic_name(connection.topic)] += connection.msgcount
-        # Of an MCAP only.
-        self._chunks = getattr(self._reader.storage, "chunks", [])
+        self._chunks = getattr(self._reader.storage, "chunks", [])  # of an MCAP only
         self._wraps = self._reader.end_time > _SIGNED
 
     @property
