@@ -64,7 +64,7 @@ def watching(core: Alocc, observer: Observer, wanted: Callable[[str], bool]) -> 
     handles = []
     for path, made in _table(core):
         module = _find(core, path)
-        if module is not None:
+        if module is not None and getattr(module, "is_whole", True):
             handles.append(module.register_forward_hook(hook(made)))
     try:
         yield

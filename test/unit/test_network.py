@@ -178,6 +178,27 @@ def test_a_masked_camera_lifts_nothing():
     assert float(masked[ahead].abs().max()) < float(everything[ahead].abs().max())
 
 
+@pytest.mark.parametrize("name", ["alocc_2d", "alocc_flow_2d", "alocc_3d"])
+def test_stages_of_the_network_that_a_gpu_runs_are_those_of_the_reference(name):
+    """Where a bias is added by the next sum, what stands before it is no stage."""
+    network = network_of(small(name))
+    seen: list[dict[str, torch.Tensor]] = []
+    for backend in ("reference", "emulated"):
+        stream = Stream(network, runner=make_runner(network, backend, "fp32"))
+        stages: dict[str, torch.Tensor] = {}
+        keep = lambda stage, value, to=stages: to.update({stage: value.clone()})  # noqa: E731
+        with watching(stream.runner.core, keep, lambda stage: True):
+            for t in range(2):
+                stream.step(seed=t)
+        seen.append(stages)
+    expected, ours = seen
+    common = expected.keys() & ours.keys()
+    assert {"stereo/cost_volume_softmax", "depth_net/depth_prob", "history/fused"} <= common
+    for stage in common:
+        scale = expected[stage].abs().max()
+        assert (ours[stage] - expected[stage]).abs().max() <= NETWORK_TOLERANCE * scale, stage
+
+
 def test_fewer_cameras_than_six_run():
     variant = small("alocc_2d")
     frame = example_frame(variant)

@@ -26,6 +26,11 @@ class GpuConv(FoldedConv):
         super().__init__(conv.weight, conv.bias, conv.stride, conv.padding, conv.dilation)
         self._biased = bias
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether it adds its bias, where it has one; else somebody does that later."""
+        return self._biased or not bool(self.bias.any())
+
     def forward(self, x: Tensor, relu: bool = False, residual: Tensor | None = None) -> Tensor:
         where = (list(self.stride), list(self.padding), list(self.dilation))
         bias = self.bias if self._biased else None
