@@ -77,7 +77,7 @@ class Cache:
 
     def get_or_make(self, kind: str, key: Key, make: Callable[[], bytes]) -> bytes:
         """The entry; made, and kept if it can be, where there is none that can be used."""
-        found = self.get(kind, key)
+        found = self._find(kind, key, ": it is built anew")
         if found is None:
             found = make()
             self.put(kind, key, found)
@@ -85,6 +85,9 @@ class Cache:
 
     def get(self, kind: str, key: Key) -> bytes | None:
         """What was put under this key. None if nothing was; damage is told in one line."""
+        return self._find(kind, key, "")
+
+    def _find(self, kind: str, key: Key, remedy: str) -> bytes | None:
         if self.folder is None:
             return None
         path = self.path(kind, key)
@@ -93,7 +96,7 @@ class Cache:
         except FileNotFoundError:
             return None
         except (OSError, _UnusableError) as error:
-            log.warning("%s cannot be used (%s): it is built anew", path, _words(error))
+            log.warning("%s cannot be used (%s)%s", path, _words(error), remedy)
             return None
 
     def put(self, kind: str, key: Key, data: bytes) -> None:

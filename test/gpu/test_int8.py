@@ -90,9 +90,11 @@ def test_a_damaged_calibration_is_not_used_and_a_damaged_graph_is_made_anew(
     core_of(network, cache)
     assert "built anew" in caplog.text and graph.path.read_bytes() == whole
     damage(ranges.path)
+    caplog.clear()
     with pytest.raises(DeviceError, match="have not been calibrated"):
         find_ranges(network, cache)
     assert f"{ranges.path} cannot be used" in caplog.text
+    assert "built anew" not in caplog.text, "nobody can see the images again"
 
 
 def test_the_rest_of_the_network_stays_as_it_is(tmp_path):

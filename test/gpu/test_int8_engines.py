@@ -32,7 +32,7 @@ from alocc_ros.runtime.export import Segment, segments
 from alocc_ros.runtime.graph import GraphRunner
 from alocc_ros.runtime.prepare import cast, prepare
 from alocc_ros.runtime.quantisation import CPU, TENSORRT, Quantisation, Ranges, quantised
-from alocc_ros.runtime.tensorrt import Toolkit, find_toolkit
+from alocc_ros.runtime.tensorrt import find_toolkit
 
 ort = pytest.importorskip("onnxruntime")
 onnx = pytest.importorskip("onnx")
@@ -78,14 +78,6 @@ def calibrated(tmp_path_factory) -> Calibrated:
     how = Quantisation(ranges, TENSORRT)
     segment = segments(core, precision="fp16", quantisation=how)[0]
     return Calibrated(network, core, frames, cache, segment, quantised(plain, how), plain)
-
-
-@pytest.fixture(scope="module")
-def toolkit() -> Toolkit:
-    try:
-        return find_toolkit(["tensorrt_rtx"])
-    except DeviceError as error:
-        pytest.skip(str(error))
 
 
 def session(graph: bytes) -> Any:  # ort.InferenceSession

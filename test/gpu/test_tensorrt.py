@@ -25,14 +25,6 @@ from alocc_ros.runtime.tensorrt import Toolkit, find_toolkit
 pytest.importorskip("onnxscript")
 
 
-@pytest.fixture(scope="module")
-def toolkit() -> Toolkit:
-    try:
-        return find_toolkit(["tensorrt_rtx"])
-    except DeviceError as error:
-        pytest.skip(str(error))
-
-
 @pytest.fixture
 def cache(tmp_path) -> Cache:
     return Cache(tmp_path / "built")
