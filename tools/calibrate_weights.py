@@ -41,14 +41,13 @@ from alocc_ros.training.calibration import (
     mean_iou,
 )
 from alocc_ros.training.config import TrainingConfig
-from alocc_ros.training.forward import TrainingForward
 from alocc_ros.training.losses import IGNORED
 from alocc_ros.training.samples import Preparation
 from alocc_ros.training.schedule import Phase
 from alocc_ros.training.source import NuScenesSource
 from alocc_ros.training.streams import Visit
+from alocc_ros.training.stripes import StripeForward
 from alocc_ros.training.trainer import inter_index_max
-from alocc_ros.training.volume_forward import VolumeForward
 from alocc_ros.training.volumes import VolumeStore, fill
 
 _AS_OUTSIDE = Phase(depth_truth=0.0, flow_truth=0.0, temporal=True)
@@ -88,15 +87,15 @@ def _calibrate(args: argparse.Namespace) -> None:
         source.scenes = source.scenes[: args.scenes]
     store = VolumeStore(args.volumes, network)
     whole = Preparation(source, variant, record.classes, 0, images=None, flip=0.0)
-    images = TrainingForward(network, record.mean, record.std, record.channel_order)
-    fill(store, whole, images, torch.device("cpu"), SINGLE_PROCESS)
+    forward = StripeForward(network, record.mean, record.std, record.channel_order)
+    fill(store, whole, forward, torch.device("cpu"), SINGLE_PROCESS)
     lifted = Preparation(
         source, variant, record.classes, 0, images=None, flip=0.0, volumes=store.read
     )
     random = np.random.default_rng(0)
     halves = source.scenes[: len(source.scenes) // 2], source.scenes[len(source.scenes) // 2 :]
     first, second = (
-        drawn_voxels(_said(network, lifted, scenes), args.points, IGNORED, random)
+        drawn_voxels(_said(forward, lifted, scenes), args.points, IGNORED, random)
         for scenes in halves
     )
     count = len(record.classes.names)
@@ -133,10 +132,9 @@ def _scores(logits: Tensor, labels: Tensor, classes: int) -> tuple[float, float]
 
 @torch.no_grad()
 def _said(
-    network: Alocc, preparation: Preparation, scenes: Sequence[Sequence[int]]
+    forward: StripeForward, preparation: Preparation, scenes: Sequence[Sequence[int]]
 ) -> Iterator[tuple[Tensor, Tensor]]:  # [C, V], [V]
     """Logits and labels of whole scenes, frame by frame."""
-    forward = VolumeForward(network)
     for scene in scenes:
         memory = None
         for step, index in enumerate(scene):

@@ -102,6 +102,8 @@ class TrainingConfig:
     absent_classes: Flag = False
     entropy_weight: _Weight = 0.0
     entropy_balance: _Number = 0.5
+    image_entropy_weight: _Weight = 0.0
+    jaccard_weight: _Weight = 0.0
     voxel_points: CountOrZero = 25088
     image_points: CountOrZero = 1056
     count_voxels: CountOrZero = 0

@@ -96,8 +96,8 @@ SETTINGS = {
     ),
     "crop_rows": Setting(
         "rows",
-        "of the grid, along y, that are learned at once of volumes, about what a sequence begins "
-        "with of a class; 0: all",
+        "of the grid, along y, that are learned at once, about what a sequence begins with of a "
+        "class; 0: all",
     ),
     "temporal_start": Setting(
         "epochs",
@@ -135,6 +135,12 @@ SETTINGS = {
     "entropy_balance": Setting(
         "",
         "power of a class's rarity in it; 0: every voxel weighs the same, 1: every class",
+    ),
+    "image_entropy_weight": Setting("", "of the same loss over pixels; 0: none"),
+    "jaccard_weight": Setting(
+        "",
+        "of a loss that the reference lacks, one minus each class's IoU in a sample, made smooth; "
+        "0: none",
     ),
     "voxel_points": Setting(
         "points", "sampled for a class's mask of voxels", "alocc_head.train_cfg.num_points"

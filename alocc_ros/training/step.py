@@ -20,12 +20,13 @@ from alocc_ros.training.losses import (
     dead_classes,
     depth_loss,
     flow_losses,
+    jaccard_loss,
     mask_losses,
 )
 from alocc_ros.training.randomness import torch_random
 from alocc_ros.training.samples import TrainingFrame
 from alocc_ros.training.schedule import Phase
-from alocc_ros.training.volume_forward import VolumeForward
+from alocc_ros.training.stripes import StripeForward
 
 _VOXELS, _PIXELS = 3, 4  # purposes of the random numbers, see randomness.py
 
@@ -49,8 +50,16 @@ class TrainingStep(nn.Module):
         self._forward = TrainingForward(
             network, record.mean, record.std, record.channel_order, config.checkpointing
         )
-        if config.volumes:
-            self._forward = VolumeForward(network, config.crop_rows, config.seed)
+        if config.volumes or config.crop_rows:
+            self._forward = StripeForward(
+                network,
+                record.mean,
+                record.std,
+                record.channel_order,
+                config.checkpointing,
+                config.crop_rows,
+                config.seed,
+            )
 
     def forward(
         self,
@@ -102,15 +111,23 @@ class TrainingStep(nn.Module):
                 losses["entropy"] = c.entropy_weight * class_entropy(
                     voxel_logits, voxel_labels, self._balance.entropy
                 )
+            if c.jaccard_weight > 0:
+                losses["jaccard"] = c.jaccard_weight * jaccard_loss(voxel_logits, voxel_labels)
         if prediction.image_logits is None:
             return losses
+        pixel_logits = list(prediction.image_logits.flatten(2))
+        pixel_labels = [f.image_labels.flatten() for f in frames]
         image_mask, image_dice = mask_losses(
-            list(prediction.image_logits.flatten(2)),
-            [f.image_labels.flatten() for f in frames],
+            pixel_logits,
+            pixel_labels,
             self._balance,
             PointSampling(c.image_points),
             [random(f, _PIXELS) for f in frames],
         )
+        if c.image_entropy_weight > 0:
+            losses["image_entropy"] = c.image_entropy_weight * class_entropy(
+                pixel_logits, pixel_labels, self._balance.entropy
+            )
         bins = torch.cat([f.depth_bins for f in frames])
         return losses | {
             "image_mask": c.image_weight * c.mask_weight * image_mask,

@@ -44,6 +44,7 @@ from alocc_ros.training.settings import FREE
 from alocc_ros.training.start import freeze
 from alocc_ros.training.step import TrainingStep
 from alocc_ros.training.streams import Streams
+from alocc_ros.training.stripes import check_stripes
 from alocc_ros.training.volumes import VolumeStore, check_frozen, fill
 from alocc_ros.words import counted
 
@@ -166,6 +167,8 @@ class Trainer:
             light=config.image_light,
             bonnet=config.bonnet,
         )
+        if config.crop_rows:
+            check_stripes(variant)
         self._volumes: VolumeStore | None = None
         if config.volumes:
             check_frozen(network, config.frozen)

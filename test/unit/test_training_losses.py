@@ -23,6 +23,7 @@ from alocc_ros.training.losses import (
     dead_classes,
     depth_loss,
     flow_losses,
+    jaccard_loss,
     mask_losses,
     present_classes,
     sample_points,
@@ -255,6 +256,61 @@ def test_class_entropy_without_labels_costs_nothing_but_has_gradients():
     entropy = class_entropy([logits], [nothing], BALANCE.entropy)
     assert entropy.item() == 0
     entropy.backward()
+    assert (logits.grad == 0).all()
+
+
+# --- what is scored ---------------------------------------------------------------------------
+
+
+def jaccard_slow(logits, labels):
+    """Of each class the mean of 1 - IoU over all thresholds of how wrong a voxel has to be to count
+    as wrong: what the Lovasz extension is.
+    """
+    found = []
+    for x, truth in zip(logits, labels, strict=True):
+        known = (truth != IGNORED).nonzero()[:, 0]
+        shares, target = torch.softmax(x[:, known], 0), truth[known]
+        for label in present_classes(truth).tolist():
+            hit = target == label
+            error = torch.where(hit, 1 - shares[label], shares[label])
+            levels = torch.cat([error.sort().values, error.new_ones(1)])
+            total = 0.0
+            for low, high in zip([error.new_zeros(()), *levels], levels, strict=False):
+                wrong = error >= high if high > low else error < 0
+                union = (hit | wrong).sum()
+                total = total + (high - low) * (1 - (hit & ~wrong).sum() / union)
+            found.append(total)
+    return sum(found) / len(found)
+
+
+def test_jaccard_loss_is_the_slow_one(monkeypatch):
+    labels = [labels_of(60, seed=s, classes=5) for s in (0, 10)]
+    logits = [2 * torch.randn(8, 60, generator=generator(s)).double() for s in (1, 2)]
+    logits = [x.requires_grad_() for x in logits]
+    truth = jaccard_slow(logits, labels)
+    # What is nearly right is left out, which is said to make this little of a difference.
+    assert jaccard_loss(logits, labels).item() == pytest.approx(truth.item(), abs=1 / 256)
+    monkeypatch.setattr(losses, "_NEARLY_RIGHT", 0.0)
+    found = jaccard_loss(logits, labels)
+    assert found.item() == pytest.approx(truth.item(), rel=1e-6)
+    for ours, slow in zip(*(torch.autograd.grad(x, logits) for x in (found, truth)), strict=True):
+        torch.testing.assert_close(ours, slow, rtol=1e-4, atol=1e-8)
+
+
+def test_of_sure_voxels_jaccard_loss_is_one_minus_the_iou():
+    labels = torch.tensor([0, 0, 0, 1, 1, 2, IGNORED], dtype=torch.uint8)
+    said = torch.tensor([0, 0, 1, 1, 1, 0, 3])
+    logits = 40 * torch.nn.functional.one_hot(said, 4).T.double()
+    iou = (2 / 4, 2 / 3, 0.0)
+    assert jaccard_loss([logits], [labels]).item() == pytest.approx(1 - sum(iou) / 3, abs=1e-6)
+
+
+def test_jaccard_loss_without_labels_costs_nothing_but_has_gradients():
+    nothing = torch.full((50,), IGNORED, dtype=torch.uint8)
+    logits = torch.randn(18, 50, requires_grad=True)
+    loss = jaccard_loss([logits], [nothing])
+    assert loss.item() == 0
+    loss.backward()
     assert (logits.grad == 0).all()
 
 

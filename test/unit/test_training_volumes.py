@@ -15,10 +15,11 @@ from training_source import VARIANT, DrawnSource, trainer
 from alocc_ros.errors import DataError, ParameterError
 from alocc_ros.network.model import Alocc
 from alocc_ros.network.state import State
+from alocc_ros.network.variants import VARIANTS
 from alocc_ros.training.augmentation import GridFlip
 from alocc_ros.training.forward import TrainingForward
 from alocc_ros.training.source import JoinedSource
-from alocc_ros.training.volume_forward import VolumeForward
+from alocc_ros.training.stripes import StripeForward, check_stripes
 from alocc_ros.training.volumes import IMAGE_PARTS, VolumeStore
 
 
@@ -43,7 +44,7 @@ def network():
 def test_the_whole_grid_is_what_images_give(network):
     """Over several frames with history, two streams at once."""
     images = TrainingForward(network, MEAN, STD, "bgr")
-    volumes = VolumeForward(network)
+    volumes = StripeForward(network, MEAN, STD, "bgr")
     expected_memories = memories = [None, None]
     for t in range(3):
         frames = [training_frame(VARIANT, t, s) for s in (0, 1)]
@@ -55,6 +56,22 @@ def test_the_whole_grid_is_what_images_give(network):
             torch.testing.assert_close(a.history, b.history)
             torch.testing.assert_close(a.flow_bev, b.flow_bev)
     assert expected.logits.std() > 1e-3  # of something
+
+
+@torch.no_grad()
+def test_the_whole_grid_is_the_same_from_images(network):
+    """With measured depth in it, as in training's beginning."""
+    phase = replace(PLAIN, depth_truth=0.5)
+    forwards = [kind(network, MEAN, STD, "bgr") for kind in (TrainingForward, StripeForward)]
+    memories = [[None], [None]]
+    for t in range(2):
+        said = []
+        for n, forward in enumerate(forwards):
+            prediction, memories[n] = forward([training_frame(VARIANT, t)], memories[n], phase)
+            said.append(prediction)
+        for name in ("depth", "image_logits", "logits", "voxels", "flow_cost"):
+            torch.testing.assert_close(*(getattr(p, name) for p in said[::-1]))
+    assert said[0].logits.std() > 1e-3  # of something
 
 
 @torch.no_grad()
@@ -87,8 +104,8 @@ def test_a_mirrored_volume_is_what_is_lifted_in_a_mirrored_grid(network, signs):
 def test_rows_are_a_stripe_of_it_that_stays_on_the_ground(network):
     images, whole, stripe = (
         TrainingForward(network, MEAN, STD, "bgr"),
-        VolumeForward(network),
-        VolumeForward(network, rows=16, seed=3),
+        StripeForward(network, MEAN, STD, "bgr"),
+        StripeForward(network, MEAN, STD, "bgr", rows=16, seed=3),
     )
     mirror = torch.diag(torch.tensor([1.0, -1.0, 1.0], dtype=torch.float64))
     memories, all_memories, places = [None], [None], []
@@ -145,6 +162,29 @@ def test_a_run_makes_its_volumes_once_and_learns_from_them(tmp_path):
         damaged.run()
     # While the error is alive its traceback holds the loader; whose processes have to be gone.
     assert multiprocessing.active_children() == [] and told_why.value.__traceback__ is not None
+
+
+def test_images_learn_from_a_stripe_of_the_grid(tmp_path):
+    settings = {"crop_rows": 20, "mask_weight": 0.0, "dice_weight": 0.0, "entropy_weight": 1.0}
+    settings |= {"image_entropy_weight": 0.5, "jaccard_weight": 1.0, "image_steps": 1}
+    run = trainer(tmp_path, **settings, steps=3)
+    before = {n: p.clone() for n, p in run.network.state_dict().items()}
+    reports = []
+    run.run(lambda report: reports.append(report.losses))
+    pixels = {"image_mask", "image_dice", "image_entropy", "depth"}
+    assert set(reports[0]) == pixels
+    voxels = {"entropy", "jaccard", "flow_bin", "flow", "flow_angle"}
+    assert set(reports[-1]) == pixels | voxels
+    assert reports[-1]["image_entropy"] > 0 < reports[-1]["jaccard"]
+    changed = {n for n, p in run.network.state_dict().items() if not torch.equal(p, before[n])}
+    for part in (*IMAGE_PARTS, "final_conv", "alocc_head.flow_predicter"):
+        assert any(n.startswith(part) for n in changed)
+
+
+@pytest.mark.parametrize("name", ["alocc_3d_gf", "alocc_3d_surroundocc"])
+def test_networks_without_a_history_of_volumes_know_no_stripes(name):
+    with pytest.raises(ParameterError, match=f"crop_rows: {name} has no history"):
+        check_stripes(VARIANTS[name])
 
 
 def test_what_cannot_learn_from_volumes_is_told(tmp_path):

@@ -1,10 +1,10 @@
 # Copyright 2026 The alocc_ros authors. Licensed under the Apache License, Version 2.0.
-"""Training's forward from lifted volumes on: fusion, encoder, head and flow, on rows of the grid.
+"""Training's forward on a stripe of the grid, from images or from lifted volumes.
 
 History is fused over the whole grid and without gradients, as always; what comes after may be
-computed on a stripe of it, whose place stays the same on the ground for as long as a sequence lasts
-(up to the vehicle's own motion), so the flow head finds where things were. A test holds the whole
-grid against ``TrainingForward``.
+computed on some of its rows, whose place stays the same on the ground for as long as a sequence
+lasts (up to the vehicle's own motion), so the flow head finds where things were. A test holds the
+whole grid against ``TrainingForward``.
 """
 
 from __future__ import annotations
@@ -15,9 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from alocc_ros.errors import ParameterError
+from alocc_ros.network.depth import DepthPrediction
 from alocc_ros.network.heads import mix_true_match
 from alocc_ros.network.model import Alocc
+from alocc_ros.network.plan import PlanTensors
 from alocc_ros.network.state import State
+from alocc_ros.network.variants import Variant
 from alocc_ros.training.forward import (
     SlotMemory,
     TrainingForward,
@@ -32,17 +36,25 @@ from alocc_ros.training.schedule import Phase
 _ROWS = 6  # purpose of the random numbers, see randomness.py
 
 
-class VolumeForward(TrainingForward):
-    """Runs what comes after lifting.
+class StripeForward(TrainingForward):
+    """Runs a network on rows of the grid; frames that come with a volume are not looked at.
 
     Attributes:
         rows: of the grid (along y) that are learned at once; 0: all.
         seed: decides which.
     """
 
-    def __init__(self, network: Alocc, rows: int = 0, seed: int = 0) -> None:
-        # Nothing is said of images: none are looked at.
-        super().__init__(network, (0.0,) * 3, (1.0,) * 3, "rgb")
+    def __init__(
+        self,
+        network: Alocc,
+        mean: Sequence[float],
+        std: Sequence[float],
+        channel_order: str,
+        checkpointing: bool = False,
+        rows: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(network, mean, std, channel_order, checkpointing)
         self.rows, self.seed = rows, seed
 
     def __call__(
@@ -52,12 +64,14 @@ class VolumeForward(TrainingForward):
         phase: Phase,
     ) -> tuple[TrainingPrediction, list[SlotMemory | None]]:
         """One step of every sample; a sample whose memory is None begins a sequence."""
-        network, v, device = self.network, self.network.variant, frames[0].volume.device
+        if phase.only_images:
+            return super().__call__(frames, memories, phase)
+        network, v, device = self.network, self.network.variant, frames[0].images.device
         motions = [grid_motion(f, m) for f, m in zip(frames, memories, strict=True)]
         plan, ages = self._plan(frames, memories, motions, device)
         state = self._remembered(State(), memories, len(plan.rays) // len(frames), device)
         match, truths = self._true_match(frames, memories, plan, phase)
-        volume = torch.stack([f.volume.float() for f in frames])
+        depth, volume = self._volumes(frames, plan, phase)
         volume = network.pre_process(network.planes(volume)).view(volume.shape)
         groups, history = network.fusion.groups(volume, state, plan)
         size = self.rows or v.grid.shape[1]
@@ -93,8 +107,8 @@ class VolumeForward(TrainingForward):
         ]
         return (
             TrainingPrediction(
-                None,
-                None,
+                None if depth is None else depth.depth,
+                None if depth is None else self._image_logits(depth.context, frames),
                 classified.logits.permute(0, 4, 3, 1, 2),
                 classified.voxels,
                 flow_cost,
@@ -102,6 +116,19 @@ class VolumeForward(TrainingForward):
             ),
             kept,
         )
+
+    def _volumes(
+        self, frames: Sequence[TrainingFrame], plan: PlanTensors, phase: Phase
+    ) -> tuple[DepthPrediction | None, Tensor]:  # [B, C, Y, X, Z]
+        """What is lifted of images, or was before; then nothing is known of their depth."""
+        if all(f.volume is not None for f in frames):
+            return None, torch.stack([f.volume.float() for f in frames])
+        images = self._normalised([f.images for f in frames])
+        depth, _ = self.network.encode_images(images, plan, State(stereo=self._stereo(frames)))
+        known = None
+        if phase.depth_truth > 0:
+            known = torch.cat([f.depth_bins for f in frames]), phase.depth_truth
+        return depth, self.network.lift(depth, plan, None, known)
 
     def _first(self, frame: TrainingFrame, memory: SlotMemory | None, size: int) -> int:
         """The first row, as the grid is when it is not mirrored. Where a sequence begins, a class
@@ -121,6 +148,18 @@ class VolumeForward(TrainingForward):
         middle = int(places[torch.randint(len(places), (), generator=random)])
         first = min(max(middle - size // 2, 0), len(labels) - size)
         return len(labels) - size - first if _mirrored(frame) else first
+
+
+def check_stripes(variant: Variant) -> None:
+    """Whether a network can be trained on rows of its grid.
+
+    Raises:
+        ParameterError: it cannot.
+    """
+    if variant.recurrent or not variant.history:
+        raise ParameterError(
+            f"crop_rows: {variant.name} has no history of lifted volumes; --set crop_rows=0"
+        )
 
 
 def _mirrored(frame: TrainingFrame) -> bool:
