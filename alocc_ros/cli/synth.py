@@ -54,6 +54,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="so many times as many people, two-wheelers, cones, building sites and vehicles other "
         "than cars, 1 to 8, for streets to train on (default 1)",
     )
+    parser.add_argument(
+        "--vary-rig",
+        action="store_true",
+        help="every scene from another vehicle: focal lengths, height and directions of its "
+        "cameras, for training",
+    )
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default cpu)")
     parser.add_argument(
         "--jobs", type=whole_number_from(1), help="processes (default: one a core, cuda: 1)"
@@ -82,6 +88,7 @@ def run(args: argparse.Namespace) -> int:
         not args.no_sweeps,
         tuple(split),
         args.rare,
+        args.vary_rig,
     )
     with bars() as on_progress:
         for_format = {"nuscenes": write_dataset, "bag": write_bags, "both": write_both}[args.format]

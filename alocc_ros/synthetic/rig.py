@@ -7,9 +7,11 @@ stamps lie up to 43 ms apart, in the order FL F FR BR B BL.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from alocc_ros.geometry import pose_matrix
 from alocc_ros.types import CAMERAS, Calibration
@@ -89,8 +91,49 @@ def lidar() -> Lidar:
     return Lidar(elevations, 1084, 70.0, 0.015, pose_matrix(*_LIDAR_MOUNT))
 
 
-def cameras(height: int = FULL_HEIGHT, width: int = FULL_WIDTH) -> dict[str, Calibration]:
-    """The six cameras in the network's order.
+@dataclass(frozen=True)
+class RigChange:
+    """How the cameras of another vehicle differ from these.
+
+    Attributes:
+        zoom: factor of all focal lengths.
+        lift: m by which all cameras lie higher.
+        pitch: rad by which all of them look down.
+        yaw: rad by which a camera looks further to the left, by camera.
+    """
+
+    zoom: float = 1.0
+    lift: float = 0.0
+    pitch: float = 0.0
+    yaw: Mapping[str, float] = field(default_factory=dict)
+
+    @staticmethod
+    def sample(random: np.random.Generator) -> RigChange:
+        """Of some vehicle between a small car and a van."""
+        return RigChange(
+            zoom=float(np.exp(random.uniform(-0.25, 0.2))),
+            lift=float(random.uniform(-0.3, 0.9)),
+            pitch=float(np.radians(random.uniform(-2, 6))),
+            yaw={c: float(np.radians(random.normal(0, 3))) for c in CAMERAS},
+        )
+
+    def mounted(self, camera: str, base_T_camera: np.ndarray) -> np.ndarray:  # [4, 4]
+        """Where a camera is on that vehicle."""
+        moved = base_T_camera.copy()
+        turn = Rotation.from_euler("z", self.yaw.get(camera, 0.0)).as_matrix()
+        nod = Rotation.from_euler("x", -self.pitch).as_matrix()  # the camera's x looks right
+        moved[:3, :3] = turn @ base_T_camera[:3, :3] @ nod
+        moved[2, 3] += self.lift
+        return moved
+
+
+NO_CHANGE = RigChange()
+
+
+def cameras(
+    height: int = FULL_HEIGHT, width: int = FULL_WIDTH, change: RigChange = NO_CHANGE
+) -> dict[str, Calibration]:
+    """The six cameras in the network's order, or those of a vehicle that is changed so.
 
     An image of another shape than 16:9 is cut from the full one as the network's own
     preprocessing does it: scaled to the width, then cropped at the top, so the bottom stays.
@@ -100,8 +143,12 @@ def cameras(height: int = FULL_HEIGHT, width: int = FULL_WIDTH) -> dict[str, Cal
     rig = {}
     for camera in CAMERAS:
         translation, quaternion, (focal, cx, cy) = _MOUNTS[camera]
+        focal *= change.zoom
         k = np.array(
             [[focal * scale, 0, cx * scale], [0, focal * scale, cy * scale - cut], [0, 0, 1]]
         )
-        rig[camera] = Calibration(camera, width, height, k, pose_matrix(translation, quaternion))
+        mount = pose_matrix(translation, quaternion)
+        if change != NO_CHANGE:
+            mount = change.mounted(camera, mount)
+        rig[camera] = Calibration(camera, width, height, k, mount)
     return rig

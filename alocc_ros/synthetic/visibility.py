@@ -121,12 +121,17 @@ def _march(
 
 
 def camera_mask(
-    scene: Scene, labels: np.ndarray, cycle: float, lidar_time: float, **kwargs
+    scene: Scene,
+    labels: np.ndarray,
+    cycle: float,
+    lidar_time: float,
+    change: rig.RigChange = rig.NO_CHANGE,
+    **kwargs,
 ) -> np.ndarray:
     """[X, Y, Z] bool: voxels that some camera's rays pass or hit, each camera at its own time."""
     base_T_map = inverse(scene.ego_pose(lidar_time))
     origins, directions = [], []
-    for name, calibration in rig.cameras(*_PIXELS).items():
+    for name, calibration in rig.cameras(*_PIXELS, change).items():
         time = cycle + rig.PHASES[name] / 1e9
         base_T_camera = base_T_map @ scene.ego_pose(time) @ calibration.base_T_camera
         focal, centre = calibration.intrinsics[1, 1:]

@@ -163,9 +163,12 @@ SETTINGS = {
     "image_light": Setting(
         "",
         "probability that a key frame is seen in another light (exposure, white balance, dusk and "
-        "night) by another camera (noise, blur)",
+        "night, the sun in a lens) by another camera (noise, blur)",
     ),
-    "bonnet": Setting("", "probability that the own vehicle is in view, front and back"),
+    "bonnet": Setting(
+        "",
+        "probability that the own vehicle is in view, front and back, below and at times above",
+    ),
     "grid_flip": Setting(
         "",
         "probability that the voxels are mirrored, along x and along y",

@@ -90,6 +90,28 @@ def test_a_smaller_image_shows_the_lower_part_of_the_full_one():
         assert (x, y) == pytest.approx((u, v - (396 - 256)), abs=1e-6)
 
 
+def test_another_vehicle_has_other_cameras():
+    change = rig.RigChange(zoom=1.1, lift=0.5, pitch=np.radians(5), yaw={"cam_back": 0.1})
+    usual, other = rig.cameras(160, 440), rig.cameras(160, 440, change)
+    for camera in CAMERAS:
+        a, b = usual[camera], other[camera]
+        assert b.intrinsics[0, 0] == pytest.approx(1.1 * a.intrinsics[0, 0])
+        assert np.array_equal(b.intrinsics[:2, 2], a.intrinsics[:2, 2])
+        move = b.base_T_camera[:3, 3] - a.base_T_camera[:3, 3]
+        assert move == pytest.approx([0, 0, 0.5])
+        before, now = (k.base_T_camera[:3, 2] for k in (a, b))
+        down = np.degrees(np.arcsin(before[2]) - np.arcsin(now[2]))
+        assert down == pytest.approx(5, abs=0.1)
+        turned = np.arctan2(now[1], now[0]) - np.arctan2(before[1], before[0])
+        wanted = 0.1 if camera == "cam_back" else 0.0
+        assert np.angle(np.exp(1j * (turned - wanted))) == pytest.approx(0, abs=2e-3)
+    same = rig.cameras(160, 440, rig.NO_CHANGE)
+    assert all(np.array_equal(same[c].base_T_camera, usual[c].base_T_camera) for c in CAMERAS)
+    drawn = [rig.RigChange.sample(np.random.default_rng(s)) for s in range(50)]
+    heights = [rig.cameras(change=d)["cam_front"].base_T_camera[2, 3] for d in drawn]
+    assert 1.2 < min(heights) < 1.4 and 2.2 < max(heights) < 2.42
+
+
 @pytest.mark.parametrize("search", [raycast.front_to_back, raycast.all_pairs])
 def test_culling_does_not_change_what_rays_hit(scene, search):
     solids = scene.solids(TIME)

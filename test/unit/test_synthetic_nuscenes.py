@@ -34,7 +34,7 @@ from alocc_ros.stream.preset import load_preset
 from alocc_ros.synthetic import rig
 from alocc_ros.synthetic.frames import ANCHOR, render, truth_of
 from alocc_ros.synthetic.lidar import LIDARSEG_CLASSES
-from alocc_ros.synthetic.nuscenes.spec import DatasetSpec, scene_of, time_in_scene
+from alocc_ros.synthetic.nuscenes.spec import DatasetSpec, rig_change, scene_of, time_in_scene
 from alocc_ros.synthetic.nuscenes.vocabulary import CATEGORIES
 from alocc_ros.training.source import NuScenesSource
 from alocc_ros.types import CAMERAS
@@ -132,6 +132,37 @@ def test_poses_and_points_place_the_lidar_in_the_images(dataset):
         count += near.sum()
         agree += (view.labels.numpy()[v[ok], u[ok]] == labels[ok])[near].sum()
     assert count > 3000 and agree / count > 0.9
+
+
+def test_scenes_are_seen_from_other_vehicles(root, tmp_path):
+    out = tmp_path / "varied"
+    options = ["--seed", "14", "--frames", "2", "--size", "36x64", "--no-sweeps", "--jobs", "1"]
+    assert main(["synth", str(out), "--scenes", "2", "--vary-rig", *options]) == 0
+    varied, usual = NuScenes(out), NuScenes(root)
+    spec = DatasetSpec(14, 2, 2, (36, 64), False, vary_rig=True)
+    seen = []
+    for number in (0, 1):
+        cameras = rig.cameras(36, 64, rig_change(spec, number))
+        sample, same = (d.scenes[number].samples[0] for d in (varied, usual))
+        for camera, one in sample.cameras.items():
+            assert np.allclose(one.calibration.intrinsics, cameras[camera].intrinsics)
+            assert np.allclose(one.calibration.base_T_camera, cameras[camera].base_T_camera)
+        # The street is the same, but other voxels of it are seen.
+        a, b = (
+            read_truth(d.root, s, "occ3d", camera_mask=True)
+            for d, s in ((varied, sample), (usual, same))
+        )
+        assert np.array_equal(a.labels, b.labels)
+        assert 0.01 < (a.mask_camera != b.mask_camera).mean() < 0.3
+        front = frame_set(sample).images["cam_front"]
+        picture = np.asarray(Image.open(io.BytesIO(bytes(front.data))))
+        drawn = render(scene_of(spec, number), 0.0, cameras=cameras).views["cam_front"].image
+        assert np.abs(picture.astype(int) - drawn.numpy()).mean() < 8  # JPEG
+        seen.append(cameras["cam_front"].intrinsics[0, 0])
+    assert seen[0] != seen[1]
+    with pytest.raises(SystemExit):
+        main(["synth", str(out), "--scenes", "2", "--vary-rig=no", *options])
+    assert main(["synth", str(out), "--scenes", "2", *options]) == 2  # another recipe
 
 
 def test_tables_name_only_files_that_are_there(root):

@@ -41,6 +41,33 @@ def test_what_the_own_bonnet_covers_is_not_learned():
     assert not look.covered_blocks("cam_front_left", VARIANT.input_size).any()
 
 
+def test_the_sun_shines_into_one_lens():
+    random, grey = np.random.default_rng(0), np.full((60, 80, 3), 50, np.uint8)
+    look = Look(flare="cam_front", sun=(0.25, 0.2, 150.0))
+    assert np.array_equal(look.apply(grey, "cam_back", random), grey)
+    glare = look.apply(grey, "cam_front", random)[..., 0].astype(int) - 50
+    brightest = np.unravel_index(glare.argmax(), glare.shape)
+    assert np.abs(np.subtract(brightest, (12, 20))).max() <= 1 and glare.max() > 140
+    assert glare[40:, 60:].mean() < 15
+
+
+def test_a_rack_hangs_into_view_from_above():
+    look = Look(rack={"cam_back": 0.25}, paint=(9.0, 9.0, 9.0))
+    covered = look.covered("cam_back", (64, 96))
+    assert covered[:16].all() and not covered[16:].any()
+    assert look.covered_blocks("cam_back", (64, 96))[0].all()
+    assert not look.covered("cam_front", (64, 96)).any()
+
+
+def test_draws_are_of_every_kind():
+    looks = [Look.sample(1.0, 1.0, np.random.default_rng(s)) for s in range(200)]
+    assert 10 < sum(bool(look.flare) for look in looks) < 40
+    assert 35 < sum(bool(look.rack) for look in looks) < 90
+    assert all(look.bonnet for look in looks) and {look.blur for look in looks} == {1, 2, 3}
+    assert {look.flare for look in looks} - {""} <= set(CAMERAS)
+    assert all(Look.sample(0.0, 0.0, np.random.default_rng(s)) == Look() for s in range(5))
+
+
 def test_noise_and_gamma_are_as_strong_as_they_say():
     random, grey = np.random.default_rng(0), np.full((60, 80, 3), 128, np.uint8)
     assert Look().apply(grey, "cam_front", random) is grey

@@ -18,7 +18,7 @@ from alocc_ros.synthetic.nuscenes.spec import DatasetSpec, scene_name
 _WORK = ".synthetic"
 _JPEG_QUALITY = 92
 # What recipes of before some settings mean.
-_BEFORE = {"rare": 1.0}
+_BEFORE = {"rare": 1.0, "vary_rig": False}
 
 
 def prepare_folder(root: Path, spec: DatasetSpec) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from alocc_ros.datasets.nuscenes import LIDAR
 from alocc_ros.synthetic.nuscenes.naming import SampleData, SceneNaming
-from alocc_ros.synthetic.nuscenes.tables import Row, chain, pose_row, token
+from alocc_ros.synthetic.nuscenes.tables import Row, calibration_token, chain, pose_row, token
 from alocc_ros.synthetic.nuscenes.vocabulary import describe
 from alocc_ros.synthetic.scene import Scene
 from alocc_ros.types import CAMERAS
@@ -113,7 +113,9 @@ def _data_rows(
                     "token": data_token,
                     "sample_token": naming.sample_token(one.next_key_frame),
                     "ego_pose_token": data_token,
-                    "calibrated_sensor_token": token("calibrated_sensor", channel),
+                    "calibrated_sensor_token": calibration_token(
+                        naming.spec, naming.number, channel
+                    ),
                     "timestamp": one.stamp,
                     "fileformat": "jpg" if camera else "pcd",
                     "is_key_frame": one.key_frame is not None,

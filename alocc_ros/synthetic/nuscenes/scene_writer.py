@@ -31,7 +31,7 @@ from alocc_ros.synthetic.nuscenes.folder import (
 from alocc_ros.synthetic.nuscenes.map_image import MapFrame
 from alocc_ros.synthetic.nuscenes.naming import SampleData, SceneNaming
 from alocc_ros.synthetic.nuscenes.scene_rows import scene_rows
-from alocc_ros.synthetic.nuscenes.spec import DatasetSpec, scene_of
+from alocc_ros.synthetic.nuscenes.spec import DatasetSpec, rig_change, scene_of
 from alocc_ros.synthetic.visibility import camera_mask, lidar_mask, ray_mask
 from alocc_ros.synthetic.voxels import fill_voxels, openocc_labels
 from alocc_ros.types import CAMERAS
@@ -67,6 +67,7 @@ class _SceneWriter:
         self.root, self.spec, self.number, self.device = root, spec, number, device
         self.naming = SceneNaming(spec, number)
         self.scene = scene_of(spec, number)
+        self.change = rig_change(spec, number)
         self.map = MapFrame.around(self.scene)
         self.annotations: dict[int, list[Annotation]] = {}
 
@@ -108,7 +109,8 @@ class _SceneWriter:
         """The six images of one cycle: how to write them, and what they are."""
         naming = self.naming
         start = naming.cycle_start(cycle)
-        frame = render(self.scene, naming.time(start), self.spec.size, device=self.device)
+        cameras = rig.cameras(*self.spec.size, self.change)
+        frame = render(self.scene, naming.time(start), cameras=cameras, device=self.device)
         writes, recorded = [], []
         for camera in CAMERAS:
             stamp, channel = start + rig.PHASES[camera] // 1000, camera.upper()
@@ -128,7 +130,7 @@ class _SceneWriter:
         voxels = fill_voxels(scene, time, pose, solids=solids)
         open_labels = openocc_labels(voxels.labels)
         origins = ray_origins(scene, time)
-        seen = camera_mask(scene, voxels.labels, cycle, time, device=device)
+        seen = camera_mask(scene, voxels.labels, cycle, time, self.change, device=device)
         arrays = {
             "gts": {
                 "semantics": voxels.labels,

@@ -5,11 +5,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from alocc_ros.datasets.nuscenes import DEFAULT_VERSION
 from alocc_ros.synthetic import rig
 from alocc_ros.synthetic.generation import generate_scene
 from alocc_ros.synthetic.scene import Scene
 
+_RIG = 1  # purpose of the random numbers
 _START = 1_767_225_600_000_000  # us, the first scene's first camera
 _BETWEEN = 120_000_000  # us from one scene to the next, more than any of them lasts
 
@@ -25,6 +28,7 @@ class DatasetSpec:
         size: height and width of the images, px.
         sweeps: also what lies between key frames (12 Hz images, 20 Hz LiDAR).
         rare: how many times as much there is of what is rare on a street (``generate_scene``).
+        vary_rig: every scene is seen from another vehicle (``rig.RigChange``).
         split: names of splits and how many scenes each has, in order.
     """
 
@@ -35,6 +39,7 @@ class DatasetSpec:
     sweeps: bool = True
     split: tuple[tuple[str, int], ...] = ()
     rare: float = 1.0
+    vary_rig: bool = False
 
     @property
     def version(self) -> str:
@@ -68,6 +73,13 @@ def scene_of(spec: DatasetSpec, number: int) -> Scene:
     """The scene with this number."""
     seed = spec.seed * 100_000 + number
     return generate_scene(seed, (spec.frames - 1) * 0.5 + 0.1, spec.rare)
+
+
+def rig_change(spec: DatasetSpec, number: int) -> rig.RigChange:
+    """How the vehicle of the scene with this number differs from nuScenes'."""
+    if not spec.vary_rig:
+        return rig.NO_CHANGE
+    return rig.RigChange.sample(np.random.default_rng([spec.seed, number, _RIG]))
 
 
 def first_stamp(number: int) -> int:  # us

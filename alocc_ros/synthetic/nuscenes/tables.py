@@ -17,8 +17,9 @@ from alocc_ros.datasets.splits import SPLITS_FILE
 from alocc_ros.files import whole_file
 from alocc_ros.synthetic import rig
 from alocc_ros.synthetic.nuscenes.folder import rows_file
-from alocc_ros.synthetic.nuscenes.spec import DatasetSpec
+from alocc_ros.synthetic.nuscenes.spec import DatasetSpec, rig_change
 from alocc_ros.synthetic.nuscenes.vocabulary import ATTRIBUTES, CATEGORIES, VISIBILITY_LEVELS
+from alocc_ros.types import CAMERAS
 
 Row = dict[str, Any]
 
@@ -57,7 +58,7 @@ def write_tables(root: Path, spec: DatasetSpec) -> None:
         "sensor": [],
         "calibrated_sensor": [],
     }
-    for channel, base_T_sensor, intrinsics in _sensors(spec):
+    for channel in [*(c.upper() for c in CAMERAS), LIDAR]:
         tables["sensor"].append(
             {
                 "token": token("sensor", channel),
@@ -65,14 +66,16 @@ def write_tables(root: Path, spec: DatasetSpec) -> None:
                 "modality": "lidar" if channel == LIDAR else "camera",
             }
         )
-        tables["calibrated_sensor"].append(
-            {
-                "token": token("calibrated_sensor", channel),
-                "sensor_token": token("sensor", channel),
-                **pose_row(base_T_sensor),
-                "camera_intrinsic": intrinsics,
-            }
-        )
+    for number in range(spec.scenes if spec.vary_rig else 1):
+        for channel, base_T_sensor, intrinsics in _sensors(spec, number):
+            tables["calibrated_sensor"].append(
+                {
+                    "token": calibration_token(spec, number, channel),
+                    "sensor_token": token("sensor", channel),
+                    **pose_row(base_T_sensor),
+                    "camera_intrinsic": intrinsics,
+                }
+            )
     for number in range(spec.scenes):
         rows = json.loads(rows_file(root, number).read_text(encoding="utf-8"))
         for table, entries in rows.items():
@@ -84,8 +87,13 @@ def write_tables(root: Path, spec: DatasetSpec) -> None:
         scratch.write_text(json.dumps(spec.splits(), indent=1), encoding="utf-8")
 
 
-def _sensors(spec: DatasetSpec) -> list[tuple[str, np.ndarray, list]]:
-    """Channel, mounting and intrinsics of each sensor."""
-    cameras = rig.cameras(*spec.size)
+def calibration_token(spec: DatasetSpec, number: int, channel: str) -> str:
+    """Token of how a sensor is mounted in a scene; in all of them alike but for ``vary_rig``."""
+    return token("calibrated_sensor", channel, *([number] if spec.vary_rig else []))
+
+
+def _sensors(spec: DatasetSpec, number: int) -> list[tuple[str, np.ndarray, list]]:
+    """Channel, mounting and intrinsics of each sensor in a scene."""
+    cameras = rig.cameras(*spec.size, rig_change(spec, number))
     found = [(c.upper(), k.base_T_camera, k.intrinsics.tolist()) for c, k in cameras.items()]
     return [*found, (LIDAR, rig.lidar().base_T_lidar, [])]
