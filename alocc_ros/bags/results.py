@@ -31,7 +31,7 @@ from alocc_ros.stream.transforms import TransformTree
 from alocc_ros.types import Occupancy
 from alocc_ros.unpacking import STATUS_RANDOM_WEIGHTS, STATUS_SHORT_MEMORY
 
-_WORLDS = ("map", "world", "odom")  # what the frame is called in which the vehicle moves
+WORLDS = ("map", "world", "odom")  # what the frame is called in which the vehicle moves
 _MOST_CELLS = 1 << 27  # of a grid; a damaged file may claim anything
 
 
@@ -104,7 +104,7 @@ class RecordedGrids:
         )
 
     def _pose(self, stamp: int) -> np.ndarray:  # [4, 4]
-        for world in _WORLDS:
+        for world in WORLDS:
             try:
                 return self._tree.lookup(world, self.base_frame, stamp)
             except PoseError:  # no pose was recorded
@@ -126,14 +126,15 @@ def recorded_grids(bag: Bag, base_frame: str = "base_link") -> list[RecordedGrid
             found[name] = topic  # "voxels" comes after "occupancy"
     if not found:
         return []
-    tree = _transforms(bag)
+    tree = transforms_of(bag)
     return [
         RecordedGrids(name, topic, _grid_info(bag, name, topic), base_frame, bag, tree)
         for name, topic in found.items()
     ]
 
 
-def _transforms(bag: Bag) -> TransformTree:
+def transforms_of(bag: Bag) -> TransformTree:
+    """/tf and /tf_static of a recording; what cannot be used is left out."""
     tree = TransformTree(history_ns=None)
     for record in bag.messages([t for t in ("/tf", "/tf_static") if bag.types.get(t) == TF_TYPE]):
         for entry in bag.decode(record).transforms:

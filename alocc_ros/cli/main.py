@@ -21,6 +21,7 @@ from alocc_ros.errors import AloccError
 COMMANDS = (
     ("run", "occupancy and flow of a recorded bag"),
     ("evaluate", "score a model on nuScenes, or on anything in its format"),
+    ("score", "compare recorded results with the LiDAR of the drive, without labels"),
     ("view", "look at bags, results, NPZ files and datasets"),
     ("prepare", "make info files and LiDAR classes of a nuScenes folder, once"),
     ("convert", "write scenes of nuScenes, or pictures and poses, as ROS 2 bags"),

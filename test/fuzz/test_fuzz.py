@@ -31,7 +31,9 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from street_truth import frame_at, voxels_at
 
 from alocc_ros import messages
+from alocc_ros.arrays import OBSTACLE_DTYPE
 from alocc_ros.bags import cdr
+from alocc_ros.bags.clouds import cloud_points
 from alocc_ros.bags.pose_files import read_poses, read_stamps
 from alocc_ros.bags.reader import Bag
 from alocc_ros.bags.results import read_npz as read_result
@@ -40,6 +42,7 @@ from alocc_ros.datasets.infos import InfoFile
 from alocc_ros.datasets.tables import read_table
 from alocc_ros.errors import AloccError
 from alocc_ros.grid import VoxelGrid
+from alocc_ros.metrics.lidar_scores import LidarScores
 from alocc_ros.network.checkpoint import read_state_dict
 from alocc_ros.records import read_record
 from alocc_ros.resources import shared_folder
@@ -114,6 +117,11 @@ def decode_transforms(path: Path) -> None:
 def decode_voxels(path: Path) -> None:
     voxels = unpack(_message(path, messages.SEMANTIC_GRID))
     assert voxels.labels.shape == voxels.grid.shape
+
+
+def decode_cloud(path: Path) -> None:
+    points = cloud_points(_message(path, messages.POINT_CLOUD))
+    LidarScores().update(np.zeros((5, 5, 4), np.uint8), 1, _SMALL, points, np.zeros(3))
 
 
 def decode_video(path: Path) -> None:
@@ -203,6 +211,11 @@ def _raw_image() -> bytes:
     return cdr.encode(messages.rgb_image(pixels, 1, "cam"))
 
 
+def _cloud() -> bytes:
+    points = np.ones(20, OBSTACLE_DTYPE)
+    return cdr.encode(messages.point_cloud(points, 1, "lidar"))
+
+
 def _sample_message(folder: Path, kind: str) -> bytes:
     path = folder / "seed.mcap"
     write_sample(path, seconds=0.2, rate=5, width=32, height=18)
@@ -219,6 +232,7 @@ def _record() -> bytes:
     return text.replace(b"alocc_2d_mini", b"input")  # a record's name is that of its file
 
 
+_SMALL = VoxelGrid((0.0, 0.0, 0.0), (5, 5, 4), 1.0)
 POSES = b"stamp,x,y,z,qx,qy,qz,qw\n1.5,0,1,2,0,0,0,1\n2.5,1,1e0,2,0,0,1,0\n"
 STAMPS = b"file,stamp\na.jpg,1.5\nb.jpg,1600000000000000000\n"
 RIG = b"cameras:\n  cam_front: {width: 64, height: 36, K: [1, 0, 1, 0, 1, 1, 0, 0, 1]}\n"
@@ -243,6 +257,7 @@ READERS: dict[str, tuple[Callable[[Path], object], str, Callable[[Path], bytes]]
         lambda folder: _sample_message(folder, messages.TF_MESSAGE),
     ),
     "voxels": (decode_voxels, ".cdr", _voxels),
+    "point_cloud": (decode_cloud, ".cdr", lambda _: _cloud()),
     "h264": (decode_video, ".h264", _h264),
     "pth": (read_state_dict, ".pth", lambda _: _torch(True)),
     "old_pth": (read_state_dict, ".pth", lambda _: _torch(False)),
