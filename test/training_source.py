@@ -102,9 +102,9 @@ class DrawnSource:
         return FrameSet(stamp, images, rig.cameras(*SIZE), map_T_base, poses)
 
 
-def trainer(output: Path, world=None, source=None, evaluate=None, **settings) -> Trainer:
+def trainer(output: Path, world=None, source=None, evaluate=None, weights=0, **settings) -> Trainer:
     config = TrainingConfig("alocc_flow_2d").with_values({**QUICK, **settings})
-    torch.manual_seed(0)
+    torch.manual_seed(weights)
     network = Alocc(VARIANT)
     initialise(network)
     output.mkdir(parents=True, exist_ok=True)

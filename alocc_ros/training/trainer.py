@@ -172,8 +172,7 @@ class Trainer:
         self._volumes: VolumeStore | None = None
         if config.volumes:
             check_frozen(network, config.frozen)
-            self._volumes = VolumeStore(Path(config.volumes), self.network)
-            self._preparation = replace(self._preparation, volumes=self._volumes.read)
+            self._open_volumes()
         self._schedule = self._learning_rates()
         epoch = config.epoch_steps or _epoch_steps(source, self.slots)
         start, end = (round(e * epoch) for e in config.flow_denoising)
@@ -214,6 +213,8 @@ class Trainer:
         self.step = state["step"]
         self._average.n_averaged.fill_(self.step + 1)
         self._schedule = self._learning_rates()
+        if self._config.volumes:
+            self._open_volumes()  # of other weights than those that the network began with
         if before.save_memories:
             mine = [s for batch in self._my_slots() for s in batch]
             self._memories = checkpoint.load_memories(newest, mine, self._device)
@@ -349,6 +350,10 @@ class Trainer:
     @property
     def _checkpoints(self) -> Path:
         return self._output / "checkpoints"
+
+    def _open_volumes(self) -> None:
+        self._volumes = VolumeStore(Path(self._config.volumes), self.network)
+        self._preparation = replace(self._preparation, volumes=self._volumes.read)
 
     def _my_slots(self) -> list[list[int]]:
         """Slots of this process in each batch of a step."""

@@ -149,8 +149,12 @@ def test_a_run_makes_its_volumes_once_and_learns_from_them(tmp_path):
     again = trainer(tmp_path / "b", **settings, steps=4)
     again.fill_volumes(lambda done, of: told.append((done, of)))
     assert told[-1] == (1, 1)
-    resumed = trainer(tmp_path / "a", **settings, steps=5)
+    # The command begins with any weights before it reads the checkpoint.
+    resumed = trainer(tmp_path / "a", weights=1, **settings, steps=5)
     resumed.resume()
+    told.clear()
+    resumed.fill_volumes(lambda done, of: told.append((done, of)))
+    assert told == []
     rest = []
     resumed.run(lambda report: rest.append(report.step))
     assert rest == [4]
