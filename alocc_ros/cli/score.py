@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     from alocc_ros.bags.reader import Bag
     from alocc_ros.bags.results import recorded_grids
     from alocc_ros.errors import BagError
-    from alocc_ros.evaluation.lidar_score import score_grids
+    from alocc_ros.evaluation.lidar_score import LidarDrive, score_grids
     from alocc_ros.stream.skips import Skips
 
     skips = Skips(lambda text: print(f"alocc: {text}", file=sys.stderr))
@@ -65,10 +65,8 @@ def run(args: argparse.Namespace) -> int:
         if not series:
             raise BagError(f"bag {args.results} holds no voxel grids; `alocc run` records them")
         topic = lidar_topic(bag, args.lidar)
-        scores = [
-            score_grids(grids, bag, topic, skips, round(args.apart * 1e9), args.origin)
-            for grids in series
-        ]
+        drive, apart = LidarDrive(bag, topic, skips), round(args.apart * 1e9)
+        scores = [score_grids(grids, drive, apart, args.origin) for grids in series]
     if args.json:
         told = {s.name: {**s.result.as_dict(), "still": s.still} for s in scores}
         print(json.dumps({"lidar": topic, "scores": told, "skipped": dict(skips.counts)}))

@@ -19,7 +19,6 @@ from alocc_ros.stream.skips import Skips
 from alocc_ros.stream.transforms import TransformTree
 from alocc_ros.types import Occupancy
 
-MOST_APART = 100_000_000  # ns between a grid and the sweep that it is compared with
 NO_SWEEP = "no sweep near it"
 NO_POSE = "no pose of the LiDAR"
 
@@ -40,21 +39,36 @@ class LidarScore:
     still: int
 
 
+class LidarDrive:
+    """What a LiDAR measured on a drive, to be compared with any number of series of grids."""
+
+    def __init__(self, bag: Bag, topic: str, skips: Skips) -> None:
+        """Looks at all sweeps once.
+
+        Args:
+            bag: the drive, with LiDAR and transforms.
+            topic: of the sweeps.
+            skips: counts sweeps and grids that cannot be used.
+
+        Raises:
+            BagError: the recording is damaged.
+        """
+        self.bag, self.topic, self.skips = bag, topic, skips
+        self.stamps = sorted({s.stamp for s in sweeps(bag, topic, skips)})
+        self.tree = transforms_of(bag)
+
+
 def score_grids(
     grids: RecordedGrids,
-    bag: Bag,
-    topic: str,
-    skips: Skips,
-    apart: int = MOST_APART,
+    drive: LidarDrive,
+    apart: int,
     origin: Sequence[float] = (0.0, 0.0, 0.0),
 ) -> LidarScore:
     """Compares each grid with the sweep that is nearest in time.
 
     Args:
         grids: what was recorded.
-        bag: the drive, with LiDAR and transforms; may be the same recording.
-        topic: of the sweeps.
-        skips: counts sweeps and grids that cannot be used.
+        drive: that it is of.
         apart: ns, a sweep that is farther away is of another moment.
         origin: m in the sweeps' frame, where rays start; not 0 where several LiDARs make one cloud
             in the vehicle's frame.
@@ -62,21 +76,19 @@ def score_grids(
     Raises:
         BagError: a recording is damaged, or not one grid has a sweep.
     """
-    stamps = sorted({s.stamp for s in sweeps(bag, topic, skips)})
-    tree, scores, still = transforms_of(bag), LidarScores(), 0
-    # What cannot be used was counted above.
-    read = _Forward(bag, topic)
+    skips, scores, still = drive.skips, LidarScores(), 0
+    read = _Forward(drive.bag, drive.topic)
     for stamp, make in grids:
-        wanted = _nearest(stamps, stamp, apart)
+        wanted = _nearest(drive.stamps, stamp, apart)
         sweep = None if wanted is None else read.at(wanted)
         if sweep is None:
             skips.add(grids.topic, NO_SWEEP, f"grid at {stamp} ns")
             continue
         occupancy = make()
         try:
-            grid_T_lidar, moved = _between(tree, occupancy, grids.base_frame, sweep)
+            grid_T_lidar, moved = _between(drive.tree, occupancy, grids.base_frame, sweep)
         except PoseError as error:
-            skips.add(topic, NO_POSE, str(error))
+            skips.add(drive.topic, NO_POSE, str(error))
             continue
         still += not moved
         points = np.vstack([origin, sweep.points]) @ grid_T_lidar[:3, :3].T + grid_T_lidar[:3, 3]
@@ -86,14 +98,16 @@ def score_grids(
     if not result.frames:
         why = "; ".join(f"{count} x {what}" for what, count in skips.counts.items())
         raise BagError(
-            f"bag {bag.path}: not one grid of {grids.topic} can be compared with {topic}"
-            f" ({why or 'there are no grids'})"
+            f"bag {drive.bag.path}: not one grid of {grids.topic} can be compared with "
+            f"{drive.topic} ({why or 'there are no grids'})"
         )
     return LidarScore(grids.name, result, still)
 
 
 class _Forward:
-    """Sweeps by stamp, asked for in the order of time; one is held."""
+    """Sweeps by stamp, asked for in the order of time; one is held. What cannot be used was counted
+    before.
+    """
 
     def __init__(self, bag: Bag, topic: str) -> None:
         self._bag, self._topic = bag, topic

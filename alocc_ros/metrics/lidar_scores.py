@@ -9,7 +9,6 @@ something was missed. Classes are not looked at (docs/metrics.md, "Without label
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,5 +125,5 @@ class LidarScores(Sums):
 
     def result(self) -> LidarResult:
         """Of all frames so far."""
-        state: Mapping[str, np.ndarray] = self.state()
+        state = self.state()
         return LidarResult(*state["frames"].tolist(), state["counts"])

@@ -47,19 +47,13 @@ class TrainingStep(nn.Module):
         self.network = network
         self.watching, self.dead = False, set[int]()
         self._config, self._balance = config, balance
-        self._forward = TrainingForward(
-            network, record.mean, record.std, record.channel_order, config.checkpointing
-        )
+        pixels = (record.mean, record.std, record.channel_order)
+        # One of them: each wraps the network's stages.
         if config.volumes or config.crop_rows:
-            self._forward = StripeForward(
-                network,
-                record.mean,
-                record.std,
-                record.channel_order,
-                config.checkpointing,
-                config.crop_rows,
-                config.seed,
-            )
+            stripe = {"rows": config.crop_rows, "seed": config.seed}
+            self._forward = StripeForward(network, *pixels, config.checkpointing, **stripe)
+        else:
+            self._forward = TrainingForward(network, *pixels, config.checkpointing)
 
     def forward(
         self,

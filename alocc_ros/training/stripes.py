@@ -10,6 +10,7 @@ whole grid against ``TrainingForward``.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -44,17 +45,9 @@ class StripeForward(TrainingForward):
         seed: decides which.
     """
 
-    def __init__(
-        self,
-        network: Alocc,
-        mean: Sequence[float],
-        std: Sequence[float],
-        channel_order: str,
-        checkpointing: bool = False,
-        rows: int = 0,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(network, mean, std, channel_order, checkpointing)
+    def __init__(self, network: Alocc, *inputs: Any, rows: int = 0, seed: int = 0) -> None:
+        """``inputs`` are those of ``TrainingForward``."""
+        super().__init__(network, *inputs)
         self.rows, self.seed = rows, seed
 
     def __call__(

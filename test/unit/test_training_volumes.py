@@ -185,6 +185,20 @@ def test_images_learn_from_a_stripe_of_the_grid(tmp_path):
         assert any(n.startswith(part) for n in changed)
 
 
+def test_on_a_stripe_activations_are_computed_twice_and_no_more(tmp_path):
+    settings = {"crop_rows": 20, "entropy_weight": 1.0, "steps": 1}
+    losses, calls = [], []
+    for name, again in (("plain", False), ("recomputed", True)):
+        run = trainer(tmp_path / name, **settings, checkpointing=again)
+        conv = next(m for m in run.network.img_neck.modules() if isinstance(m, torch.nn.Conv2d))
+        count = []
+        conv.register_forward_hook(lambda *_, count=count: count.append(1))
+        run.run(lambda report: losses.append(report.losses))
+        calls.append(len(count))
+    assert calls == [1, 2]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
 @pytest.mark.parametrize("name", ["alocc_3d_gf", "alocc_3d_surroundocc"])
 def test_networks_without_a_history_of_volumes_know_no_stripes(name):
     with pytest.raises(ParameterError, match=f"crop_rows: {name} has no history"):
