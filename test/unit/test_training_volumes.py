@@ -185,7 +185,7 @@ def test_images_learn_from_a_stripe_of_the_grid(tmp_path):
         assert any(n.startswith(part) for n in changed)
 
 
-def test_on_a_stripe_activations_are_computed_twice_and_no_more(tmp_path):
+def test_on_a_stripe_activations_can_be_computed_a_second_time(tmp_path):
     settings = {"crop_rows": 20, "entropy_weight": 1.0, "steps": 1}
     losses, calls = [], []
     for name, again in (("plain", False), ("recomputed", True)):
